@@ -1,0 +1,147 @@
+# The pipeline as a graph of files. `make` lists the targets; README.md explains them.
+#
+# Every target below a folder is a file that is skipped while it is newer than what it is made from. Code is no
+# prerequisite (a changed comment must not cost a night of training): `make -W configs/unet.toml train` forces.
+
+SOURCE      ?= bbbc
+DATA        ?= data
+RUNS        ?= runs
+SUBMISSIONS ?= submissions
+CONFIGS     ?= configs
+MEMBERS     ?= unet_lite0 unet_small
+FOLDS       ?= 0 1 2 3 4
+EXP         ?= ensemble
+TRUTH       ?= $(DATA)/raw/stage1_solution.csv
+DEVICE      ?= auto
+DEVICES     ?= 1
+NODES       ?= 1
+WORKERS     ?= 1
+
+PYTHON ?= .venv/bin/python
+READY  := $(if $(filter file,$(origin PYTHON)),.venv/installed.txt)
+DEVELOP := $(if $(filter file,$(origin PYTHON)),.venv/development.txt)
+
+export PYTHONPATH := $(CURDIR)/src$(if $(PYTHONPATH),:$(PYTHONPATH))
+# On a CPU: give the memory of one step to the next instead of returning it, and let idle threads sleep.
+export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
+export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
+export OMP_WAIT_POLICY ?= PASSIVE
+
+EXPERIMENTS := $(notdir $(basename $(wildcard $(CONFIGS)/*.toml)))
+SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: help setup data splits train predict submission leaderboard score demo test lint format
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "  make submissions/<experiment>.csv   train, predict and tune one of: $(EXPERIMENTS)"
+	@echo "settings: SOURCE= MEMBERS='...' FOLDS='...' DEVICE= DEVICES= NODES= WORKERS= EXP= TRUTH= PYTHON="
+
+# --- set-up ---------------------------------------------------------------------------------------------------------
+
+setup: $(READY)  ## .venv with the pinned requirements (PYTHON=... uses yours instead)
+
+.venv/installed.txt: requirements.txt
+	test -x .venv/bin/python || python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --requirement requirements.txt
+	.venv/bin/python -m pip install --quiet --no-deps --editable .
+	.venv/bin/python -m pip freeze --exclude-editable > $@.part && mv $@.part $@
+
+.venv/development.txt: .venv/installed.txt pyproject.toml
+	.venv/bin/python -m pip install --quiet --editable '.[dev]'
+	.venv/bin/python -m pip freeze --exclude-editable > $@.part && mv $@.part $@
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+data: $(DATA)/processed/index.csv  ## fetch and prepare the images; SOURCE=bbbc|kaggle|fixes|<folder>|<URL>
+
+splits: $(DATA)/splits.csv  ## folds that keep mosaics and near-duplicates together
+
+$(DATA)/raw/manifest.csv: | $(READY)
+	$(PYTHON) scripts/download.py --source $(SOURCE) --out $(DATA)/raw
+
+$(DATA)/processed/index.csv: $(DATA)/raw/manifest.csv | $(READY)
+	$(PYTHON) scripts/prepare.py --raw $(DATA)/raw --out $(DATA)/processed
+
+$(DATA)/splits.csv: $(DATA)/processed/index.csv | $(READY)
+	$(PYTHON) scripts/make_folds.py --index $< --out $@ --folds $(words $(FOLDS))
+
+# --- experiments: $(1) is the experiment, $(2) the fold -----------------------------------------------------------------
+
+define FOLD
+$(RUNS)/$(1)/fold_$(2)/best.pt: $(CONFIGS)/$(1).toml $(DATA)/splits.csv | $(READY)
+	$(PYTHON) scripts/train.py --config $$< --processed $(DATA)/processed --splits $(DATA)/splits.csv --fold $(2) \
+	  --out $$(@D) --device $(DEVICE) --devices $(DEVICES) --nodes $(NODES) --workers $(WORKERS)
+
+$(RUNS)/$(1)/fold_$(2)/oof.npz $(RUNS)/$(1)/fold_$(2)/test.npz &: $(RUNS)/$(1)/fold_$(2)/best.pt | $(READY)
+	$(PYTHON) scripts/predict.py --checkpoint $$< --processed $(DATA)/processed --splits $(DATA)/splits.csv \
+	  --oof $(RUNS)/$(1)/fold_$(2)/oof.npz --test $(RUNS)/$(1)/fold_$(2)/test.npz --device $(DEVICE)
+endef
+
+define RUN
+$(foreach fold,$(FOLDS),$(eval $(call FOLD,$(1),$(fold))))
+$(RUNS)/$(1)/oof.npz: $(foreach fold,$(FOLDS),$(RUNS)/$(1)/fold_$(fold)/oof.npz) | $(READY)
+	$(PYTHON) scripts/ensemble.py --inputs $$^ --out $$@ --index $(DATA)/processed/index.csv --subset train
+
+$(RUNS)/$(1)/test.npz: $(foreach fold,$(FOLDS),$(RUNS)/$(1)/fold_$(fold)/test.npz) | $(READY)
+	$(PYTHON) scripts/ensemble.py --inputs $$^ --out $$@ --index $(DATA)/processed/index.csv --subset test
+endef
+
+$(foreach experiment,$(EXPERIMENTS),$(eval $(call RUN,$(experiment))))
+
+$(RUNS)/ensemble/%.npz: $(foreach member,$(MEMBERS),$(RUNS)/$(member)/%.npz) | $(READY)
+	$(PYTHON) scripts/ensemble.py --inputs $^ --out $@ --index $(DATA)/processed/index.csv \
+	  --subset $(if $(filter oof,$*),train,test)
+
+$(RUNS)/%/cv.json: $(RUNS)/%/oof.npz $(DATA)/splits.csv | $(READY)
+	$(PYTHON) scripts/tune.py --maps $< --processed $(DATA)/processed --splits $(DATA)/splits.csv --out $@
+
+$(SUBMISSIONS)/%.csv: $(RUNS)/%/test.npz $(RUNS)/%/cv.json | $(READY)
+	$(PYTHON) scripts/make_submission.py --maps $< --cv $(RUNS)/$*/cv.json --processed $(DATA)/processed --out $@
+
+$(RUNS)/otsu/cv.json $(SUBMISSIONS)/otsu.csv &: $(DATA)/splits.csv | $(READY)
+	$(PYTHON) scripts/otsu.py --processed $(DATA)/processed --splits $< --cv $(RUNS)/otsu/cv.json \
+	  --submission $(SUBMISSIONS)/otsu.csv
+
+train: $(foreach member,$(MEMBERS),$(foreach fold,$(FOLDS),$(RUNS)/$(member)/fold_$(fold)/best.pt))  ## train all folds of MEMBERS
+
+predict: $(foreach member,$(MEMBERS),$(RUNS)/$(member)/oof.npz $(RUNS)/$(member)/test.npz)  ## maps of MEMBERS, folds joined
+
+submission: $(SUBMISSIONS)/ensemble.csv  ## the ensemble of MEMBERS: submissions/ensemble.csv
+
+leaderboard: $(SUBMISSIONS)/README.md  ## all of MEMBERS, the ensemble and Otsu compared
+
+$(SUBMISSIONS)/README.md: $(foreach experiment,$(SCORED),$(RUNS)/$(experiment)/cv.json $(SUBMISSIONS)/$(experiment).csv) | $(READY)
+	$(PYTHON) scripts/report.py --runs $(RUNS) --submissions $(SUBMISSIONS)
+
+score: $(SUBMISSIONS)/$(EXP).csv  ## score EXP against TRUTH=<csv with Height and Width>
+	$(PYTHON) scripts/score.py --submission $< --truth $(TRUTH) --out $(RUNS)/$(EXP)/score.csv
+
+# --- demonstration and checks ---------------------------------------------------------------------------------------
+
+DEMO := demo
+DEMO_SETTINGS := DATA=$(DEMO)/data RUNS=$(DEMO)/runs SUBMISSIONS=$(DEMO)/submissions SOURCE=$(DEMO)/archive \
+  CONFIGS=configs/demo MEMBERS='demo_unet demo_three_class' FOLDS='0 1 2'
+
+demo: $(DEMO)/archive/stage1_solution.csv  ## the whole pipeline on generated images, five minutes on two cores
+	@$(MAKE) --no-print-directory $(DEMO_SETTINGS) leaderboard score
+	@cat $(DEMO)/submissions/README.md
+	@echo "submission: $(DEMO)/submissions/ensemble.csv"
+	@echo "next, on the real images:  make submission            (downloads them; SOURCE=kaggle or a folder also work)"
+
+$(DEMO)/archive/stage1_solution.csv: | $(READY)
+	$(PYTHON) scripts/generate.py --out $(@D)
+
+test: $(DEVELOP)  ## all tests
+	$(PYTHON) -m pytest
+
+lint: $(DEVELOP)  ## ruff and mypy
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+format: $(DEVELOP)  ## let ruff put the code in order
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .

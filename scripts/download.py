@@ -1,0 +1,27 @@
+"""Fetches, checks and unpacks the competition's pictures into --out; the manifest is written last."""
+
+import argparse
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--source",
+        default="bbbc",
+        help="bbbc: Broad Bioimage Benchmark Collection, no account (default); kaggle: the competition, needs a token "
+        "and its rules accepted; fixes: training images with the community's repaired masks, test images from bbbc; "
+        "or a folder or http(s) address that holds stage1_train.zip and stage1_test.zip",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the raw data, e.g. data/raw")
+    args = parser.parse_args()
+
+    from nuclei.download import download
+
+    download(args.source, args.out)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

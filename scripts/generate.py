@@ -1,0 +1,46 @@
+"""Writes an imagined competition: stage1_train.zip, stage1_test.zip and the test images' truth, all from a seed.
+
+The archives have the layout of the real ones, so every stage after the download runs on them unchanged.
+"""
+
+import argparse
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the two zips and stage1_solution.csv")
+    parser.add_argument("--train", type=int, default=40, help="training images (default: %(default)s)")
+    parser.add_argument("--test", type=int, default=10, help="test images (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other pictures (default: %(default)s)")
+    args = parser.parse_args()
+    if min(args.train, args.test) < 1:
+        raise ValueError(f"--train {args.train} --test {args.test}: both need at least one image")
+
+    import pandas
+    from tqdm import tqdm
+
+    from nuclei import artifacts, rle, synthetic
+
+    train = tqdm(synthetic.make_samples("train", args.train, args.seed), "training images", args.train)
+    with artifacts.atomic_path(args.out / "stage1_train.zip") as temporary:
+        synthetic.write_archive(temporary, train, with_masks=True)
+
+    test = list(tqdm(synthetic.make_samples("test", args.test, args.seed), "test images", args.test))
+    with artifacts.atomic_path(args.out / "stage1_test.zip") as temporary:
+        synthetic.write_archive(temporary, test, with_masks=False)
+
+    rows = [
+        (sample.image_id, runs, *sample.label_map.shape, "Private")
+        for sample in sorted(test, key=lambda sample: sample.image_id)
+        for runs in rle.encode_label_map(sample.label_map)
+    ]
+    solution = pandas.DataFrame(rows, columns=["ImageId", "EncodedPixels", "Height", "Width", "Usage"])
+    artifacts.write_csv(args.out / "stage1_solution.csv", solution)
+    print(f"{args.out}: {args.train} training and {args.test} test images, {len(rows)} nuclei in the test images")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

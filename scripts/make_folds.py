@@ -1,0 +1,27 @@
+"""Deals the training images out to folds that share no picture and are even in modality and nuclei."""
+
+import argparse
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--index", type=Path, required=True, help="index.csv of the prepared images")
+    parser.add_argument("--out", type=Path, required=True, help="where to write the table of folds")
+    parser.add_argument("--folds", type=int, default=5, help="number of folds (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the shuffles (default: 0)")
+    arguments = parser.parse_args()
+
+    from nuclei import artifacts, splits
+
+    index = artifacts.read_table(arguments.index, artifacts.INDEX_COLUMNS, "run `make data`")
+    folds = splits.assign_folds(index, arguments.folds, arguments.seed)
+    splits.check_splits(folds, index)
+    artifacts.write_csv(arguments.out, folds)
+    print("\n".join(splits.summarise(folds)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

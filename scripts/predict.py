@@ -1,0 +1,43 @@
+"""Predicts the maps of a trained fold: of the images it never saw (oof.npz) and of the test images (test.npz)."""
+
+import argparse
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="runs/<experiment>/fold_<k>/best.pt")
+    parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
+    parser.add_argument("--splits", type=Path, required=True, help="data/splits.csv")
+    parser.add_argument("--oof", type=Path, required=True, help="maps of the held-out images, .npz")
+    parser.add_argument("--test", type=Path, required=True, help="maps of the test images, .npz")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
+    parser.add_argument("--threads", type=int, default=None, help="threads of torch (default: all cores)")
+    arguments = parser.parse_args()
+
+    import torch
+
+    from nuclei.artifacts import Images, read_splits, write_maps
+    from nuclei.inference import choose_device, load_checkpoint, load_predictor, predict_images
+    from nuclei.training import choose_fold
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    checkpoint = load_checkpoint(arguments.checkpoint)
+    held_out = choose_fold(read_splits(arguments.splits), checkpoint["fold"]).validation
+    seen = sorted(set(held_out) & set(checkpoint["trained_on"]))
+    if seen:
+        raise ValueError(
+            f"{arguments.checkpoint} was trained on {len(seen)} images that {arguments.splits} holds out "
+            f"({seen[0]} ...): the splits have changed since; train the fold again"
+        )
+    predictor = load_predictor(checkpoint, str(arguments.checkpoint), choose_device(arguments.device))
+    images = Images(arguments.processed)
+    write_maps(arguments.oof, predict_images(predictor, images, held_out))
+    write_maps(arguments.test, predict_images(predictor, images, images.ids("test")))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

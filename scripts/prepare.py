@@ -1,0 +1,41 @@
+"""Turns the unpacked archive into images, label maps and index.csv, the table of all images."""
+
+import argparse
+import os
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--raw", type=Path, required=True, help="folder with stage1_train/ and stage1_test/")
+    parser.add_argument("--out", type=Path, required=True, help="folder for images/, labels/ and index.csv")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    arguments = parser.parse_args()
+
+    from concurrent.futures import ProcessPoolExecutor
+    from itertools import repeat
+
+    from tqdm import tqdm
+
+    from nuclei import artifacts, competition
+
+    ids = {subset: competition.find_images(arguments.raw, subset) for subset in competition.SUBSETS}
+    (arguments.out / "index.csv").unlink(missing_ok=True)  # until all its files are written anew
+    subsets = [subset for subset in ids for _ in ids[subset]]
+    order = [image_id for subset in ids for image_id in ids[subset]]
+    with ProcessPoolExecutor(max(arguments.workers, 1)) as pool:
+        jobs = pool.map(
+            competition.prepare_image, repeat(arguments.raw), repeat(arguments.out), subsets, order, chunksize=8
+        )
+        prepared = list(tqdm(jobs, desc="images", total=len(order), unit="image"))
+    index = competition.build_index(prepared)
+    stale = competition.remove_stale(arguments.out, index)
+    artifacts.write_csv(arguments.out / "index.csv", index)
+    print("\n".join(competition.summarise(prepared, index)))
+    print(f"{len(index)} images in {arguments.out}, {stale} stale files removed")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,47 @@
+"""Trains one fold of an experiment: runs/<experiment>/fold_<k>/best.pt. Killed, the same command goes on."""
+
+import argparse
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="configs/<experiment>.toml")
+    parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
+    parser.add_argument("--splits", type=Path, required=True, help="data/splits.csv")
+    parser.add_argument("--fold", type=int, required=True, help="the fold that is held out")
+    parser.add_argument("--out", type=Path, required=True, help="runs/<experiment>/fold_<k>")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
+    parser.add_argument("--devices", type=int, default=1, help="processes, or GPUs, of this machine (default 1)")
+    parser.add_argument("--nodes", type=int, default=1, help="machines (default 1)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that cut crops (default 0: none beside)")
+    parser.add_argument("--threads", type=int, default=None, help="threads of torch (default: all cores)")
+    arguments = parser.parse_args()
+
+    import torch
+    from lightning_fabric import Fabric
+
+    from nuclei.artifacts import Images, read_splits
+    from nuclei.config import read_config
+    from nuclei.inference import choose_device, resolve_precision
+    from nuclei.training import choose_fold, fit
+
+    config = read_config(arguments.config)
+    fold = choose_fold(read_splits(arguments.splits), arguments.fold)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device = choose_device(arguments.device)
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=arguments.devices,
+        num_nodes=arguments.nodes,
+        precision=resolve_precision(config.training.precision, device),
+    )
+    fabric.launch()
+    fit(fabric, config, Images(arguments.processed), fold, arguments.out, arguments.workers)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,200 @@
+"""An experiment's settings: defaults stand here once, `configs/<experiment>.toml` holds what differs.
+
+What changes the result is here. What concerns the machine (device, loader workers) is a flag of a script.
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(Section):
+    """Which network. The fields below `architecture` speak of our own; `encoder` and `weights` of the library's."""
+
+    architecture: str = "unet"
+    """unet and transunet are ours; smp-<name>, as smp-unet, is one of segmentation_models_pytorch."""
+    in_channels: Literal[1, 3] = 3
+    width: Count = 64
+    """Channels of the first level; each level below has twice as many."""
+    depth: Annotated[int, Field(ge=1, le=6)] = 4
+    """How often the image is halved."""
+    upsampling: Literal["bilinear", "transposed"] = "bilinear"
+    normalisation: Literal["batch", "instance", "group"] = "batch"
+    skip: Literal["concat", "add", "attention"] = "concat"
+    channel_attention: Literal["none", "se", "cbam"] = "none"
+    attention_place: Literal["encoder", "decoder", "both"] = "both"
+    residual: bool = False
+    deep_supervision: bool = False
+    dropout: Probability = 0.0
+    transformer_layers: Count = 4
+    transformer_heads: Count = 8
+    transformer_patch: Count = 1
+    encoder: str = "resnet34"
+    weights: str = "none"
+    """Encoder weights: none, imagenet (the library's download), package:<name of a Python package>, or a file."""
+    decoder_channels: tuple[Count, ...] | None = None
+    """Decoder widths of the library's architectures, deepest first; the library's own where absent."""
+
+
+class TargetConfig(Section):
+    """What the network is asked to predict."""
+
+    scheme: Literal["energy", "three_class"] = "energy"
+    """energy: sigmoids of foreground, touching border and core; three_class: softmax of background, body, border."""
+    border_scale: Positive = 0.15
+    """Reach of the touching border, as a share of the nucleus's equivalent diameter."""
+    border_max: Positive = 4.0
+    """Upper limit of that reach in pixels; the lower one is a pixel."""
+
+
+class LossConfig(Section):
+    """Terms of the loss and their weights; a weight of zero leaves a term out."""
+
+    cross_entropy: Annotated[float, Field(ge=0)] = 1.0
+    dice: Annotated[float, Field(ge=0)] = 1.0
+    focal: Annotated[float, Field(ge=0)] = 0.0
+    tversky: Annotated[float, Field(ge=0)] = 0.0
+    lovasz: Annotated[float, Field(ge=0)] = 0.0
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    tversky_beta: Probability = 0.7
+    """Weight of missed pixels against false ones."""
+    border_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Extra pixel weight on the touching border."""
+    small_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Extra pixel weight on nuclei, inverse to their area."""
+
+    @model_validator(mode="after")
+    def has_a_term(self) -> Self:
+        if not any((self.cross_entropy, self.dice, self.focal, self.tversky, self.lovasz)):
+            raise ValueError("all terms have weight 0; give cross_entropy, dice, focal, tversky or lovasz one")
+        return self
+
+
+class IntensityConfig(Section):
+    """How pixel values become the network's input."""
+
+    window: Literal["none", "percentile"] = "percentile"
+    """percentile stretches each image so that its low and high percentile become black and white."""
+    low_percentile: Annotated[float, Field(ge=0, lt=50)] = 0.1
+    high_percentile: Annotated[float, Field(gt=50, le=100)] = 99.9
+    normalisation: Literal["half", "imagenet", "z_score"] = "half"
+    """half: 0..255 to -1..1; imagenet: by the mean and deviation of ImageNet; z_score: by those of the image."""
+
+
+class AugmentationConfig(Section):
+    preset: Literal["nuclei", "medical", "none"] = "nuclei"
+    copy_paste: Probability = 0.0
+    """Chance that nuclei of the image itself are pasted again at other places of the crop."""
+
+
+class TrainingConfig(Section):
+    steps: Count = 2000
+    """Optimiser steps of a fold."""
+    steps_per_epoch: Count = 100
+    """The stretch between two checkpoints, not a pass over the images: rare modalities are drawn more often."""
+    batch_size: Count = 16
+    crop: Annotated[int, Field(ge=32, multiple_of=32)] = 256
+    """Side of the square crop in pixels."""
+    learning_rate: Positive = 1e-3
+    encoder_learning_rate: Positive | None = None
+    """Of a pretrained encoder, where it should differ."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    warmup: Probability = 0.05
+    """Share of the steps in which the rate rises; a cosine takes it to zero over the others."""
+    gradient_clip: Positive = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    """Decay of the average of weights that is validated and kept; 0 keeps the last weights themselves."""
+    balance: Probability = 0.5
+    """A modality of n images is drawn as often as n ** (1 - balance): 0 draws images alike, 1 modalities."""
+    validate_every: Count = 10
+    """Epochs between validations on the held-out fold; the last epoch is always validated."""
+    validation_images: Count | None = 32
+    """Images of the held-out fold that the validations during training look at; all where absent."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    """auto: bf16-mixed where the device computes faster with it, else 32-true."""
+    seed: int = 0
+
+
+class PredictionConfig(Section):
+    flips: Literal[1, 2, 4, 8] = 8
+    """Test-time averaging over 1 (none), 2 (mirror), 4 (both mirrors) or 8 (and the transpose) views."""
+    scales: tuple[Positive, ...] = (1.0,)
+    """Zooms whose maps are averaged."""
+
+
+class Config(Section):
+    """One experiment. `name` is the file's name without its ending."""
+
+    name: str
+    model: ModelConfig = ModelConfig()
+    target: TargetConfig = TargetConfig()
+    loss: LossConfig = LossConfig()
+    intensity: IntensityConfig = IntensityConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    training: TrainingConfig = TrainingConfig()
+    prediction: PredictionConfig = PredictionConfig()
+
+
+def read_config(path: Path | str) -> Config:
+    """The experiment of a TOML file, under the file's name.
+
+    Raises:
+        ValueError: the file is missing or no TOML; an unknown key, wrong type or wrong choice, with the file, the
+            dotted key, the value received and the nearest valid name.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        beside = sorted(other.stem for other in path.parent.glob("*.toml"))
+        raise ValueError(f"{path}: no such config{_nearest(path.stem, beside)}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid TOML: {error}") from error
+    if "name" in values:
+        raise ValueError(f"{path}: `name` is the file's own name, {path.stem}; delete the key")
+    return parse_config({"name": path.stem, **values}, str(path))
+
+
+def parse_config(values: dict[str, Any], source: str) -> Config:
+    """The experiment of a nested table, as a checkpoint carries it; `source` names it in errors.
+
+    Raises:
+        ValueError: as in `read_config`.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ValueError("\n".join(_explain(source, fault) for fault in error.errors())) from error
+
+
+def _explain(source: str, fault: Any) -> str:
+    keys = [str(part) for part in fault["loc"]]
+    dotted = ".".join(keys)
+    if fault["type"] == "extra_forbidden":
+        return f"{source}: unknown key {dotted}{_nearest(keys[-1], _known_keys(keys[:-1]))}"
+    choices = str(fault.get("ctx", {}).get("expected", ""))
+    hint = _nearest(str(fault["input"]), choices.replace(" or ", ", ").replace("'", "").split(", ")) if choices else ""
+    return f"{source}: {dotted} = {fault['input']!r}: {fault['msg']}{hint}"
+
+
+def _known_keys(keys: list[str]) -> list[str]:
+    section: Any = Config
+    for key in keys:
+        section = section.model_fields[key].annotation
+    return [name for name in section.model_fields if name != "name"]
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}"

@@ -1,0 +1,149 @@
+"""Maps of an image from a trained network: test-time averaging, zooms, images of any size.
+
+Letters: B batch, C channels, H height, W width.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from nuclei.artifacts import Images, UInt8Array
+from nuclei.config import Config, parse_config
+from nuclei.dataset import window_image
+from nuclei.intensity import normalise
+from nuclei.losses import activate
+from nuclei.models import build_model
+from nuclei.targets import CHANNELS
+
+log = logging.getLogger(__name__)
+
+PIXELS_AT_ONCE = 2**20
+"""Pixels of a batch of views; bounds the memory that a forward pass takes."""
+
+
+class Predictor:
+    """A network in evaluation mode with the settings it was trained with; call it with an image to get its maps."""
+
+    def __init__(self, model: nn.Module, config: Config, device: torch.device, autocast: torch.dtype | None) -> None:
+        self.model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.config, self.device, self.autocast = config, device, autocast
+
+    def __call__(self, image: UInt8Array) -> UInt8Array:
+        """Foreground, border and core of an RGB image (H, W, 3) uint8: probability * 255, (3, H, W) uint8."""
+        height, width = image.shape[:2]
+        windowed = window_image(image, self.config.intensity)
+        total = np.zeros((CHANNELS, height, width), np.float32)
+        for scale in self.config.prediction.scales:
+            total += self._probabilities(windowed, scale)
+        return np.round(total * (255 / len(self.config.prediction.scales))).clip(0, 255).astype(np.uint8)
+
+    def _probabilities(self, image: UInt8Array, scale: float) -> np.ndarray:
+        """Mean over the views of one zoom, (3, H, W) float32 at the image's own size."""
+        height, width = image.shape[:2]
+        if scale != 1:
+            size = max(16, round(width * scale)), max(16, round(height * scale))
+            resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+            image = resized.astype(np.uint8, copy=False)
+        pixels = normalise(image, self.config.intensity.normalisation, self.config.model.in_channels)
+        mean_CHW = average_views(self._forward, torch.from_numpy(pixels), self.config.prediction.flips).numpy()
+        if scale == 1:
+            return mean_CHW
+        return np.stack([cv2.resize(channel, (width, height)) for channel in mean_CHW])
+
+    @torch.inference_mode()
+    def _forward(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        batch = max(1, PIXELS_AT_ONCE // (pixels_BCHW.shape[-1] * pixels_BCHW.shape[-2]))
+        return torch.cat([self._forward_batch(part) for part in pixels_BCHW.split(batch)])
+
+    def _forward_batch(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        pixels_BCHW = pixels_BCHW.to(self.device, memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            logits_BCHW = self.model(pixels_BCHW)
+        return activate(logits_BCHW.float(), self.config.target).cpu()
+
+
+def average_views(forward: Any, pixels_CHW: torch.Tensor, flips: int) -> torch.Tensor:
+    """Mean (C, H, W) of `forward`'s answers to 1, 2, 4 or 8 mirrored and transposed views, each turned back."""
+    mirrors = [(), (-1,), (-2,), (-1, -2)][: min(flips, 4)]
+    answers = []
+    for transposed in (False, True)[: max(1, flips // 4)]:
+        upright = pixels_CHW.transpose(-1, -2) if transposed else pixels_CHW
+        views = torch.stack([upright.flip(mirror) for mirror in mirrors])
+        for answer, mirror in zip(forward(views), mirrors, strict=True):
+            turned = answer.flip(mirror)
+            answers.append(turned.transpose(-1, -2) if transposed else turned)
+    return torch.stack(answers).mean(dim=0)
+
+
+def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
+    """The type of autocast for a setting of `training.precision` (auto resolved for the device); None is float32."""
+    resolved = resolve_precision(precision, device)
+    return {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}[resolved]
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """`precision`, or for auto bf16-mixed where the device multiplies bfloat16 in hardware, else 32-true."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    return "bf16-mixed" if device.type == "cpu" and _cpu_has_bfloat16() else "32-true"
+
+
+def _cpu_has_bfloat16() -> bool:
+    # private in torch 2.10 to 2.13; a CPU without the instructions emulates them several times slower
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported and supported())
+
+
+def load_checkpoint(path: Path | str) -> dict[str, Any]:
+    """Contents of a checkpoint: `config`, `model` (state dict), `fold`, `trained_on` (image ids) and notes.
+
+    Raises:
+        ValueError: the file is missing or is no checkpoint.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such checkpoint; train the fold first (`make train`)")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch names a dozen kinds; all mean that the file cannot be used
+        raise ValueError(f"{path}: not a readable checkpoint ({error}); delete it and train the fold again") from error
+    if not isinstance(checkpoint, dict) or not {"config", "model"} <= checkpoint.keys():
+        raise ValueError(f"{path}: no checkpoint of this project (it lacks `config` and `model`)")
+    return checkpoint
+
+
+def load_predictor(checkpoint: dict[str, Any], source: str, device: torch.device) -> Predictor:
+    """The checkpoint's network, ready to predict; `source` names the file in errors."""
+    config = parse_config(checkpoint["config"], source)
+    model = build_model(config.model, CHANNELS, pretrained=False)
+    model.load_state_dict(checkpoint["model"])
+    return Predictor(model, config, device, autocast_type(config.training.precision, device))
+
+
+def predict_images(predictor: Predictor, images: Images, ids: Sequence[str]) -> Iterator[tuple[str, UInt8Array]]:
+    """Image id and maps of every image, in sorted order."""
+    from tqdm import tqdm
+
+    for image_id in tqdm(sorted(ids), desc="predict", unit="image", mininterval=1):
+        yield image_id, predictor(images.image(image_id))
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a flag: cpu, cuda, cuda:1, mps or auto (the first GPU, else the CPU).
+
+    Raises:
+        ValueError: a GPU is asked for where torch sees none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: torch {torch.__version__} sees no CUDA device; use --device cpu or auto")
+    return device

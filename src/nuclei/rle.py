@@ -1,0 +1,195 @@
+"""Run-length encoding as Kaggle writes masks: `start length` pairs, pixels counted from 1, down the columns first.
+
+Pixel 1 is the top left corner, pixel 2 lies below it, pixel H + 1 begins the second column. A run may go on from the
+bottom of one column to the top of the next. Whole images are coded in one pass, whatever the number of nuclei.
+
+Source: https://www.kaggle.com/c/data-science-bowl-2018/overview/evaluation
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+LabelMap = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
+
+LARGEST_IMAGE = 2**31
+"""Pixels beyond which no image goes: image number times this stays within 64 bits."""
+
+# Sums of a start and a length below this stay exact in 64 bits.
+_LARGEST_NUMBER = 10**18
+
+
+def encode(mask: Mask) -> str:
+    """Runs of one mask (H, W) bool; an empty mask gives the empty string.
+
+    Raises:
+        ValueError: the array is not two-dimensional or not boolean.
+    """
+    if mask.ndim != 2 or mask.dtype != np.bool_:
+        raise ValueError(f"expected a boolean mask (H, W), got {mask.dtype} of shape {mask.shape}; pass `mask > 0`")
+    return "".join(encode_label_map(mask.astype(np.uint8)))
+
+
+def encode_label_map(label_map: npt.NDArray[np.integer[Any]]) -> list[str]:
+    """Runs of each nucleus of a label map (H, W), in ascending order of labels; no nuclei give an empty list.
+
+    Labels need not be consecutive, and a nucleus may have several pieces.
+
+    Raises:
+        ValueError: the array is not two-dimensional, not of integers, or holds a negative label.
+    """
+    if label_map.ndim != 2 or not np.issubdtype(label_map.dtype, np.integer):
+        raise ValueError(f"expected a label map (H, W) of integers, got {label_map.dtype} of shape {label_map.shape}")
+    pixels = label_map.ravel(order="F")
+    if not pixels.size:
+        return []
+    starts = np.concatenate(([0], np.flatnonzero(pixels[1:] != pixels[:-1]) + 1))
+    lengths = np.diff(starts, append=pixels.size)
+    labels = pixels[starts]
+    if labels.min() < 0:
+        raise ValueError(f"expected 0 for background and labels from 1, got the label {labels.min()}")
+    order = np.argsort(labels, kind="stable")
+    order = order[np.count_nonzero(labels == 0) :]
+    if not order.size:
+        return []
+    numbers = list(map(str, np.stack([starts[order] + 1, lengths[order]], axis=1).ravel().tolist()))
+    first_runs = np.flatnonzero(np.diff(labels[order], prepend=0))
+    bounds = [*(2 * first_runs).tolist(), len(numbers)]
+    return [" ".join(numbers[begin:end]) for begin, end in pairwise(bounds)]
+
+
+def parse(runs: str) -> tuple[IntArray, IntArray]:
+    """Starts (from 1) and lengths of the runs of one nucleus, both (R,) int64; the empty string has none.
+
+    Raises:
+        ValueError: an odd count of numbers, a number that is no positive integer, runs out of order or overlapping.
+    """
+    starts, lengths, _ = parse_rows([runs])
+    return starts, lengths
+
+
+def parse_rows(rows: Sequence[str]) -> tuple[IntArray, IntArray, IntArray]:
+    """Starts, lengths and row numbers (from 0) of all runs of many nuclei, each (R,) int64, in one pass.
+
+    Raises:
+        ValueError: a row that `fault` objects to; the first one is named, counted from 1.
+    """
+    text = "\n".join(rows)
+    characters = np.frombuffer(text.encode(), np.uint8)
+    is_digit = (characters >= ord("0")) & (characters <= ord("9"))
+    is_newline = characters == ord("\n")
+    # A row that holds a newline itself would shift all that follow.
+    well_formed = bool((is_digit | is_newline | (characters == ord(" "))).all())
+    if well_formed and np.count_nonzero(is_newline) == max(len(rows) - 1, 0):
+        numbers = np.fromstring(text, np.int64, sep=" ") if is_digit.any() else np.empty(0, np.int64)
+        is_first_digit = is_digit & ~np.concatenate(([False], is_digit[:-1]))[: is_digit.size]
+        row_of_number = np.cumsum(is_newline)[is_first_digit]
+        starts, lengths, row_of_run = numbers[0::2], numbers[1::2], row_of_number[0::2]
+        if _are_sound(starts, lengths, row_of_run, row_of_number[1::2]):
+            return starts, lengths, row_of_run
+    for number, row in enumerate(rows, start=1):
+        message = fault(row)
+        if message:
+            raise ValueError(f"row {number} of {len(rows)}: {message}" if len(rows) > 1 else message)
+    raise AssertionError("rows were refused in which no fault can be found")
+
+
+def _are_sound(starts: IntArray, lengths: IntArray, row_of_start: IntArray, row_of_length: IntArray) -> bool:
+    if len(starts) != len(lengths) or (row_of_start != row_of_length).any():
+        return False
+    if not len(starts):
+        return True
+    if min(starts.min(), lengths.min()) < 1 or max(starts.max(), lengths.max()) > _LARGEST_NUMBER:
+        return False
+    is_behind = starts[1:] >= starts[:-1] + lengths[:-1]
+    return bool((is_behind | (row_of_start[1:] != row_of_start[:-1])).all())
+
+
+def find_overlaps(
+    starts: IntArray, lengths: IntArray, row_of_run: IntArray, image_of_row: Sequence[int]
+) -> list[tuple[int, int, int]]:
+    """Pairs of rows of one image that share pixels: earlier row, later row, and their first shared pixel (from 1).
+
+    Takes the runs of many nuclei as `parse_rows` gives them, none beyond LARGEST_IMAGE, and the number of each row's
+    image. A row that lies on several others is told once at least; an empty list means that no two rows overlap.
+    """
+    # One line of pixels for all images, one image after the other: one sort then serves for all.
+    offsets = np.asarray(image_of_row, np.int64)[row_of_run] * (LARGEST_IMAGE + 1)
+    order = np.argsort(starts + offsets, kind="stable")
+    first_pixels, rows = (starts + offsets)[order], row_of_run[order]
+    last_pixels = first_pixels + lengths[order] - 1
+    # Each run is held against the one before it that reaches furthest, not only against its neighbour.
+    furthest = np.maximum.accumulate(last_pixels)
+    reaching = np.maximum.accumulate(np.where(last_pixels == furthest, np.arange(len(order)), 0))
+    meeting = np.flatnonzero(first_pixels[1:] <= furthest[:-1]) + 1
+    pairs: dict[tuple[int, int], int] = {}
+    for run, other in zip(meeting.tolist(), reaching[meeting - 1].tolist(), strict=True):
+        one, two = int(rows[run]), int(rows[other])
+        pairs.setdefault((min(one, two), max(one, two)), int(starts[order[run]]))
+    return [(earlier, later, pixel) for (earlier, later), pixel in pairs.items()]
+
+
+def fault(runs: str) -> str:
+    """What is wrong with the runs of one nucleus, in words; empty where nothing is."""
+    words = [word for word in runs.split(" ") if word]
+    for word in words:
+        if not (word.isascii() and word.isdigit()):
+            return f"{word[:40]!r} is not a whole number; expected `start length` pairs parted by spaces, or nothing"
+        if len(word) > 18 and int(word) > _LARGEST_NUMBER:
+            return f"{word[:40]} is larger than any image"
+    if len(words) % 2:
+        return f"{len(words)} numbers; expected pairs of start and length, so an even count"
+    end = 0
+    previous = (0, 0)
+    for start, length in zip(map(int, words[0::2]), map(int, words[1::2]), strict=True):
+        if start < 1:
+            return f"a run starts at {start}; pixels are counted from 1"
+        if length < 1:
+            return f"the run at {start} has the length {length}; expected at least 1"
+        if start < previous[0]:
+            return f"the run at {start} stands behind the run at {previous[0]}; expected ascending starts"
+        if start < end:
+            return f"the run at {start} overlaps the run `{previous[0]} {previous[1]}` before it"
+        previous, end = (start, length), start + length
+    return ""
+
+
+def decode(runs: str, height: int, width: int) -> Mask:
+    """Mask (H, W) bool of the runs of one nucleus; the empty string gives an empty mask.
+
+    Raises:
+        ValueError: runs that cannot be parsed, or that leave the image.
+    """
+    return decode_label_map([runs], height, width) > 0
+
+
+def decode_label_map(rows: Sequence[str], height: int, width: int) -> LabelMap:
+    """Label map (H, W) int32 in which the nucleus of row k has the label k + 1; an empty row marks no pixel.
+
+    Raises:
+        ValueError: runs that cannot be parsed, that leave the image, or two nuclei on one pixel.
+    """
+    starts, lengths, row_of_run = parse_rows(rows)
+    ends = starts + lengths - 1
+    outside = np.flatnonzero(ends > height * width)
+    if outside.size:
+        run = outside[0]
+        raise ValueError(
+            f"nucleus {row_of_run[run] + 1}: the run `{starts[run]} {lengths[run]}` ends at pixel {ends[run]}, but an "
+            f"image of height {height} and width {width} has {height * width}; are height and width exchanged?"
+        )
+    before = np.cumsum(lengths) - lengths
+    positions = np.repeat(starts - 1 - before, lengths) + np.arange(lengths.sum())
+    labels = np.repeat(row_of_run + 1, lengths).astype(np.int32)
+    pixels = np.zeros(height * width, np.int32)
+    pixels[positions] = labels
+    lost = np.flatnonzero(pixels[positions] != labels)
+    if lost.size:
+        position = positions[lost[0]]
+        raise ValueError(f"nuclei {labels[lost[0]]} and {pixels[position]} overlap at pixel {position + 1}")
+    return np.ascontiguousarray(pixels.reshape(width, height).T)

@@ -1,0 +1,115 @@
+"""Folds that share no picture, and are even in modality and nuclei."""
+
+import logging
+import warnings
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+log = logging.getLogger(__name__)
+
+FloatArray = npt.NDArray[np.float64]
+
+SHUFFLES = 200
+"""Shuffles of which `assign_folds` keeps the most even one."""
+
+
+def assign_folds(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
+    """Table of the training images by id: image_id, fold (0..n_folds-1), group, modality, nuclei.
+
+    Groups stay whole. Of SHUFFLES runs of scikit-learn's StratifiedGroupKFold, stratified by modality, the one with
+    the smallest `imbalance` is kept.
+
+    Raises:
+        ValueError: fewer than two folds, or too few groups for them.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    train = index[index.subset == "train"].sort_values("image_id").reset_index(drop=True)
+    n_groups = train.group.nunique()
+    if n_folds < 2:
+        raise ValueError(f"{n_folds} folds asked for; cross-validation needs 2 at least")
+    if n_groups < n_folds:
+        raise ValueError(
+            f"{n_folds} folds asked for, but the {len(train)} training images are only {n_groups} groups of"
+            f" images from one picture; ask for {max(n_groups, 2)} folds or fewer, or add images"
+        )
+    weights = weigh(train)
+    strata, _ = pd.factorize(train.modality, sort=True)
+    groups, _ = pd.factorize(train.group, sort=True)
+    if np.bincount(strata).max() < n_folds:
+        log.warning("no modality has %d images: the folds are balanced in nuclei and not in modality", n_folds)
+        strata = np.zeros_like(strata)
+    best: tuple[float, npt.NDArray[np.int64]] | None = None
+    for shuffle in range(SHUFFLES):
+        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed * SHUFFLES + shuffle)
+        folds = np.zeros(len(train), np.int64)
+        with warnings.catch_warnings():
+            # a modality with fewer images than folds: the table that the script prints shows it
+            warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+            for fold, (_, held_out) in enumerate(splitter.split(folds, strata, groups)):
+                folds[held_out] = fold
+        score = imbalance(weights, folds, n_folds)
+        if len(np.unique(folds)) == n_folds and (best is None or score < best[0]):
+            best = score, folds
+    if best is None:
+        raise ValueError(f"{n_groups} groups cannot fill {n_folds} folds evenly; ask for fewer folds or add images")
+    splits = train[["image_id", "group", "modality", "nuclei"]].astype({"nuclei": int})
+    splits.insert(1, "fold", best[1])
+    return splits
+
+
+def weigh(train: pd.DataFrame) -> FloatArray:
+    """Weights (1 + modalities, images) of what folds should hold evenly: the nuclei, and the images of each modality.
+
+    The row of nuclei sums to 1, and so do all rows of modalities together.
+    """
+    nuclei = train.nuclei.to_numpy(np.float64)
+    modalities = pd.get_dummies(train.modality).to_numpy(np.float64).T
+    return np.vstack([nuclei / max(nuclei.sum(), 1.0), modalities / len(train)])
+
+
+def imbalance(weights: FloatArray, folds: npt.NDArray[np.int64], n_folds: int) -> float:
+    """How uneven folds are, 0 when perfectly even: the sum over rows of the largest departure from an even share."""
+    held = np.stack([np.bincount(folds, row, n_folds) for row in weights])
+    return float(np.abs(held - weights.sum(axis=1, keepdims=True) / n_folds).max(axis=1).sum())
+
+
+def check_splits(splits: pd.DataFrame, index: pd.DataFrame) -> None:
+    """Refuses folds that leak or that do not fit the index.
+
+    Raises:
+        ValueError: a training image missing, twice or unknown, a group other than the index's, a group in two folds,
+            fold numbers with a gap (an empty fold), fewer than two folds.
+    """
+    train = index[index.subset == "train"].set_index("image_id")
+    by_fold = splits.groupby("group").fold.nunique()
+    faults: dict[str, Collection[str]] = {
+        "images are there twice": splits.image_id[splits.image_id.duplicated()],
+        "training images have no fold": set(train.index) - set(splits.image_id),
+        "images are not in the index's training set": set(splits.image_id) - set(train.index),
+        "images have another group in the index": splits.image_id[splits.group != splits.image_id.map(train.group)],
+        "groups leak, they are in more than one fold": by_fold.index[by_fold > 1],
+    }
+    for fault, names in faults.items():
+        if len(names):
+            raise ValueError(f"splits: {len(names)} {fault}, such as {min(names)}; run `make splits` again")
+    folds = sorted(splits.fold.unique().tolist())
+    if len(folds) < 2 or folds != list(range(len(folds))):
+        raise ValueError(
+            f"splits: the folds are {folds}, expected 0, 1, ... without a gap and two at least; run `make splits`"
+        )
+
+
+def summarise(splits: pd.DataFrame) -> list[str]:
+    """Lines of a report: images by modality and fold, nuclei by fold, and how many images share a picture."""
+    table = pd.crosstab(splits.modality, splits.fold)
+    table.loc["images"] = table.sum()
+    table.loc["groups"] = splits.groupby("fold").group.nunique()
+    table.loc["nuclei"] = splits.groupby("fold").nuclei.sum()
+    lines = [f"{'fold':20}" + "".join(f"{fold:7}" for fold in table.columns)]
+    lines += [f"{name:20}" + "".join(f"{count:7}" for count in row) for name, row in table.iterrows()]
+    sizes, counts = np.unique(splits.groupby("group").size(), return_counts=True)
+    return lines + [f"{n} x {size} images from one picture" for size, n in zip(sizes, counts, strict=True) if size > 1]

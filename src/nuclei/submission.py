@@ -1,0 +1,273 @@
+"""Submissions: written from label maps, checked as the competition checks them, and scored against a solution.
+
+A submission is a CSV `ImageId,EncodedPixels` with one row a nucleus (see `rle`), in any order of rows; an image
+without nuclei has one row with nothing encoded. Of the 709 final submissions of the competition 24 could not be
+parsed, so `validate` refuses here whatever would be refused there.
+"""
+
+import csv
+import io
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nuclei import metric, rle
+from nuclei.artifacts import atomic_path, write_text
+
+HEADER = ("ImageId", "EncodedPixels")
+SOLUTION_COLUMNS = (*HEADER, "Height", "Width")
+Sizes = Mapping[str, tuple[int, int]]
+"""Height and width in pixels by image id."""
+
+Fault = tuple[int, str]
+"""The line on which something is wrong (_NO_LINE: on none), and what."""
+
+_NO_LINE = sys.maxsize
+_FAULTS_SHOWN = 10
+
+
+class Nucleus(NamedTuple):
+    """One row of a submission and the line of the file on which it stands."""
+
+    line: int
+    image_id: str
+    runs: str
+
+
+class Solution(NamedTuple):
+    """The runs of the annotated nuclei by image id (none: an empty list), and the images' sizes."""
+
+    runs: dict[str, list[str]]
+    sizes: dict[str, tuple[int, int]]
+
+
+def write_submission(path: Path | str, label_maps: Iterable[tuple[str, npt.NDArray[np.integer[Any]]]]) -> None:
+    """Writes the submission of (image id, label map) pairs, images as they come and nuclei in the order of labels.
+
+    Raises:
+        ValueError: an image id that comes twice or cannot stand in a CSV unquoted; an array that is no label map.
+    """
+    written = set()
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        file.write(",".join(HEADER) + "\n")
+        for image_id, label_map in label_maps:
+            if image_id in written:
+                raise ValueError(f"{path}: image {image_id} comes twice; give each image once")
+            if not image_id or set(image_id) & set(',"\r\n'):
+                raise ValueError(f"{path}: {image_id!r} cannot be an image id; rename the image")
+            written.add(image_id)
+            for runs in rle.encode_label_map(label_map) or [""]:
+                file.write(f"{image_id},{runs}\n")
+
+
+def read_submission(path: Path | str) -> dict[str, list[str]]:
+    """Runs of each nucleus by image id, in the order of the file; an image without nuclei has an empty list.
+
+    Raises:
+        ValueError: no such file, or no whole table of the two columns; `validate` checks the content as well.
+    """
+    nuclei, faults = _read_nuclei(path)
+    _refuse(path, faults)
+    by_image: dict[str, list[str]] = {}
+    for nucleus in nuclei:
+        runs = by_image.setdefault(nucleus.image_id, [])
+        if nucleus.runs:
+            runs.append(nucleus.runs)
+    return by_image
+
+
+def read_sizes(index: Path | str, subset: str = "test") -> dict[str, tuple[int, int]]:
+    """Sizes of the images of a subset (train or test) of the prepared index.
+
+    Raises:
+        ValueError: the file is missing or lacks columns, or has no such subset.
+    """
+    table = _read_columns(index, ("image_id", "subset", "height", "width"))
+    rows = [(line, row) for line, row in table if row["subset"] == subset]
+    if not rows:
+        raise ValueError(f"{index}: no image of subset {subset!r}; run `make data`")
+    return {row["image_id"]: _size(index, line, row["height"], row["width"]) for line, row in rows}
+
+
+def read_solution(path: Path | str, usage: str | None = None) -> Solution:
+    """Annotated nuclei of a solution CSV: ImageId, EncodedPixels, Height, Width and perhaps Usage.
+
+    Where there is a Usage, the rows marked `Ignored` are left out (the competition did not score them); with `usage`
+    only the rows marked so remain, for example `Private` for stage 2.
+
+    Raises:
+        ValueError: the table is missing, lacks columns or names two sizes of an image; no row is left; runs that are
+            faulty or leave their image.
+    """
+    table = _read_columns(path, SOLUTION_COLUMNS)
+    usages = sorted({row["Usage"] for _, row in table if "Usage" in row} - {"Ignored"})
+    if usage is not None and usage not in usages:
+        raise ValueError(f"{path}: no row to score has the Usage {usage!r}; choose one of {usages or 'none'}")
+    solution = Solution({}, {})
+    for line, row in table:
+        if row.get("Usage") == "Ignored" or (usage is not None and row["Usage"] != usage):
+            continue
+        image_id, size = row["ImageId"], _size(path, line, row["Height"], row["Width"])
+        if solution.sizes.setdefault(image_id, size) != size:
+            sizes = f"{solution.sizes[image_id]} and {size}"
+            raise ValueError(f"{path}, line {line}: image {image_id} has two sizes, {sizes}; remove the wrong one")
+        nuclei = solution.runs.setdefault(image_id, [])
+        if row["EncodedPixels"].strip():
+            nuclei.append(row["EncodedPixels"])
+    if not solution.sizes:
+        raise ValueError(f"{path}: no image to score; every row is marked as Ignored or there is none")
+    return solution
+
+
+def validate(path: Path | str, sizes: Sizes, *, other_images: bool = False) -> int:
+    """Number of nuclei of a submission that the competition would take.
+
+    `sizes` holds the images that must be there. With `other_images` there may be more, as in a submission of all of
+    stage 2, of which 106 images are scored; their runs cannot be checked against an edge.
+
+    Raises:
+        ValueError: all faults, the first ten of them with their lines.
+    """
+    nuclei, faults = _read_nuclei(path)
+    rows_of_image: dict[str, list[Nucleus]] = {}
+    for nucleus in nuclei:
+        rows_of_image.setdefault(nucleus.image_id, []).append(nucleus)
+    for image_id, rows in rows_of_image.items():
+        if image_id not in sizes and not other_images:
+            text = f"image {image_id[:80]!r} is not one of the {len(sizes)} expected ({len(rows)} such rows)"
+            faults.append((rows[0].line, text))
+        if len(rows) > 1:
+            text = f"image {image_id}: nothing encoded in one of its {len(rows)} rows; only an image without nuclei has"
+            faults += [(row.line, f"{text} such a row, a single one") for row in rows if not row.runs]
+    for image_id in sizes:
+        if image_id not in rows_of_image:
+            faults.append((_NO_LINE, f"image {image_id}: no row; if it has no nuclei, one row with nothing encoded"))
+    _refuse(path, faults + _run_faults(nuclei, sizes))
+    return sum(bool(nucleus.runs) for nucleus in nuclei)
+
+
+def score_submission(path: Path | str, solution: Solution) -> dict[str, npt.NDArray[np.float64]]:
+    """TP / (TP + FP + FN) (10,) at each of metric.THRESHOLDS by image id, for each image of the solution, sorted.
+
+    Raises:
+        ValueError: a submission that `validate` refuses; a solution with faulty runs.
+    """
+    validate(path, solution.sizes, other_images=True)
+    predicted = read_submission(path)
+    scores = {}
+    for image_id in sorted(solution.sizes):
+        height, width = solution.sizes[image_id]
+        try:
+            true_runs = rle.parse_rows(solution.runs[image_id])
+        except ValueError as error:
+            raise ValueError(f"the solution of image {image_id}: {error}") from error
+        if (true_runs[0] + true_runs[1] - 1 > height * width).any():
+            raise ValueError(f"the solution of image {image_id}: a run leaves the image of {height} x {width} pixels")
+        scores[image_id] = metric.average_precision_from_runs(true_runs, rle.parse_rows(predicted[image_id]))
+    return scores
+
+
+def write_scores(path: Path | str, scores: Mapping[str, npt.NDArray[np.float64]]) -> None:
+    """Writes the scores of images as CSV: ImageId, ap_0.50 ... ap_0.95 and their mean, with ten decimals."""
+    lines = [",".join(["ImageId", *(f"ap_{threshold:.2f}" for threshold in metric.THRESHOLDS), "mean"])]
+    for image_id, values in scores.items():
+        lines.append(",".join([image_id, *(f"{value:.10f}" for value in [*values, values.mean()])]))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _refuse(path: Path | str, faults: list[Fault]) -> None:
+    """Raises a ValueError that lists the first faults, if there are any."""
+    if not faults:
+        return
+    lines = [f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}"]
+    lines += [text if line == _NO_LINE else f"line {line}: {text}" for line, text in sorted(faults)[:_FAULTS_SHOWN]]
+    if len(faults) > _FAULTS_SHOWN:
+        lines.append(f"... and {len(faults) - _FAULTS_SHOWN} more")
+    raise ValueError("\n  ".join(lines))
+
+
+def _run_faults(nuclei: list[Nucleus], sizes: Sizes) -> list[Fault]:
+    """Runs that are faulty in themselves, leave their image, or lie on those of another nucleus of the image."""
+    faults: list[Fault] = []
+    try:
+        starts, lengths, rows = rle.parse_rows([nucleus.runs for nucleus in nuclei])
+    except ValueError:
+        texts = [rle.fault(nucleus.runs) for nucleus in nuclei]
+        faults += [(n.line, f"image {n.image_id}: {text}") for n, text in zip(nuclei, texts, strict=True) if text]
+        nuclei = [nucleus for nucleus, text in zip(nuclei, texts, strict=True) if not text]
+        starts, lengths, rows = rle.parse_rows([nucleus.runs for nucleus in nuclei])
+    ends = starts + lengths - 1
+    room = {image_id: height * width for image_id, (height, width) in sizes.items()}
+    outside = ends > np.array([room.get(nucleus.image_id, rle.LARGEST_IMAGE) for nucleus in nuclei], np.int64)[rows]
+    for row, run in zip(*np.unique(rows[outside], return_index=True), strict=True):
+        image_id, end = nuclei[row].image_id, ends[outside][run]
+        height, width = sizes.get(image_id, (0, 0))
+        text = f"a run ends at pixel {end}, but height {height} x width {width} gives {height * width} pixels"
+        faults.append((nuclei[row].line, f"image {image_id}: {text if image_id in sizes else text.partition(',')[0]}"))
+    numbers: dict[str, int] = {}
+    images = [numbers.setdefault(nucleus.image_id, len(numbers)) for nucleus in nuclei]
+    for earlier, later, pixel in rle.find_overlaps(starts[~outside], lengths[~outside], rows[~outside], images):
+        first, second = nuclei[earlier], nuclei[later]
+        what = "repeats" if first.runs.split() == second.runs.split() else f"shares pixel {pixel} with"
+        text = f"image {second.image_id}: {what} line {first.line}; masks of an image may not overlap"
+        faults.append((second.line, text))
+    return faults
+
+
+def _read_nuclei(path: Path | str) -> tuple[list[Nucleus], list[Fault]]:
+    """Rows of a submission, and the lines that are none."""
+    rows, is_whole = _read_rows(path)
+    if not rows or tuple(rows[0][1]) != HEADER:
+        header = ",".join(rows[0][1])[:80] if rows else ""
+        raise ValueError(f"{path}: expected the first line {','.join(HEADER)!r}, got {header!r}")
+    nuclei: list[Nucleus] = []
+    faults: list[Fault] = []
+    for line, fields in rows[1:]:
+        if len(fields) == len(HEADER):
+            nuclei.append(Nucleus(line, fields[0], fields[1].strip(" ")))
+        else:
+            faults.append((line, f"expected the two fields {','.join(HEADER)}, got {len(fields)}"))
+    if not is_whole:
+        faults.append((rows[-1][0], "the line does not end; the file may be cut off, write or copy it again"))
+    return nuclei, faults
+
+
+def _read_columns(path: Path | str, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    """Lines and fields by column name of a CSV that has at least `columns`."""
+    rows, _ = _read_rows(path)
+    header = rows[0][1] if rows else []
+    missing = [column for column in columns if column not in header]
+    if missing:
+        raise ValueError(f"{path}: the columns {missing} are missing; found {header[:20]}")
+    for line, fields in rows[1:]:
+        if len(fields) != len(header):
+            raise ValueError(f"{path}, line {line}: expected {len(header)} fields, got {len(fields)}; is it cut off?")
+    return [(line, dict(zip(header, fields, strict=True))) for line, fields in rows[1:]]
+
+
+def _read_rows(path: Path | str) -> tuple[list[tuple[int, list[str]]], bool]:
+    """Lines and fields of a CSV, its header among them, and whether its last line ends."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file; give the path of a CSV")
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+        csv.field_size_limit(sys.maxsize)  # one nucleus may well need more than the usual 131,072 characters
+        reader = csv.reader(io.StringIO(text, newline=""))
+        rows = [(reader.line_num, fields) for fields in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: no text in UTF-8 with commas ({error}); unpack it first if it is packed") from error
+    return rows, text.endswith("\n")
+
+
+def _size(path: Path | str, line: int, height: str, width: str) -> tuple[int, int]:
+    try:
+        size = int(height), int(width)
+    except ValueError:
+        size = 0, 0
+    if min(size) < 1:
+        raise ValueError(f"{path}, line {line}: expected a height and a width in pixels, got {height!r} and {width!r}")
+    return size

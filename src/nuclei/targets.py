@@ -1,0 +1,93 @@
+"""What the network is asked to predict, made from a label map.
+
+Nuclei that touch must come apart again, so the foreground alone is not enough. Beside it stand the touching border
+(narrow zone between two nuclei, as in the competition's winning solution) and the core, an energy that is 1 in the
+middle of a nucleus and falls to 0 at its rim: thresholded, it leaves one island a nucleus, the seed of a watershed.
+
+Letters: C channels, H height, W width.
+"""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+LabelMap = npt.NDArray[np.int32]
+UInt8Array = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float32]
+
+FOREGROUND, BORDER, CORE = 0, 1, 2
+CHANNELS = 3
+
+
+def energy_target(label_map: LabelMap, border_scale: float, border_max: float) -> FloatArray:
+    """Foreground, touching border and core, (3, H, W) float32 in [0, 1], for three sigmoid maps.
+
+    Source: core as in Bai and Urtasun, Deep Watershed Transform (2017), normalised by nucleus; border as in
+    Buslaev, Seferbekov and Durnov, the competition's first place (2018).
+    """
+    border = touching_border(label_map, border_scale, border_max)
+    return np.stack([label_map > 0, border, core_energy(label_map)]).astype(np.float32)
+
+
+def three_class_target(label_map: LabelMap, border_scale: float, border_max: float) -> FloatArray:
+    """Background, body and touching border, (3, H, W) float32, exactly one of them 1 at each pixel, for a softmax."""
+    border = touching_border(label_map, border_scale, border_max)
+    body = (label_map > 0) & ~border
+    return np.stack([~(body | border), body, border]).astype(np.float32)
+
+
+def core_energy(label_map: LabelMap) -> FloatArray:
+    """Distance of each pixel to the rim of its nucleus, divided by the largest in that nucleus: (H, W) in [0, 1].
+
+    Background is 0, the rim's own pixels are small but above 0. The image's edge is no rim: a nucleus cut by it
+    is highest at the cut.
+    """
+    if not label_map.any():
+        return np.zeros(label_map.shape, np.float32)
+    # the way from inside a nucleus to any other pixel crosses its own rim, so one transform serves all nuclei
+    distance = cv2.distanceTransform((~rims(label_map)).astype(np.uint8), cv2.DIST_L2, 5) + 1.0
+    distance[label_map == 0] = 0
+    largest = np.ones(int(label_map.max()) + 1, np.float32)
+    np.maximum.at(largest, label_map.ravel(), distance.ravel())
+    return (distance / largest[label_map]).astype(np.float32)
+
+
+def rims(label_map: LabelMap) -> npt.NDArray[np.bool_]:
+    """Pixels that have a neighbour (of four) with another label, on both sides of each rim, (H, W) bool."""
+    rim = np.zeros(label_map.shape, bool)
+    rows = label_map[1:] != label_map[:-1]
+    columns = label_map[:, 1:] != label_map[:, :-1]
+    rim[1:] |= rows
+    rim[:-1] |= rows
+    rim[:, 1:] |= columns
+    rim[:, :-1] |= columns
+    return rim
+
+
+def touching_border(label_map: LabelMap, scale: float, largest_reach: float) -> npt.NDArray[np.bool_]:
+    """Pixels within reach of two nuclei, (H, W) bool.
+
+    The reach in pixels is `scale` times the equivalent diameter of the nucleus there, at least 1 and at most
+    `largest_reach`: a line between small nuclei, a band between large ones.
+    """
+    areas = np.bincount(label_map.ravel())
+    areas[0] = 0
+    diameters = np.sqrt(4 / np.pi * areas)
+    reaches = np.where(areas > 0, np.clip(np.round(scale * diameters), 1, max(1, round(largest_reach))), 0)
+    widest = int(reaches.max(initial=0))
+    border = np.zeros(label_map.shape, bool)
+    if np.count_nonzero(areas) < 2:
+        return border
+    reach_map = cv2.dilate(reaches[label_map].astype(np.uint8), _disc(widest))
+    highest = label_map.astype(np.float32)
+    lowest = np.where(label_map > 0, highest, np.float32(np.inf))
+    for reach in range(1, widest + 1):
+        # two nuclei are near where the largest label around differs from the smallest
+        two = cv2.dilate(highest, _disc(reach)) > cv2.erode(lowest, _disc(reach))
+        border |= two & (reach_map == reach)
+    return border
+
+
+def _disc(radius: int) -> npt.NDArray[np.uint8]:
+    side = 2 * radius + 1
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), dtype=np.uint8)

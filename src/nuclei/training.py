@@ -1,0 +1,286 @@
+"""Training of one fold: `fit` calls `train_epoch` and `validate`; each reads in the order in which things happen.
+
+Lightning Fabric supplies device, precision and the distributed launch. Every epoch ends with `last.pt`; a run that was
+killed goes on from it and ends with the same weights as one that was not.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from nuclei.artifacts import Images, atomic_path, write_text
+from nuclei.config import Config, TrainingConfig
+from nuclei.dataset import Batches, Crops
+from nuclei.inference import Predictor, autocast_type
+from nuclei.losses import build_loss
+from nuclei.metric import average_precision
+from nuclei.models import build_model, parameter_groups
+from nuclei.targets import CHANNELS
+
+log = logging.getLogger(__name__)
+
+LOADER_TIMEOUT = 600
+"""Seconds without a batch after which a stuck loader worker ends the run with an error."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Images to train on and images held out, by id; `number` is the fold that is held out."""
+
+    number: int
+    training: list[str]
+    validation: list[str]
+
+
+def choose_fold(splits: Any, number: int) -> Fold:
+    """The fold `number` of a table of splits.
+
+    Raises:
+        ValueError: an unknown fold; a group of images on both sides.
+    """
+    known = sorted(splits.fold.unique().tolist())
+    if number not in known:
+        raise ValueError(f"fold {number} is unknown: the splits have the folds {known}")
+    held_out = splits.fold == number
+    shared = set(splits.group[held_out]) & set(splits.group[~held_out])
+    if shared:
+        raise ValueError(f"groups {sorted(shared)[:3]} stand on both sides of fold {number}; run `make splits` again")
+    return Fold(number, splits.image_id[~held_out].tolist(), splits.image_id[held_out].tolist())
+
+
+@dataclass
+class State:
+    """Everything that training changes."""
+
+    model: nn.Module
+    average: AveragedModel | None
+    optimizer: torch.optim.Optimizer
+    schedule: LambdaLR
+    epoch: int
+    rows: list[dict[str, float]]
+
+    def save(self, path: Path, fingerprint: str) -> None:
+        content = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "epoch": self.epoch,
+            "rows": self.rows,
+            "fingerprint": fingerprint,
+        }
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+
+    def load(self, content: dict[str, Any]) -> None:
+        self.model.load_state_dict(content["model"])
+        if self.average:
+            self.average.load_state_dict(content["average"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.schedule.load_state_dict(content["schedule"])
+        self.epoch, self.rows = content["epoch"], content["rows"]
+
+
+def fit(fabric: Fabric, config: Config, images: Images, fold: Fold, folder: Path, workers: int) -> None:
+    """Trains one fold and writes `last.pt`, `log.csv`, TensorBoard events and at the end `best.pt` to `folder`.
+
+    Raises:
+        ValueError: the loss is not finite (with epoch, step and image ids).
+    """
+    training = config.training
+    started = time.monotonic()
+    torch.manual_seed(_step_seed(training.seed, fold.number, 0))
+    model = build_model(config.model, CHANNELS).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(parameter_groups(model, training), fused=True)
+    schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
+    wrapped, optimizer = fabric.setup(model, optimizer)
+    average = _average(model, training.ema_decay)
+    state = State(model, average, optimizer, schedule, 0, [])
+    fingerprint = _fingerprint(config, fold)
+    resume(state, folder, fingerprint)
+    minutes_before = state.rows[-1]["minutes"] if state.rows else 0.0
+
+    crops = Crops(images, fold.training, config, fold.number)
+    batches = iter(_loader(fabric, crops, state.epoch, config, workers))
+    criterion = build_loss(config.loss, config.target)
+    epochs = -(-training.steps // training.steps_per_epoch)
+    with SummaryWriter(str(folder), purge_step=state.epoch * training.steps_per_epoch) as events:
+        while state.epoch < epochs:
+            row = train_epoch(fabric, wrapped, state, batches, criterion, config, fold.number)
+            last = state.epoch == epochs
+            if fabric.is_global_zero and (last or state.epoch % training.validate_every == 0):
+                network = state.average.module if state.average else state.model
+                row["validation_score"] = validate(network, config, images, fold, fabric.device)
+            row["minutes"] = minutes_before + (time.monotonic() - started) / 60
+            state.rows.append(row)
+            if fabric.is_global_zero:
+                _record(events, folder, state)
+                if not last:
+                    state.save(folder / "last.pt", fingerprint)
+            fabric.barrier()
+    if fabric.is_global_zero:
+        write_checkpoint(folder / "best.pt", state, config, fold)
+        (folder / "last.pt").unlink(missing_ok=True)
+
+
+def train_epoch(
+    fabric: Fabric,
+    model: Any,
+    state: State,
+    batches: Iterator[Any],
+    criterion: nn.Module,
+    config: Config,
+    fold: int,
+) -> dict[str, float]:
+    """Trains one epoch and returns its row of the log: epoch, step, loss, learning_rate, images_per_second."""
+    training = config.training
+    model.train()
+    first = state.epoch * training.steps_per_epoch
+    steps = range(first, min(training.steps, first + training.steps_per_epoch))
+    losses: list[float] = []
+    started = time.monotonic()
+    bar = tqdm(
+        steps,
+        desc=f"{config.name} fold {fold} epoch {state.epoch}",
+        unit="step",
+        mininterval=1,
+        disable=not fabric.is_global_zero,
+    )
+    for step in bar:
+        pixels_BCHW, target_BCHW, ids = next(batches)
+        pixels_BCHW = fabric.to_device(pixels_BCHW).contiguous(memory_format=torch.channels_last)
+        target_BCHW = fabric.to_device(target_BCHW)
+        # what is random inside the network hangs on the step alone, so that a resumed run repeats it
+        torch.manual_seed(_step_seed(training.seed, fold, step + 1))
+        loss = criterion(model(pixels_BCHW), target_BCHW)
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"loss is {loss.item()} in epoch {state.epoch}, step {step}, images {sorted(set(ids))}: look at these "
+                "images, lower training.learning_rate, or set training.precision to 32-true"
+            )
+        fabric.backward(loss)
+        fabric.clip_gradients(model, state.optimizer, max_norm=training.gradient_clip, error_if_nonfinite=False)
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+        state.schedule.step()
+        if state.average:
+            state.average.update_parameters(state.model)
+        losses.append(loss.item())
+        bar.set_postfix(loss=f"{np.mean(losses[-50:]):.4f}", refresh=False)
+    state.epoch += 1
+    return {
+        "epoch": state.epoch,
+        "step": steps.stop,
+        "loss": float(np.mean(losses)),
+        "learning_rate": float(state.schedule.get_last_lr()[-1]),
+        "images_per_second": len(losses) * training.batch_size / (time.monotonic() - started),
+    }
+
+
+def validate(model: nn.Module, config: Config, images: Images, fold: Fold, device: torch.device) -> float:
+    """Competition score on held-out images by the submission's own path, without averaging views or tuning."""
+    from nuclei.postprocessing import Parameters, segment_maps
+
+    once = config.model_copy(update={"prediction": config.prediction.model_copy(update={"flips": 1, "scales": (1.0,)})})
+    predictor = Predictor(model, once, device, autocast_type(config.training.precision, device))
+    ids = sorted(fold.validation)
+    if config.training.validation_images:
+        ids = ids[:: max(1, len(ids) // config.training.validation_images)]
+    scores = []
+    for image_id in tqdm(ids, desc="validate", unit="image", mininterval=1, leave=False):
+        predicted = segment_maps(predictor(images.image(image_id)), Parameters())
+        scores.append(average_precision(images.label_map(image_id), predicted).mean())
+    return float(np.mean(scores))
+
+
+def learning_rate_factor(step: int, training: TrainingConfig) -> float:
+    """Share of the learning rate at a step: a linear rise over the warm-up, then a cosine to zero at the last step."""
+    warmup = max(1, round(training.warmup * training.steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, training.steps - warmup)
+    return float(0.5 * (1 + np.cos(np.pi * min(1.0, done))))
+
+
+def resume(state: State, folder: Path, fingerprint: str) -> None:
+    """Loads `last.pt` into the state where an interrupted run of the same config and images left one."""
+    last, best = folder / "last.pt", folder / "best.pt"
+    if not last.is_file():
+        return
+    if best.is_file() and best.stat().st_mtime >= last.stat().st_mtime:
+        log.info("%s is left from a run that was finished: training anew", last)
+        return
+    content = torch.load(last, map_location="cpu", weights_only=True)
+    if content["fingerprint"] != fingerprint:
+        log.info("%s was made with another config or other images: training anew", last)
+        return
+    state.load(content)
+    log.info("going on from %s after epoch %d", last, state.epoch)
+
+
+def write_checkpoint(path: Path, state: State, config: Config, fold: Fold) -> None:
+    """Writes the averaged weights with all that prediction needs to know."""
+    network = state.average.module if state.average else state.model
+    content = {
+        "config": config.model_dump(),
+        "model": {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()},
+        "fold": fold.number,
+        "trained_on": fold.training,
+    }
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def _average(model: nn.Module, decay: float) -> AveragedModel | None:
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def _loader(fabric: Fabric, crops: Crops, epoch: int, config: Config, workers: int) -> Any:
+    training = config.training
+    batches = Batches(
+        epoch * training.steps_per_epoch, training.steps, training.batch_size, fabric.global_rank, fabric.world_size
+    )
+    return DataLoader(
+        crops,
+        batch_sampler=batches,
+        num_workers=workers,
+        timeout=LOADER_TIMEOUT if workers else 0,
+        pin_memory=fabric.device.type == "cuda",
+    )
+
+
+def _record(events: SummaryWriter, folder: Path, state: State) -> None:
+    row = state.rows[-1]
+    for name, value in row.items():
+        if name not in ("epoch", "step"):
+            events.add_scalar(name, value, int(row["step"]))
+    events.flush()
+    columns = ["epoch", "step", "loss", "learning_rate", "images_per_second", "validation_score", "minutes"]
+    lines = [",".join(f"{row[name]:.6g}" if name in row else "" for name in columns) for row in state.rows]
+    write_text(folder / "log.csv", "\n".join([",".join(columns), *lines]) + "\n")
+
+
+def _fingerprint(config: Config, fold: Fold) -> str:
+    content = [config.model_dump(mode="json"), fold.number, fold.training, fold.validation]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _step_seed(seed: int, fold: int, step: int) -> int:
+    return int(np.random.SeedSequence([seed, fold, step]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,127 @@
+"""Folds keep groups together and are even; splits that leak are refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nuclei.splits import assign_folds, check_splits, imbalance, summarise, weigh
+
+MODALITIES = ("small_fluorescence", "large_fluorescence", "purple_tissue", "grey_tissue", "pink_purple_tissue")
+
+
+def make_index(sizes, seed=0):
+    """Index of groups with `sizes` images each, the modalities in turn, and two test images."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number, size in enumerate(sizes):
+        ids = [f"{number:03d}-{k}" for k in range(size)]
+        modality = MODALITIES[number % 10 % 5]
+        rows += [(i, "train", modality, ids[0], int(rng.integers(1, 200))) for i in ids]
+    rows += [(f"test-{k}", "test", MODALITIES[0], f"test-{k}", None) for k in range(2)]
+    return pd.DataFrame(rows, columns=["image_id", "subset", "modality", "group", "nuclei"])
+
+
+@pytest.mark.parametrize("n_folds", [2, 3, 5])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_folds_keep_groups_together_and_leave_no_image_out(n_folds, seed):
+    index = make_index([4, 1, 1, 2, 8, 1, 1, 4, 4, 1] * 3, seed)
+    splits = assign_folds(index, n_folds, seed)
+    check_splits(splits, index)
+    assert list(splits.columns) == ["image_id", "fold", "group", "modality", "nuclei"]
+    assert splits.groupby("group").fold.nunique().max() == 1
+    assert list(splits.image_id) == sorted(index.image_id[index.subset == "train"])
+
+
+def test_folds_of_single_images_hold_each_modality_evenly():
+    splits = assign_folds(make_index([1] * 60), 3, 0)
+    counts = pd.crosstab(splits.modality, splits.fold).to_numpy()
+    assert (counts == 4).all()
+
+
+def test_folds_are_more_even_than_groups_dealt_in_turn():
+    index = make_index([1, 1, 4, 2] * 15)
+    train = index[index.subset == "train"].sort_values("image_id").reset_index(drop=True)
+    groups, _ = pd.factorize(train.group)
+    chosen = assign_folds(index, 5, 0).fold.to_numpy()
+    assert imbalance(weigh(train), chosen, 5) < imbalance(weigh(train), groups % 5, 5) / 2
+
+
+def test_imbalance_is_zero_for_even_folds_and_counts_nuclei_and_modalities():
+    train = pd.DataFrame({"modality": ["a", "a", "b", "b"], "nuclei": [2, 6, 2, 6]})
+    weights = weigh(train)
+    assert imbalance(weights, np.array([0, 1, 1, 0]), 2) == 0
+    assert imbalance(weights, np.array([0, 1, 0, 1]), 2) == pytest.approx(0.25)  # 4 nuclei of 16, instead of 8
+    assert imbalance(weights, np.array([0, 0, 1, 1]), 2) == pytest.approx(0.5)  # two modalities, a quarter each
+
+
+def test_the_seed_and_only_the_seed_decides():
+    index = make_index([1, 2, 4] * 10)
+    shuffled = index.sample(frac=1, random_state=3)
+    assert assign_folds(index, 3, 0).equals(assign_folds(shuffled, 3, 0))
+    assert not assign_folds(index, 3, 0).fold.equals(assign_folds(index, 3, 1).fold)
+
+
+def test_a_modality_in_one_group_lands_in_one_fold():
+    index = make_index([1] * 30)
+    index.loc[:3, ["modality", "group"]] = ["rare", "000-0"]
+    splits = assign_folds(index, 5, 0)
+    assert splits.fold[splits.modality == "rare"].nunique() == 1
+    check_splits(splits, index)
+
+
+def test_folds_without_a_modality_of_enough_images_are_filled_and_named(caplog):
+    index = make_index([1] * 5)
+    splits = assign_folds(index, 5, 0)
+    check_splits(splits, index)
+    assert "no modality has 5 images" in caplog.text
+
+
+def test_too_few_groups_are_refused_with_their_number():
+    with pytest.raises(ValueError, match="5 folds asked for, but the 12 training images are only 3 groups"):
+        assign_folds(make_index([4, 4, 4]), 5, 0)
+
+
+@pytest.mark.parametrize("n_folds", [1, 0, -2])
+def test_fewer_than_two_folds_are_refused(n_folds):
+    with pytest.raises(ValueError, match="2 at least"):
+        assign_folds(make_index([1] * 10), n_folds, 0)
+
+
+def tear_group(splits):
+    splits.loc[splits.index[0], "fold"] = 1 - splits.fold.iloc[0]
+
+
+FAULTS = {
+    "in more than one fold, such as 000-0|leak": tear_group,
+    "no fold": lambda splits: splits.drop(splits.index[0], inplace=True),
+    "twice": lambda splits: splits.loc.__setitem__(len(splits), splits.iloc[0]),
+    "not in the index's training set, such as nobody": lambda splits: splits.loc.__setitem__(
+        len(splits), ["nobody", 0, "nobody", "grey_tissue", 3]
+    ),
+    "not in the index's training set, such as test-0": lambda splits: splits.loc.__setitem__(
+        len(splits), ["test-0", 0, "test-0", "grey_tissue", 3]
+    ),
+    "another group": lambda splits: splits.loc.__setitem__((splits.index[-1], "group"), "other"),
+    r"the folds are \[0, 2\]": lambda splits: splits.loc.__setitem__((splits.fold == 1, "fold"), 2),
+    r"the folds are \[0\]": lambda splits: splits.__setitem__("fold", 0),
+}
+
+
+@pytest.mark.parametrize("message", FAULTS)
+def test_check_splits_refuses(message):
+    index = make_index([4, 1, 1, 2, 1, 1])
+    splits = assign_folds(index, 2, 0)
+    FAULTS[message](splits)
+    with pytest.raises(ValueError, match=message):
+        check_splits(splits, index)
+
+
+def test_the_summary_counts_images_nuclei_and_shared_pictures():
+    index = make_index([4, 4, 2, 1, 1])
+    splits = assign_folds(index, 2, 0)
+    lines = summarise(splits)
+    totals = {line.split()[0]: [int(word) for word in line.split()[1:]] for line in lines if line.split()[1].isdigit()}
+    assert sum(totals["images"]) == 12
+    assert sum(totals["groups"]) == 5
+    assert sum(totals["nuclei"]) == splits.nuclei.sum()
+    assert lines[-2:] == ["1 x 2 images from one picture", "2 x 4 images from one picture"]
