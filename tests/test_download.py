@@ -121,6 +121,32 @@ def test_archives_that_lie_in_the_output_folder_itself_stay_there(tmp_path: Path
     assert (tmp_path / "stage1_train.zip").read_bytes() == TRAIN_ZIP
 
 
+def test_output_folder_may_be_the_source_after_a_download(tmp_path: Path, server: StandIn) -> None:
+    download(server.url + "/data", tmp_path)
+    download(str(tmp_path), tmp_path)
+    assert_whole(tmp_path)
+    assert (tmp_path / "stage1_train.zip").read_bytes() == TRAIN_ZIP
+
+
+@pytest.mark.parametrize("bad", [TRAIN_ZIP[:2000], corrupt(TRAIN_ZIP), make_zip({"../evil/images/evil.png": b"x"})])
+def test_bad_archive_leaves_what_was_there_and_nothing_else(tmp_path: Path, bad: bytes) -> None:
+    raw = tmp_path / "raw"
+    download(str(write_source(tmp_path / "good")), raw)
+    before = read_tree(raw)
+    source = write_source(tmp_path / "bad", make_zip(make_files("stage1_train", 5, 9)), bad)
+    with pytest.raises(ValueError, match=r"stage1_test\.zip"):
+        download(str(source), raw)
+    assert read_tree(raw) == before
+    assert not (raw / ".incoming").exists()
+
+
+def test_image_in_both_subsets_is_refused(tmp_path: Path) -> None:
+    both = make_zip(TEST | {"train01/images/train01.png": TRAIN["train01/images/train01.png"]})
+    source = write_source(tmp_path / "pack", test=both)
+    with pytest.raises(ValueError, match="1 images are both in stage1_train and in stage1_test, the first train01"):
+        download(str(source), tmp_path / "raw")
+
+
 def test_repaired_annotations_are_taken_out_of_the_repository_archive(
     tmp_path: Path, server: StandIn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

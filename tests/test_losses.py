@@ -58,9 +58,7 @@ def test_a_better_prediction_costs_less(term: str, scheme: TargetConfig) -> None
 @both_schemes
 def test_a_perfect_prediction_costs_nothing_in_overlap(term: str, scheme: TargetConfig) -> None:
     target = make_target(scheme)
-    assert only(term, scheme)(right_logits(target, scheme) * 2, target.round()) < 0.1
-    exact = right_logits(target, scheme)
-    assert only(term, scheme)(exact, target) < 0.01
+    assert only(term, scheme)(right_logits(target, scheme), target) < 0.01
 
 
 @both_schemes
@@ -114,6 +112,7 @@ def test_a_soft_core_is_cheapest_where_it_is_met_exactly(term: str, value: float
 def test_overlap_terms_equal_the_librarys_where_no_channel_is_empty(beta: float) -> None:
     losses = library_losses()
     logits, target = torch.randn(2, 3, 40, 40), (torch.rand(2, 3, 40, 40) > 0.6).float()
+    target[:, 2] = torch.rand(2, 40, 40)  # the core is soft
     theirs = losses.TverskyLoss("multilabel", alpha=1 - beta, beta=beta)(logits, target)
     torch.testing.assert_close(overlap_loss(logits.sigmoid(), target, beta), theirs, rtol=0, atol=1e-3)
     if beta == 0.5:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -14,6 +14,9 @@ from nuclei import metric, rle
 PERCENTS = range(50, 100, 5)
 SHAPE = (6, 7)
 LABEL_MAPS = arrays(np.int32, SHAPE, elements=st.integers(0, 3))
+
+# A busy machine may take long over an example; that is no fault.
+unhurried = settings(deadline=None)
 
 
 def disc(height, width, row, column, radius):
@@ -72,6 +75,7 @@ def test_discs_score_as_the_definition_says(seed):
     np.testing.assert_allclose(values, slow_average_precision(nuclei_of(truth), nuclei_of(predicted)), rtol=1e-15)
 
 
+@unhurried
 @given(LABEL_MAPS, LABEL_MAPS)
 def test_any_two_label_maps_score_as_the_definition_says_drawn_or_as_runs(truth, predicted):
     expected = slow_average_precision(nuclei_of(truth), nuclei_of(predicted))
@@ -79,6 +83,7 @@ def test_any_two_label_maps_score_as_the_definition_says_drawn_or_as_runs(truth,
     assert metric.average_precision_from_runs(runs_of(truth), runs_of(predicted)).tolist() == expected
 
 
+@unhurried
 @given(LABEL_MAPS, LABEL_MAPS)
 def test_the_matrix_holds_the_iou_of_each_pair(truth, predicted):
     expected = [[float(exact_iou(a, b)) for b in nuclei_of(predicted)] for a in nuclei_of(truth)]
@@ -117,6 +122,7 @@ def test_thresholds_are_the_decimal_numbers_and_not_sums_of_steps():
     assert metric.THRESHOLDS == (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
+@unhurried
 @given(LABEL_MAPS, LABEL_MAPS, st.permutations([1, 2, 3]), st.sampled_from([1, 250, 10**6]))
 def test_neither_the_order_of_labels_nor_gaps_between_them_change_a_score(truth, predicted, labels, factor):
     renamed = np.array([0, *labels])[predicted] * factor
@@ -202,6 +208,7 @@ def test_predicted_nuclei_that_overlap_are_refused():
         metric.average_precision_from_runs(rle.parse_rows(["1 10"]), rle.parse_rows(["1 5", "5 2"]))
 
 
+@unhurried
 @given(LABEL_MAPS, LABEL_MAPS)
 def test_errors_count_every_nucleus_and_agree_with_the_score(truth, predicted):
     true_nuclei, predicted_nuclei = nuclei_of(truth), nuclei_of(predicted)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -12,6 +12,9 @@ SHAPES = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)
 MASKS = arrays(np.bool_, SHAPES)
 # Few labels on few pixels: nearly every nucleus has several pieces, and gaps in the labels are common.
 LABEL_MAPS = arrays(np.int32, SHAPES, elements=st.integers(0, 4))
+
+# A busy machine may take long over an example; that is no fault.
+unhurried = settings(deadline=None)
 
 
 def pixels_of(runs, height):
@@ -33,11 +36,13 @@ def test_a_run_goes_on_from_the_bottom_of_a_column_to_the_top_of_the_next():
     assert rle.encode(mask) == "3 3"
 
 
+@unhurried
 @given(MASKS)
 def test_a_mask_comes_back_as_it_was(mask):
     np.testing.assert_array_equal(rle.decode(rle.encode(mask), *mask.shape), mask)
 
 
+@unhurried
 @given(MASKS)
 def test_runs_are_as_few_as_possible_and_cover_the_mask_alone(mask):
     runs = rle.encode(mask)
@@ -46,12 +51,14 @@ def test_runs_are_as_few_as_possible_and_cover_the_mask_alone(mask):
     assert (starts[1:] > starts[:-1] + lengths[:-1]).all()
 
 
+@unhurried
 @given(LABEL_MAPS)
 def test_each_nucleus_of_a_label_map_is_coded_as_its_own_mask(label_map):
     labels = [label for label in np.unique(label_map) if label]
     assert rle.encode_label_map(label_map) == [rle.encode(label_map == label) for label in labels]
 
 
+@unhurried
 @given(LABEL_MAPS)
 def test_a_label_map_comes_back_with_labels_numbered_from_one(label_map):
     decoded = rle.decode_label_map(rle.encode_label_map(label_map), *label_map.shape)
@@ -62,6 +69,7 @@ def test_a_label_map_comes_back_with_labels_numbered_from_one(label_map):
     )
 
 
+@unhurried
 @given(LABEL_MAPS, st.sampled_from([np.uint8, np.uint16, np.int64, np.uint64]))
 def test_the_type_and_memory_order_of_a_label_map_do_not_matter(label_map, dtype):
     assert rle.encode_label_map(np.asfortranarray(label_map.astype(dtype))) == rle.encode_label_map(label_map)
@@ -76,6 +84,7 @@ def test_a_full_mask_is_one_run_and_an_empty_one_none(shape):
     assert not rle.decode_label_map([], *shape).any()
 
 
+@unhurried
 @given(st.lists(LABEL_MAPS.map(rle.encode_label_map), max_size=3))
 def test_many_rows_are_parsed_as_each_one_is(parts):
     rows = [runs for part in parts for runs in [*part, ""]]
@@ -113,6 +122,7 @@ def test_a_fault_in_the_runs_is_named(runs, message):
         rle.parse_rows(["1 2", runs, "4 5"])
 
 
+@unhurried
 @given(st.lists(st.text("0123456789 -.\n", max_size=12), max_size=4))
 def test_rows_are_refused_exactly_where_one_of_them_has_a_fault(rows):
     if any(rle.fault(row) for row in rows):
@@ -160,6 +170,7 @@ def test_what_is_no_mask_is_refused():
 RUNS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 12), st.integers(0, 1)), min_size=1, max_size=7)
 
 
+@unhurried
 @given(RUNS)
 def test_overlaps_are_found_exactly_where_two_rows_of_one_image_share_a_pixel(runs):
     """One run a row, on two images: rows that overlap an earlier one, found by holding sets of pixels together."""

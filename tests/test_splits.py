@@ -9,6 +9,11 @@ from nuclei.splits import assign_folds, check_splits, imbalance, summarise, weig
 MODALITIES = ("small_fluorescence", "large_fluorescence", "purple_tissue", "grey_tissue", "pink_purple_tissue")
 
 
+@pytest.fixture(autouse=True)
+def _few_shuffles(monkeypatch):
+    monkeypatch.setattr("nuclei.splits.SHUFFLES", 20)
+
+
 def make_index(sizes, seed=0):
     """Index of groups with `sizes` images each, the modalities in turn, and two test images."""
     rng = np.random.default_rng(seed)

@@ -1,5 +1,6 @@
 import hashlib
 import io
+import os
 import subprocess
 import sys
 import zipfile
@@ -14,7 +15,7 @@ from skimage.measure import label as connected_pieces
 from nuclei import rle, synthetic
 from nuclei.shapes import MIN_AREA
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "generate.py"
+REPOSITORY = Path(__file__).parents[1]
 MODALITIES = tuple(synthetic.SIZES)
 
 
@@ -168,8 +169,9 @@ def test_archives_do_not_depend_on_the_order_of_the_samples(tmp_path):
 
 
 def generate(out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), "--out", str(out), *flags]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, str(REPOSITORY / "scripts" / "generate.py"), "--out", str(out), *flags]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_the_script_writes_the_same_bytes_twice_and_the_test_images_truth(tmp_path):

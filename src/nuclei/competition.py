@@ -204,10 +204,11 @@ def build_index(prepared: Sequence[Prepared]) -> pd.DataFrame:
 
 
 def remove_stale(out: Path, index: pd.DataFrame) -> int:
-    """Number of files removed from `<out>/images` and `<out>/labels` because `index` does not name them."""
+    """Number of PNG files removed from `<out>/images` and `<out>/labels` because `index` does not name them."""
     named = {*index.image, *index.label.dropna()}
-    files = [path for folder in ("images", "labels") for path in sorted((out / folder).glob("*"))]
-    stale = [path for path in files if path.is_file() and path.relative_to(out).as_posix() not in named]
+    files = [path for folder in ("images", "labels") for path in sorted((out / folder).glob("*.*"))]
+    ours = [path for path in files if path.suffix in (".png", ".tmp")]  # .tmp: what a killed run left behind
+    stale = [path for path in ours if path.relative_to(out).as_posix() not in named]
     for path in stale:
         path.unlink()
     return len(stale)

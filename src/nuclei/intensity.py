@@ -17,7 +17,8 @@ def stretch(image: npt.NDArray[np.uint8], low: float, high: float) -> npt.NDArra
     One window serves the three channels, so that colours keep their hue. A constant image comes back unchanged.
     """
     histogram = np.bincount(image.ravel(), minlength=256).cumsum()
-    black, white = np.searchsorted(histogram, np.array([low, high]) / 100 * histogram[-1])
+    black = np.searchsorted(histogram, low / 100 * histogram[-1], side="right")
+    white = np.searchsorted(histogram, high / 100 * histogram[-1], side="left")
     if white <= black:
         return image
     values = (np.arange(256, dtype=np.float32) - black) * (255 / (white - black))

@@ -222,7 +222,8 @@ def _choose_disjoint(quads: npt.NDArray[np.int64], costs: FloatArray, n_tiles: i
         constraints=LinearConstraint(uses, -np.inf, 1),
         bounds=Bounds(0, 1),
         integrality=np.ones(len(quads)),
+        options={"node_limit": 1000},  # the archive needs one; without it hundreds of like images could take hours
     )
-    assert solution.success, solution.message
+    assert solution.x is not None, solution.message
     chosen: list[list[int]] = quads[solution.x > 0.5].tolist()
     return chosen

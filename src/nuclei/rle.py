@@ -79,19 +79,21 @@ def parse_rows(rows: Sequence[str]) -> tuple[IntArray, IntArray, IntArray]:
     Raises:
         ValueError: a row that `fault` objects to; the first one is named, counted from 1.
     """
+    if not rows:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
     text = "\n".join(rows)
     characters = np.frombuffer(text.encode(), np.uint8)
     is_digit = (characters >= ord("0")) & (characters <= ord("9"))
-    is_newline = characters == ord("\n")
+    newlines = np.flatnonzero(characters == ord("\n"))
+    spaces = np.count_nonzero(characters == ord(" "))
     # A row that holds a newline itself would shift all that follow.
-    well_formed = bool((is_digit | is_newline | (characters == ord(" "))).all())
-    if well_formed and np.count_nonzero(is_newline) == max(len(rows) - 1, 0):
+    if np.count_nonzero(is_digit) + len(newlines) + spaces == len(characters) and len(newlines) == len(rows) - 1:
         numbers = np.fromstring(text, np.int64, sep=" ") if is_digit.any() else np.empty(0, np.int64)
-        is_first_digit = is_digit & ~np.concatenate(([False], is_digit[:-1]))[: is_digit.size]
-        row_of_number = np.cumsum(is_newline)[is_first_digit]
-        starts, lengths, row_of_run = numbers[0::2], numbers[1::2], row_of_number[0::2]
-        if _are_sound(starts, lengths, row_of_run, row_of_number[1::2]):
-            return starts, lengths, row_of_run
+        first_digits = np.flatnonzero(is_digit & ~np.append(False, is_digit[:-1]))
+        counts = np.diff(np.searchsorted(first_digits, newlines), prepend=0, append=len(numbers))
+        row_of_run = np.repeat(np.arange(len(rows)), counts // 2)
+        if not (counts % 2).any() and _are_sound(numbers[0::2], numbers[1::2], row_of_run):
+            return numbers[0::2], numbers[1::2], row_of_run
     for number, row in enumerate(rows, start=1):
         message = fault(row)
         if message:
@@ -99,15 +101,13 @@ def parse_rows(rows: Sequence[str]) -> tuple[IntArray, IntArray, IntArray]:
     raise AssertionError("rows were refused in which no fault can be found")
 
 
-def _are_sound(starts: IntArray, lengths: IntArray, row_of_start: IntArray, row_of_length: IntArray) -> bool:
-    if len(starts) != len(lengths) or (row_of_start != row_of_length).any():
-        return False
+def _are_sound(starts: IntArray, lengths: IntArray, row_of_run: IntArray) -> bool:
     if not len(starts):
         return True
     if min(starts.min(), lengths.min()) < 1 or max(starts.max(), lengths.max()) > _LARGEST_NUMBER:
         return False
     is_behind = starts[1:] >= starts[:-1] + lengths[:-1]
-    return bool((is_behind | (row_of_start[1:] != row_of_start[:-1])).all())
+    return bool((is_behind | (row_of_run[1:] != row_of_run[:-1])).all())
 
 
 def find_overlaps(

@@ -44,6 +44,7 @@ SCHEDULE: tuple[tuple[str, Shape], ...] = (
 )
 """Modality and size of the images of a set that are no mosaic's tiles, over and over."""
 MOSAICS = ("small_fluorescence", "purple_tissue")
+"""Modalities of the mosaics of a training set, in turn."""
 
 
 @dataclass(frozen=True)

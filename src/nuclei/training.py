@@ -7,6 +7,7 @@ killed goes on from it and ends with the same weights as one that was not.
 import hashlib
 import json
 import logging
+import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ from nuclei.dataset import Batches, Crops
 from nuclei.inference import Predictor, autocast_type
 from nuclei.losses import build_loss
 from nuclei.metric import average_precision
-from nuclei.models import build_model, parameter_groups
+from nuclei.models import build_model, parameter_count, parameter_groups
+from nuclei.postprocessing import Parameters, segment_maps
 from nuclei.targets import CHANNELS
 
 log = logging.getLogger(__name__)
@@ -134,7 +136,7 @@ def fit(fabric: Fabric, config: Config, images: Images, fold: Fold, folder: Path
                     state.save(folder / "last.pt", fingerprint)
             fabric.barrier()
     if fabric.is_global_zero:
-        write_checkpoint(folder / "best.pt", state, config, fold)
+        write_checkpoint(folder / "best.pt", state, config, fold, name_hardware(fabric))
         (folder / "last.pt").unlink(missing_ok=True)
 
 
@@ -194,8 +196,6 @@ def train_epoch(
 
 def validate(model: nn.Module, config: Config, images: Images, fold: Fold, device: torch.device) -> float:
     """Competition score on held-out images by the submission's own path, without averaging views or tuning."""
-    from nuclei.postprocessing import Parameters, segment_maps
-
     once = config.model_copy(update={"prediction": config.prediction.model_copy(update={"flips": 1, "scales": (1.0,)})})
     predictor = Predictor(model, once, device, autocast_type(config.training.precision, device))
     ids = sorted(fold.validation)
@@ -233,7 +233,7 @@ def resume(state: State, folder: Path, fingerprint: str) -> None:
     log.info("going on from %s after epoch %d", last, state.epoch)
 
 
-def write_checkpoint(path: Path, state: State, config: Config, fold: Fold) -> None:
+def write_checkpoint(path: Path, state: State, config: Config, fold: Fold, hardware: str) -> None:
     """Writes the averaged weights with all that prediction needs to know."""
     network = state.average.module if state.average else state.model
     content = {
@@ -241,9 +241,17 @@ def write_checkpoint(path: Path, state: State, config: Config, fold: Fold) -> No
         "model": {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()},
         "fold": fold.number,
         "trained_on": fold.training,
+        "effort": {"parameters": parameter_count(network), "hardware": hardware},
     }
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
+
+
+def name_hardware(fabric: Fabric) -> str:
+    """What the run was trained on: the number of devices and their name."""
+    if fabric.device.type == "cuda":
+        return f"{fabric.world_size} x {torch.cuda.get_device_name(fabric.device)}"
+    return f"{fabric.world_size * torch.get_num_threads()} {fabric.device.type} threads, {platform.machine()}"
 
 
 def _average(model: nn.Module, decay: float) -> AveragedModel | None:

@@ -1,0 +1,32 @@
+"""Averages maps image by image: the folds of a run, or the runs of an ensemble."""
+
+import argparse
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inputs", type=Path, nargs="+", required=True, help="maps to average, .npz")
+    parser.add_argument("--out", type=Path, required=True, help="the averaged maps, .npz")
+    parser.add_argument("--index", type=Path, required=True, help="data/processed/index.csv")
+    parser.add_argument("--subset", choices=("train", "test"), required=True, help="whose images must all be there")
+    parser.add_argument("--weights", type=float, nargs="+", default=None, help="one for each input (default: alike)")
+    arguments = parser.parse_args()
+
+    from tqdm import tqdm
+
+    from nuclei.artifacts import write_maps
+    from nuclei.ensemble import average_maps
+    from nuclei.submission import read_sizes
+
+    sizes = read_sizes(arguments.index, arguments.subset)
+    # every fold predicts all test images, while a training image is held out of one fold alone
+    mode = "common" if arguments.subset == "test" else None
+    averaged = average_maps(arguments.inputs, sizes, mode, arguments.weights)
+    write_maps(arguments.out, tqdm(averaged, total=len(sizes), desc="averaging", unit="image"))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

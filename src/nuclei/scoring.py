@@ -1,0 +1,154 @@
+"""Scores of label maps against the annotation, image by image and in summary: what stands in `cv.json`."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tqdm import tqdm
+
+from nuclei.artifacts import Images, LabelMap, read_splits
+from nuclei.classical import otsu_watershed
+from nuclei.metric import THRESHOLDS, average_precision, error_counts
+
+Record = dict[str, Any]
+"""An image's scores: ap (10 values at THRESHOLDS), nuclei annotated and predicted, errors at an IoU of 0.5."""
+
+_COUNTS = ("nuclei", "predicted", "hits", "missed", "extra", "split", "merged")
+_DECIMALS = 6
+_CHUNK = 4
+
+_task: Callable[[Any], Any] | None = None
+
+
+@contextmanager
+def open_pool(
+    workers: int, build: Callable[..., Callable[[Any], Any]], *arguments: Any
+) -> Iterator[Callable[[Iterable[Any]], Iterator[Any]]]:
+    """A `map` over processes, each with its own task `build(*arguments)`; results come in the order of the jobs.
+
+    One worker is this process itself.
+
+    Raises:
+        ValueError: no worker; a worker that the system ended.
+    """
+    if workers < 1:
+        raise ValueError(f"expected at least one worker, got {workers}")
+    if workers == 1:
+        task = build(*arguments)
+        yield lambda jobs: map(task, jobs)
+        return
+    try:
+        with ProcessPoolExecutor(workers, initializer=_set_up, initargs=(build, arguments)) as pool:
+            yield lambda jobs: pool.map(_work, jobs, chunksize=_CHUNK)
+    except BrokenProcessPool as error:
+        raise ValueError(
+            f"one of {workers} workers ended without a word, most likely for want of memory; use fewer workers"
+        ) from error
+
+
+def _set_up(build: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
+    global _task
+    cv2.setNumThreads(1)  # the processes share the cores already
+    _task = build(*arguments)
+
+
+def _work(job: Any) -> Any:
+    assert _task is not None
+    return _task(job)
+
+
+def score_image(truth: LabelMap, predicted: LabelMap) -> Record:
+    """The record of an image."""
+    errors = error_counts(truth, predicted)
+    return {
+        "ap": [round(float(value), _DECIMALS) for value in average_precision(truth, predicted)],
+        "nuclei": errors["hits"] + errors["missed"],
+        "predicted": errors["hits"] + errors["extra"],
+        **errors,
+    }
+
+
+def summarise(
+    experiment: str, table: pd.DataFrame, records: Sequence[Record], parameters: Mapping[int, dict[str, Any] | None]
+) -> dict[str, Any]:
+    """The scores of an experiment: mean over images, by threshold, modality and fold, and every image's record.
+
+    `table` has image_id, fold and modality, one row a record; `parameters` are those of the post-processing by fold.
+    """
+    folds, modalities = table.fold.to_numpy(int), table.modality.to_numpy(str)
+
+    def mean_where(chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        return _mean([records[row] for row in np.flatnonzero(chosen).tolist()])
+
+    overall = _mean(records)
+    return {
+        "experiment": experiment,
+        "n_images": overall.pop("images"),
+        **overall,
+        "modality": {modality: mean_where(modalities == modality) for modality in sorted(set(modalities.tolist()))},
+        "fold": {str(fold): {**mean_where(folds == fold), "parameters": parameters[fold]} for fold in parameters},
+        "image": {
+            image_id: {**record, "fold": int(fold), "modality": str(modality)}
+            for image_id, record, fold, modality in zip(table.image_id, records, folds, modalities, strict=True)
+        },
+    }
+
+
+def _mean(records: Sequence[Record]) -> dict[str, Any]:
+    ap = np.array([record["ap"] for record in records], np.float64).reshape(len(records), len(THRESHOLDS))
+    return {
+        "images": len(records),
+        "score": round(float(ap.mean()), _DECIMALS),
+        "ap": {
+            f"{threshold:.2f}": round(float(value), _DECIMALS)
+            for threshold, value in zip(THRESHOLDS, ap.mean(axis=0), strict=True)
+        },
+        "errors": {name: sum(record[name] for record in records) for name in _COUNTS},
+    }
+
+
+class _OtsuScorer:
+    """Records of training images segmented by Otsu's threshold; opened once in each worker."""
+
+    def __init__(self, processed: Path) -> None:
+        self.images = Images(processed)
+
+    def __call__(self, image_id: str) -> Record:
+        return score_image(self.images.label_map(image_id), otsu_watershed(self.images.image(image_id)))
+
+
+class _OtsuSegmenter:
+    """Label maps of images by Otsu's threshold; opened once in each worker."""
+
+    def __init__(self, processed: Path) -> None:
+        self.images = Images(processed)
+
+    def __call__(self, image_id: str) -> tuple[str, LabelMap]:
+        return image_id, otsu_watershed(self.images.image(image_id))
+
+
+def score_otsu(experiment: str, processed: Path, splits: Path, workers: int = 1) -> dict[str, Any]:
+    """The `cv.json` of the classical baseline on the images of the splits; it has nothing to tune.
+
+    Raises:
+        ValueError: files that are missing or do not fit each other.
+    """
+    table = read_splits(splits).sort_values("image_id")
+    with open_pool(workers, _OtsuScorer, processed) as run:
+        records = list(tqdm(run(table.image_id), total=len(table), desc="otsu", unit="image", disable=None))
+    summary = summarise(experiment, table, records, {fold: None for fold in sorted(set(table.fold.tolist()))})
+    return {**summary, "parameters": None, "score_default_parameters": None, "score_fitted": None}
+
+
+def segment_otsu(processed: Path, subset: str, workers: int = 1) -> Iterator[tuple[str, LabelMap]]:
+    """Image ids of a subset in the order of the index, each with the classical baseline's label map."""
+    image_ids = Images(processed).ids(subset)
+    with open_pool(workers, _OtsuSegmenter, processed) as run:
+        yield from tqdm(run(image_ids), total=len(image_ids), desc="otsu", unit="image", disable=None)

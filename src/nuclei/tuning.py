@@ -1,0 +1,224 @@
+"""Post-processing tuned on out-of-fold maps, fold by fold, so that the score does not flatter itself.
+
+Each fold is scored with parameters that were searched on the images of the other folds; the parameters for the test
+images are searched on all. The search climbs along one parameter at a time over a coarse grid, then tries half steps
+of those that matter most. It keeps a step only if the gain is clear against its scatter over the images.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tqdm import tqdm
+
+from nuclei.artifacts import Images, LabelMap, Maps, read_json, read_splits
+from nuclei.metric import THRESHOLDS, average_precision
+from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.scoring import Record, open_pool, score_image, summarise
+
+log = logging.getLogger(__name__)
+
+FloatArray = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+"""Positions of images in the sorted list of ids."""
+
+GRID: dict[str, tuple[float, ...]] = {
+    "foreground": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+    "seed": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+    "border": (0.0, 0.5, 1.0, 2.0),
+    "split_levels": (0, 1, 2, 3),
+    "split_area": (0.1, 0.2, 0.3),
+    "relative_area": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
+    "confidence": (0.0, 0.7, 0.8, 0.85),
+    "area": (10, 20, 30, 40),
+    "peak": (0.0, 0.1, 0.2, 0.3, 0.4),
+    "seed_area": (5, 10, 20, 40),
+    "smoothing": (0.0, 1.0, 2.0),
+}
+"""Values tried, in the order in which the parameters are searched: those that move the score most come first."""
+
+HALF_STEPS: dict[str, float] = {"foreground": 0.05, "seed": 0.05, "relative_area": 0.025, "confidence": 0.025}
+COARSE_IMAGES = 160
+"""Images that the coarse search sees, where there are more; half steps are tried on all."""
+FINE_FROM = 100
+"""Fewer images cannot tell half steps apart and are spared them."""
+PASSES = 2
+"""At most so many rounds of the coarse search over all parameters."""
+CAUTION = 0.5
+"""A step must gain more than this many standard errors of its mean gain over the images."""
+
+
+def cross_validate(experiment: str, maps: Path, processed: Path, splits: Path, workers: int = 1) -> dict[str, Any]:
+    """What `cv.json` holds of out-of-fold maps: honest scores, and parameters for the test images.
+
+    `score` is the mean over the images, each segmented with its own fold's parameters, searched without that fold.
+    `score_default_parameters` is that of the untuned ones, and `score_fitted` that of the final `parameters` on the
+    images that they were searched on: it flatters, and is there to show by how much. See `scoring.summarise`.
+    The result does not depend on the number of workers.
+
+    Raises:
+        ValueError: fewer than two folds; maps that do not hold exactly the images of the splits, or of another size;
+            files that are missing or do not fit each other.
+    """
+    table = read_splits(splits).sort_values("image_id").reset_index(drop=True)
+    _check_images(maps, splits, table)
+    folds = sorted({int(fold) for fold in table.fold})
+    everything, sample = np.arange(len(table)), _stratified_sample(table)
+    with open_pool(workers, _MapScorer, maps, processed) as run:
+        bar = tqdm(desc="tuning", unit="segmentation", disable=None)
+        scores = Scores(list(table.image_id), run, bar.update)
+        final = search(scores, everything, sample)
+        log.info("all folds: %s", _differences(final))
+        chosen = {}
+        for fold in folds:
+            others = np.flatnonzero(table.fold != fold)
+            chosen[fold] = search(scores, others, sample)
+            log.info("without fold %d: %s", fold, _differences(chosen[fold]))
+        scores.fill([Parameters(), final], everything)
+        bar.close()
+        records = list(run([(row.image_id, chosen[int(row.fold)]) for row in table.itertuples()]))
+    return {
+        **summarise(experiment, table, records, {fold: chosen[fold].to_dict() for fold in folds}),
+        "parameters": final.to_dict(),
+        "score_default_parameters": round(scores.mean(Parameters(), everything), 6),
+        "score_fitted": round(scores.mean(final, everything), 6),
+    }
+
+
+class Scores:
+    """Scores of images under parameters, each computed once: one row an image, one column a threshold."""
+
+    def __init__(
+        self,
+        image_ids: list[str],
+        run: Callable[[Iterable[Any]], Iterator[Any]],
+        advance: Callable[[int], Any] = lambda _: None,
+    ) -> None:
+        self.image_ids = image_ids
+        self._run = run
+        self._advance = advance
+        self._table: dict[Parameters, FloatArray] = {}
+
+    def fill(self, candidates: Iterable[Parameters], rows: Rows) -> None:
+        """Computes what is missing of the candidates' scores on the images; an image is read once for all."""
+        candidates = list(dict.fromkeys(candidates))
+        for candidate in candidates:
+            self._table.setdefault(candidate, np.full((len(self.image_ids), len(THRESHOLDS)), np.nan))
+        missing = {
+            int(row): [candidate for candidate in candidates if np.isnan(self._table[candidate][row, 0])]
+            for row in rows
+        }
+        missing = {row: absent for row, absent in missing.items() if absent}
+        results = self._run([(self.image_ids[row], absent) for row, absent in missing.items()])
+        for (row, absent), scores in zip(missing.items(), results, strict=True):
+            for candidate, score in zip(absent, scores, strict=True):
+                self._table[candidate][row] = score
+            self._advance(len(absent))
+
+    def by_image(self, candidate: Parameters, rows: Rows) -> FloatArray:
+        """Score of each of the images (R,), all of them computed before."""
+        return np.asarray(self._table[candidate][rows].mean(axis=1))
+
+    def mean(self, candidate: Parameters, rows: Rows) -> float:
+        return float(self.by_image(candidate, rows).mean())
+
+
+def search(scores: Scores, rows: Rows, sample: Rows) -> Parameters:
+    """The parameters that the images of `rows` favour, and no other image; `sample` is what the coarse search sees."""
+    best, coarse_rows = Parameters(), np.intersect1d(rows, sample)
+    for _ in range(PASSES):
+        before = best
+        for name, values in GRID.items():
+            best = _climb(scores, best, name, values, coarse_rows)
+        if best == before:
+            break
+    if len(rows) >= FINE_FROM:
+        for name, step in HALF_STEPS.items():
+            value = getattr(best, name)
+            near = tuple(round(value + shift, 3) for shift in (-step, 0, step) if 0 <= value + shift <= 1)
+            best = _climb(scores, best, name, near, rows)
+    return best
+
+
+def _climb(scores: Scores, best: Parameters, name: str, values: tuple[float, ...], rows: Rows) -> Parameters:
+    """The best along the sorted values of one parameter: to the better side, and on while it rises."""
+    steps = [-1, 1]
+    while True:
+        start = values.index(getattr(best, name))
+        ends = [start + step for step in steps if 0 <= start + step < len(values)]
+        if not ends:
+            return best
+        candidates = [replace(best, **{name: values[end]}) for end in ends]  # type: ignore[arg-type]
+        scores.fill([best, *candidates], rows)
+        means = [scores.mean(candidate, rows) for candidate in candidates]
+        winner = int(np.argmax(means))
+        if not _gains(scores.by_image(candidates[winner], rows) - scores.by_image(best, rows)):
+            return best
+        best, steps = candidates[winner], [ends[winner] - start]
+
+
+def _gains(differences: FloatArray) -> bool:
+    """Whether the mean of the paired differences is clearly above 0."""
+    error = differences.std(ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return bool(differences.mean() > max(CAUTION * error, 1e-9))
+
+
+def segment_test(maps: Path, cv: Path, image_ids: Iterable[str]) -> Iterator[tuple[str, LabelMap]]:
+    """Image ids in their order, each with the label map of its maps by the parameters of a `cv.json`.
+
+    Raises:
+        ValueError: maps that lack an image; a `cv.json` without parameters.
+    """
+    values = read_json(cv).get("parameters")
+    if values is None:
+        raise ValueError(f"{cv}: holds no post-processing parameters; run the tuning on these maps' experiment")
+    parameters, archive = Parameters.from_dict(values), Maps(maps)
+    for image_id in image_ids:
+        yield image_id, segment_maps(archive[image_id], parameters)
+
+
+class _MapScorer:
+    """Scores of an image under candidates, or its record under one; opened once in each worker."""
+
+    def __init__(self, maps: Path, processed: Path) -> None:
+        self.maps, self.images = Maps(maps), Images(processed)
+
+    def __call__(self, job: tuple[str, list[Parameters] | Parameters]) -> list[FloatArray] | Record:
+        image_id, parameters = job
+        maps, truth = self.maps[image_id], self.images.label_map(image_id)
+        if maps.shape[1:] != truth.shape:
+            raise ValueError(
+                f"{self.maps.path}: maps of image {image_id} are {maps.shape}, its label map in "
+                f"{self.images.folder} is {truth.shape}; predict again from the prepared images of now"
+            )
+        if isinstance(parameters, Parameters):
+            return score_image(truth, segment_maps(maps, parameters))
+        return [average_precision(truth, segment_maps(maps, candidate)) for candidate in parameters]
+
+
+def _check_images(maps: Path, splits: Path, table: pd.DataFrame) -> None:
+    if table.fold.nunique() < 2:
+        raise ValueError(f"{splits}: {table.fold.nunique()} fold; tuning needs two at least to score honestly")
+    missing, unknown = set(table.image_id) - set(Maps(maps).ids), set(Maps(maps).ids) - set(table.image_id)
+    if missing or unknown:
+        raise ValueError(
+            f"{maps}: lacks {len(missing)} of the {len(table)} images in {splits} {sorted(missing)[:3]} and holds "
+            f"{len(unknown)} others {sorted(unknown)[:3]}; predict all folds of these splits and join them"
+        )
+
+
+def _stratified_sample(table: pd.DataFrame) -> Rows:
+    """About COARSE_IMAGES rows, even in modality and fold, the same for all searches; all where fewer."""
+    order = table.sort_values(["modality", "fold", "image_id"]).index.to_numpy()
+    return np.sort(order[:: max(1, len(order) // COARSE_IMAGES)])
+
+
+def _differences(parameters: Parameters) -> str:
+    default = Parameters()
+    changed = {field.name: getattr(parameters, field.name) for field in fields(Parameters)}
+    return ", ".join(f"{k} {v}" for k, v in changed.items() if v != getattr(default, k)) or "the default parameters"

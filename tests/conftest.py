@@ -1,0 +1,37 @@
+"""Prepared images that several tests share, made on the spot by the generator."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from nuclei.artifacts import Images, write_csv, write_image, write_label_map
+from nuclei.synthetic import make_image
+
+ROOT = Path(__file__).parents[1]
+MODALITIES = ("small_fluorescence", "purple_tissue", "grey_tissue", "small_fluorescence")
+
+
+@pytest.fixture(scope="session")
+def processed(tmp_path_factory) -> Path:
+    """Folder of eight training and two test images of 96 x 128 pixels with index.csv."""
+    folder = tmp_path_factory.mktemp("processed")
+    rows = []
+    for number in range(10):
+        modality, image_id = MODALITIES[number % len(MODALITIES)], f"image{number:02d}"
+        image, label_map = make_image(modality, number, 96, 128)
+        subset = "train" if number < 8 else "test"
+        write_image(folder / "images" / f"{image_id}.png", image)
+        row = {"image_id": image_id, "subset": subset, "image": f"images/{image_id}.png", "label": ""}
+        row |= {"height": 96, "width": 128, "nuclei": "", "modality": modality, "group": image_id}
+        if subset == "train":
+            write_label_map(folder / "labels" / f"{image_id}.png", label_map)
+            row |= {"label": f"labels/{image_id}.png", "nuclei": str(int(label_map.max()))}
+        rows.append(row)
+    write_csv(folder / "index.csv", pd.DataFrame(rows))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def images(processed) -> Images:
+    return Images(processed)

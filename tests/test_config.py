@@ -1,0 +1,54 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from nuclei.config import Config, parse_config, read_config
+
+CONFIGS = sorted(Path(__file__).parents[1].glob("configs/**/*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_valid_and_named_after_its_file(path):
+    assert read_config(path).name == path.stem
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_holds_only_what_differs_from_the_defaults(path):
+    defaults = Config(name="default").model_dump()
+    for section, values in tomllib.loads(path.read_text()).items():
+        for key, value in values.items():
+            assert value != defaults[section][key], f"{path.name}: {section}.{key} stands at its default"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[model]\nwidht = 3", ["model.widht", "did you mean width?"]),
+        ("[modle]\nwidth = 3", ["modle", "did you mean model?"]),
+        ('[model]\nskip = "ad"', ["model.skip = 'ad'", "did you mean add?"]),
+        ('[training]\nsteps = "many"', ["training.steps = 'many'", "integer"]),
+        ("[training]\ncrop = 100", ["training.crop = 100", "multiple of 32"]),
+        ("[loss]\ndice = 0\ncross_entropy = 0", ["all terms have weight 0"]),
+        ('name = "other"', ["`name` is the file's own name"]),
+        ("[model", ["not valid TOML"]),
+    ],
+)
+def test_an_error_names_file_key_value_and_remedy(tmp_path, text, said):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"mine\.toml") as caught:
+        read_config(path)
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_a_missing_config_is_answered_with_the_nearest_one(tmp_path):
+    (tmp_path / "unet.toml").touch()
+    with pytest.raises(ValueError, match=r"did you mean unet\?"):
+        read_config(tmp_path / "unte.toml")
+
+
+def test_a_config_survives_the_checkpoint():
+    config = read_config(CONFIGS[0])
+    assert parse_config(config.model_dump(), "checkpoint") == config

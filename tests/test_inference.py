@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import torch
+
+from nuclei import inference
+from nuclei.config import Config, IntensityConfig, ModelConfig, PredictionConfig, TrainingConfig
+from nuclei.inference import Predictor, average_views, choose_device, load_checkpoint, resolve_precision
+from nuclei.models import build_model
+from nuclei.synthetic import make_image
+
+CPU = torch.device("cpu")
+PIXELS = torch.rand(3, 37, 50, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("flips", [1, 2, 4, 8])
+def test_averaging_the_views_of_an_identity_is_the_identity(flips):
+    assert torch.allclose(average_views(lambda views: views, PIXELS, flips), PIXELS)
+
+
+@pytest.mark.parametrize("flips", [1, 2, 4, 8])
+def test_as_many_views_are_seen_as_asked_for_and_no_two_are_the_same(flips):
+    seen = []
+
+    def forward(views):
+        seen.extend(views)
+        return views
+
+    average_views(forward, PIXELS, flips)
+    assert len({view.numpy().tobytes() for view in seen}) == len(seen) == flips
+
+
+def test_eight_views_make_any_answer_turn_with_the_image():
+    def forward(views):
+        return views * torch.linspace(0, 1, views.shape[-1])
+
+    turned = average_views(forward, PIXELS.transpose(1, 2).flip(1), 8)
+    assert torch.allclose(turned, average_views(forward, PIXELS, 8).transpose(1, 2).flip(1), atol=1e-6)
+
+
+def predictor(**prediction):
+    torch.manual_seed(0)
+    config = Config(
+        name="tiny",
+        model=ModelConfig(width=4, depth=2),
+        intensity=IntensityConfig(window="none"),
+        training=TrainingConfig(precision="32-true"),
+        prediction=PredictionConfig(**prediction),
+    )
+    return Predictor(build_model(config.model, 3), config, CPU, None)
+
+
+@pytest.mark.parametrize(("height", "width"), [(33, 47), (64, 64), (519, 161)])
+@pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0)])
+def test_maps_have_the_size_of_the_image(height, width, scales):
+    maps = predictor(flips=8, scales=scales)(make_image("small_fluorescence", 0, height, width)[0])
+    assert maps.shape == (3, height, width)
+    assert maps.dtype == np.uint8
+
+
+def test_views_give_the_same_maps_in_one_batch_and_one_by_one(monkeypatch):
+    image = make_image("purple_tissue", 0, 65, 80)[0]
+    together = predictor()(image)
+    monkeypatch.setattr(inference, "PIXELS_AT_ONCE", 1)
+    assert np.abs(predictor()(image).astype(int) - together).max() <= 1
+
+
+def test_precision_is_resolved_for_the_device():
+    assert resolve_precision("32-true", CPU) == "32-true"
+    assert resolve_precision("auto", CPU) in ("32-true", "bf16-mixed")
+
+
+def test_a_file_that_is_no_checkpoint_is_named_with_a_remedy(tmp_path):
+    with pytest.raises(ValueError, match=r"best\.pt: no such checkpoint; train the fold first"):
+        load_checkpoint(tmp_path / "best.pt")
+    (tmp_path / "best.pt").write_bytes(b"PK truncated")
+    with pytest.raises(ValueError, match=r"best\.pt: not a readable checkpoint"):
+        load_checkpoint(tmp_path / "best.pt")
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "best.pt")
+    with pytest.raises(ValueError, match=r"lacks `config` and `model`"):
+        load_checkpoint(tmp_path / "best.pt")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without a GPU; this one has one")
+def test_a_gpu_that_is_not_there_is_refused():
+    assert choose_device("auto") == CPU
+    with pytest.raises(ValueError, match="sees no CUDA device"):
+        choose_device("cuda")

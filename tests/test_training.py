@@ -1,0 +1,140 @@
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from nuclei import training
+from nuclei.config import AugmentationConfig, Config, ModelConfig, TrainingConfig
+from nuclei.inference import load_checkpoint
+from nuclei.training import Fold, choose_fold, fit, learning_rate_factor
+
+ROOT = Path(__file__).parents[1]
+CONFIG = Config(
+    name="tiny",
+    model=ModelConfig(width=4, depth=2, dropout=0.1),
+    augmentation=AugmentationConfig(preset="nuclei"),
+    training=TrainingConfig(
+        steps=8, steps_per_epoch=2, batch_size=2, crop=64, precision="32-true", validation_images=1, ema_decay=0.5
+    ),
+)
+
+
+def train(images, folder, config=CONFIG, workers=0):
+    ids = images.ids("train")
+    fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
+    fit(fabric, config, images, Fold(0, ids[:6], ids[6:]), folder, workers)
+    return load_checkpoint(folder / "best.pt")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(images, tmp_path_factory):
+    return train(images, tmp_path_factory.mktemp("uninterrupted"))
+
+
+def assert_same_weights(one, other):
+    assert one["model"].keys() == other["model"].keys()
+    for name, tensor in one["model"].items():
+        assert torch.equal(tensor, other["model"][name]), name
+
+
+def train_and_stop(images, folder, monkeypatch, epochs):
+    """Trains until `epochs` are done and then is interrupted."""
+    whole = training.train_epoch
+
+    def train_epoch(fabric, model, state, *others):
+        if state.epoch == epochs:
+            raise KeyboardInterrupt
+        return whole(fabric, model, state, *others)
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(training, "train_epoch", train_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            train(images, folder)
+
+
+@pytest.mark.parametrize(("epochs", "workers"), [(1, 0), (3, 0), (2, 1), (2, 2)])
+def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
+    images, tmp_path, monkeypatch, uninterrupted, epochs, workers
+):
+    train_and_stop(images, tmp_path, monkeypatch, epochs)
+    assert not (tmp_path / "best.pt").exists()
+    assert_same_weights(train(images, tmp_path, workers=workers), uninterrupted)
+    assert not (tmp_path / "last.pt").exists()
+    assert [int(row["epoch"]) for row in csv.DictReader((tmp_path / "log.csv").open())] == [1, 2, 3, 4]
+
+
+def test_a_changed_config_is_trained_anew(images, tmp_path, monkeypatch):
+    train_and_stop(images, tmp_path, monkeypatch, 2)
+    changed = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"seed": 1})})
+    afresh = train(images, tmp_path / "afresh", changed)
+    assert_same_weights(train(images, tmp_path, changed), afresh)
+
+
+def test_weights_are_the_average_over_steps_not_the_last_ones(images, tmp_path, uninterrupted):
+    last = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"ema_decay": 0.0})})
+    weights = train(images, tmp_path, last)["model"]
+    assert any(not torch.equal(weights[name], uninterrupted["model"][name]) for name in weights)
+
+
+def test_a_checkpoint_tells_what_it_was_trained_on(uninterrupted, images):
+    assert uninterrupted["trained_on"] == images.ids("train")[:6]
+    assert uninterrupted["config"]["name"] == "tiny"
+    assert uninterrupted["effort"]["parameters"] > 1000
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_images(images, tmp_path):
+    wild = CONFIG.model_copy(
+        update={"training": CONFIG.training.model_copy(update={"learning_rate": 1e30, "warmup": 0.0})}
+    )
+    with pytest.raises(ValueError, match=r"loss is (nan|inf) in epoch 0, step 1, images \['image0"):
+        train(images, tmp_path, wild)
+
+
+def test_the_learning_rate_rises_then_falls_to_zero():
+    schedule = TrainingConfig(steps=100, warmup=0.1)
+    factors = [learning_rate_factor(step, schedule) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == factors[10] == pytest.approx(1)
+    assert factors[100] == pytest.approx(0)
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+
+
+SPLITS = pd.DataFrame({"image_id": list("abcd"), "fold": [0, 0, 1, 1], "group": list("xxyz")})
+
+
+def test_a_fold_holds_out_its_images():
+    fold = choose_fold(SPLITS, 1)
+    assert (fold.training, fold.validation) == (["a", "b"], ["c", "d"])
+
+
+def test_an_unknown_fold_is_refused_not_replaced():
+    with pytest.raises(ValueError, match=r"fold 7 is unknown: the splits have the folds \[0, 1\]"):
+        choose_fold(SPLITS, 7)
+
+
+def test_a_leak_is_refused():
+    with pytest.raises(ValueError, match="both sides of fold 0"):
+        choose_fold(SPLITS.assign(group=list("xyyz")), 0)
+
+
+def test_fifty_steps_lose_what_they_lost_before(processed, tmp_path):
+    """The smoke run. A change that means to change the numbers copies the run's log.csv to smoke_losses.csv."""
+    splits, folder = tmp_path / "splits.csv", tmp_path / "run"
+    ids = [f"image{number:02d}" for number in range(8)]
+    table = pd.DataFrame({"image_id": ids, "fold": [0, 1] * 4, "group": ids, "modality": "any", "nuclei": 1})
+    table.to_csv(splits, index=False)
+    # the same instructions on every x86 machine, so that the sums are added in the same order
+    settings = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, ROOT / "scripts/train.py", "--config", ROOT / "tests/smoke.toml", "--fold", "0"]
+    command += ["--processed", processed, "--splits", splits, "--out", folder, "--device", "cpu", "--threads", "1"]
+    subprocess.run([str(part) for part in command], check=True, env=settings, capture_output=True)
+    losses = pd.read_csv(folder / "log.csv").loss
+    committed = pd.read_csv(ROOT / "tests/smoke_losses.csv").loss
+    assert len(losses) == len(committed) == 50
+    assert losses.tolist() == pytest.approx(committed.tolist(), rel=1e-5)
+    assert losses[-5:].mean() < losses[:5].mean()
