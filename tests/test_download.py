@@ -140,6 +140,19 @@ def test_bad_archive_leaves_what_was_there_and_nothing_else(tmp_path: Path, bad:
     assert not (raw / ".incoming").exists()
 
 
+def test_download_cut_off_is_gone_on_with_from_the_same_source_only(tmp_path: Path, server: StandIn) -> None:
+    other = make_zip(make_files("stage1_train", 2, 9))
+    server.routes["GET /other/stage1_train.zip"] = lambda request: file_answer(request, other)
+    with pytest.raises(ValueError, match=r"other/stage1_test\.zip: the server answers 404"):
+        download(server.url + "/other", tmp_path)
+    server.faults["GET /data/stage1_test.zip"] = [Answer(404)]
+    with pytest.raises(ValueError, match=r"data/stage1_test\.zip: the server answers 404"):
+        download(server.url + "/data", tmp_path)
+    download(server.url + "/data", tmp_path)
+    assert_whole(tmp_path)
+    assert len(server.seen(TRAIN_ROUTE)) == 1
+
+
 def test_image_in_both_subsets_is_refused(tmp_path: Path) -> None:
     both = make_zip(TEST | {"train01/images/train01.png": TRAIN["train01/images/train01.png"]})
     source = write_source(tmp_path / "pack", test=both)

@@ -130,8 +130,8 @@ class _OtsuSegmenter:
     def __init__(self, processed: Path) -> None:
         self.images = Images(processed)
 
-    def __call__(self, image_id: str) -> tuple[str, LabelMap]:
-        return image_id, otsu_watershed(self.images.image(image_id))
+    def __call__(self, image_id: str) -> LabelMap:
+        return otsu_watershed(self.images.image(image_id))
 
 
 def score_otsu(experiment: str, processed: Path, splits: Path, workers: int = 1) -> dict[str, Any]:
@@ -142,13 +142,24 @@ def score_otsu(experiment: str, processed: Path, splits: Path, workers: int = 1)
     """
     table = read_splits(splits).sort_values("image_id")
     with open_pool(workers, _OtsuScorer, processed) as run:
-        records = list(tqdm(run(table.image_id), total=len(table), desc="otsu", unit="image", disable=None))
+        records = list(tqdm(run(table.image_id), total=len(table), desc="otsu", unit="image"))
     summary = summarise(experiment, table, records, {fold: None for fold in sorted(set(table.fold.tolist()))})
     return {**summary, "parameters": None, "score_default_parameters": None, "score_fitted": None}
 
 
-def segment_otsu(processed: Path, subset: str, workers: int = 1) -> Iterator[tuple[str, LabelMap]]:
-    """Image ids of a subset in the order of the index, each with the classical baseline's label map."""
-    image_ids = Images(processed).ids(subset)
+def segment_otsu(processed: Path, image_ids: Sequence[str], workers: int = 1) -> Iterator[tuple[str, LabelMap]]:
+    """Image ids in their order, each with the classical baseline's label map."""
     with open_pool(workers, _OtsuSegmenter, processed) as run:
-        yield from tqdm(run(image_ids), total=len(image_ids), desc="otsu", unit="image", disable=None)
+        label_maps = run(image_ids)
+        yield from zip(image_ids, tqdm(label_maps, total=len(image_ids), desc="otsu", unit="image"), strict=True)
+
+
+def score_table(summary: Mapping[str, Any]) -> str:
+    """A table for people: score and AP at each threshold of every modality and of all images, then the errors."""
+    parts = {**summary["modality"], "all": {**summary, "images": summary["n_images"]}}
+    lines = [f"{'':20} images  score  AP " + "  ".join(summary["ap"])]
+    for name, part in parts.items():
+        ap = " ".join(f"{value:5.3f}" for value in part["ap"].values())
+        lines.append(f"{name:20} {part['images']:6}  {part['score']:5.3f}    {ap}")
+    errors = ", ".join(f"{count} {name}" for name, count in summary["errors"].items())
+    return "\n".join([*lines, f"{errors} (IoU > 0.5)"])

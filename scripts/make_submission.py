@@ -1,0 +1,34 @@
+"""Writes the submission of test maps, segmented with the tuned post-processing of cv.json, and checks it."""
+
+import argparse
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--maps", type=Path, required=True, help="maps of the test images, test.npz")
+    parser.add_argument("--cv", type=Path, required=True, help="cv.json with the tuned parameters")
+    parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
+    parser.add_argument("--out", type=Path, required=True, help="the submission, .csv")
+    arguments = parser.parse_args()
+
+    from tqdm import tqdm
+
+    from nuclei.artifacts import atomic_path
+    from nuclei.submission import read_sizes, validate, write_submission
+    from nuclei.tuning import segment_test
+
+    sizes = read_sizes(arguments.processed / "index.csv")
+    label_maps = tqdm(
+        segment_test(arguments.maps, arguments.cv, sizes), total=len(sizes), desc="segmenting", unit="image"
+    )
+    with atomic_path(arguments.out) as checked:  # the file gets its name only if the competition would take it
+        write_submission(checked, label_maps)
+        nuclei = validate(checked, sizes)
+    print(f"{arguments.out}: {nuclei} nuclei in {len(sizes)} images, valid")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,202 @@
+"""The real Makefile on a small generated archive, from the zips to the leaderboard."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nuclei.artifacts import read_json, sha256
+from nuclei.submission import read_sizes, validate
+
+ROOT = Path(__file__).parents[1]
+KILLS = int(os.environ.get("NUCLEI_KILLS", "3"))
+"""How often the run is killed; NUCLEI_KILLS=20 for a thorough look."""
+
+CONFIG = """
+[model]
+width = 4
+depth = 2
+{model}
+[target]
+scheme = "{scheme}"
+
+[training]
+steps = 6
+steps_per_epoch = 2
+batch_size = 2
+crop = 64
+validation_images = 1
+precision = "32-true"
+
+[prediction]
+flips = {flips}
+"""
+RESULTS = ("*/fold_*/best.pt", "*/fold_*/*.npz", "*/*.npz", "*/cv.json")
+
+
+class Pipeline:
+    """A folder with configs and an archive in which make is called."""
+
+    def __init__(self, folder: Path, archive: Path) -> None:
+        self.folder = folder
+        configs = folder / "configs"
+        configs.mkdir(parents=True)
+        (configs / "first.toml").write_text(CONFIG.format(model="", scheme="energy", flips=2))
+        (configs / "second.toml").write_text(
+            CONFIG.format(model='upsampling = "transposed"', scheme="three_class", flips=1)
+        )
+        self.settings = [f"SOURCE={archive}", f"DATA={folder / 'data'}", f"RUNS={folder / 'runs'}"]
+        self.settings += [f"SUBMISSIONS={folder / 'submissions'}", f"CONFIGS={configs}", "MEMBERS=first second"]
+        self.settings += ["FOLDS=0 1", f"PYTHON={sys.executable}", "DEVICE=cpu", f"TRUTH={archive}/stage1_solution.csv"]
+
+    def command(self, *arguments: str) -> list[str]:
+        return ["make", "--no-print-directory", "-C", str(ROOT), *self.settings, *arguments]
+
+    def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command(*arguments), capture_output=True, text=True, env=environment())
+
+    def digests(self) -> dict[str, str]:
+        """sha256 of every result: weights, maps, scores and submissions."""
+        paths = [path for pattern in RESULTS for path in (self.folder / "runs").glob(pattern)]
+        paths += [*(self.folder / "submissions").glob("*.csv"), self.folder / "data" / "splits.csv"]
+        paths = [path for path in paths if path.name != "leaderboard.csv"]  # minutes of training stand in it
+        return {str(path.relative_to(self.folder)): sha256(path) for path in sorted(paths)}
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    command = [sys.executable, ROOT / "scripts/generate.py", "--out", folder, "--train", "12", "--test", "3"]
+    subprocess.run([str(part) for part in command], check=True, env=environment() | {"PYTHONPATH": str(ROOT / "src")})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(archive, tmp_path_factory) -> Pipeline:
+    pipeline = Pipeline(tmp_path_factory.mktemp("finished"), archive)
+    answer = pipeline.make("leaderboard", "score")
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    pipeline.printed = answer.stdout
+    return pipeline
+
+
+def planned(answer: subprocess.CompletedProcess[str]) -> list[str]:
+    """The scripts that make would run, in order."""
+    return [line.split("scripts/")[1].split(".py")[0] for line in answer.stdout.splitlines() if "scripts/" in line]
+
+
+def test_the_ensemble_is_a_submission_that_the_validator_accepts(finished):
+    sizes = read_sizes(finished.folder / "data/processed/index.csv")
+    assert len(sizes) == 3
+    validate(finished.folder / "submissions/ensemble.csv", sizes)
+
+
+def test_the_leaderboard_lists_members_ensemble_and_floor(finished):
+    page = (finished.folder / "submissions/README.md").read_text()
+    for name in ("first", "second", "ensemble", "otsu"):
+        assert f"[{name}]({name}.csv)" in page
+        assert f"{read_json(finished.folder / 'runs' / name / 'cv.json')['score']:.4f}" in page
+
+
+def test_the_score_on_the_test_images_comes_last(finished):
+    mean = float(finished.printed.split()[-1])
+    assert 0 <= mean <= 1
+    assert (finished.folder / "runs/ensemble/score.csv").is_file()
+
+
+def test_a_second_run_does_nothing(finished):
+    before = finished.digests()
+    assert finished.make("--question", "leaderboard").returncode == 0
+    assert finished.make("leaderboard").returncode == 0
+    assert finished.digests() == before
+
+
+def test_a_touched_config_rebuilds_what_hangs_on_it_and_nothing_else(finished):
+    plan = finished.make("--dry-run", f"--what-if={finished.folder}/configs/second.toml", "leaderboard")
+    assert sorted(set(planned(plan))) == ["ensemble", "make_submission", "predict", "report", "train", "tune"]
+    assert "fold_0" in plan.stdout
+    assert f"{finished.folder}/runs/first/fold" not in "".join(
+        line for line in plan.stdout.splitlines() if "scripts/train.py" in line or "scripts/predict.py" in line
+    )
+
+
+def test_two_jobs_at_once_give_the_same_files(finished, archive, tmp_path):
+    parallel = Pipeline(tmp_path, archive)
+    answer = parallel.make("-j2", "leaderboard")
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert parallel.digests() == finished.digests()
+
+
+def test_a_killed_run_goes_on_and_ends_in_the_same_files(finished, archive, tmp_path):
+    """kill -9 of make and all its children at random moments; the same command again, with other loader workers."""
+    moments = random.Random(0)
+    pipeline = Pipeline(tmp_path, archive)
+    for kill in range(KILLS):
+        process = subprocess.Popen(
+            pipeline.command("leaderboard", f"WORKERS={kill % 3}"),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+        time.sleep(moments.uniform(1, 12))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    answer = pipeline.make("leaderboard")
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert pipeline.digests() == finished.digests()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ("config", ["first.toml", "model.widht", "did you mean width?"]),
+        ("fold", ["fold 7 is unknown", "[0, 1]"]),
+        ("image", ["no readable image", "make data"]),
+        ("mask", ["label_map", "make data"]),
+        ("checkpoint", ["best.pt", "not a readable checkpoint", "train the fold again"]),
+    ],
+)
+def test_bad_input_is_named_with_a_remedy_and_loses_nothing(finished, tmp_path, spoil, said):
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(finished.folder / "data", data)
+    config = tmp_path / "first.toml"
+    text = (finished.folder / "configs/first.toml").read_text()
+    config.write_text(text.replace("width", "widht") if spoil == "config" else text)
+    if spoil == "image":
+        next((data / "processed/images").iterdir()).write_bytes(b"not a PNG")
+        for path in (data / "processed/images").iterdir():
+            path.write_bytes(b"not a PNG")
+    if spoil == "mask":
+        for path in (data / "processed/labels").iterdir():
+            path.unlink()
+    places = ["--processed", data / "processed", "--splits", data / "splits.csv"]
+    if spoil == "checkpoint":
+        (tmp_path / "best.pt").write_bytes((finished.folder / "runs/first/fold_0/best.pt").read_bytes()[:1000])
+        command = ["scripts/predict.py", "--checkpoint", tmp_path / "best.pt", *places]
+        command += ["--oof", out / "oof.npz", "--test", out / "test.npz"]
+    else:
+        command = ["scripts/train.py", "--config", config, *places, "--out", out]
+        command += ["--fold", "7" if spoil == "fold" else "0"]
+    answer = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment() | {"PYTHONPATH": str(ROOT / "src")},
+    )
+    assert answer.returncode == 1
+    assert "Traceback" not in answer.stderr
+    for part in said:
+        assert part in answer.stderr.replace("label map", "label_map")
+    assert not list(out.glob("*.npz")) + list(out.glob("best.pt"))
