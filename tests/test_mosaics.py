@@ -47,12 +47,13 @@ def test_noise_on_one_background_is_no_mosaic():
     assert find_neighbours(outlines(noise), []) == []
 
 
-def test_black_edges_prove_nothing():
-    images = {}
+def test_black_edges_prove_nothing_although_all_other_images_are_bright():
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 3, (12, 80, 80, 1), np.uint8).repeat(3, 3)
+    images = {f"bright{k}": 100 + 10 * k + noise[k] for k in range(12)}
     for k in range(6):
-        image = np.zeros((80, 80, 3), np.uint8)
-        cv2.circle(image, (20 + 6 * k, 40), 5 + 2 * k, (200, 200, 200), -1)
-        images[f"black{k}"] = image
+        images[f"black{k}"] = np.zeros((80, 80, 3), np.uint8)
+        cv2.circle(images[f"black{k}"], (20 + 6 * k, 40), 5 + 2 * k, (200, 200, 200), -1)
     assert find_mosaics(outlines(images)) == []
     assert find_neighbours(outlines(images), []) == []
 

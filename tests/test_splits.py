@@ -43,12 +43,15 @@ def test_folds_of_single_images_hold_each_modality_evenly():
     assert (counts == 4).all()
 
 
-def test_folds_are_more_even_than_groups_dealt_in_turn():
+def test_folds_are_more_even_than_groups_dealt_in_turn_and_than_a_single_shuffle(monkeypatch):
     index = make_index([1, 1, 4, 2] * 15)
     train = index[index.subset == "train"].sort_values("image_id").reset_index(drop=True)
     groups, _ = pd.factorize(train.group)
     chosen = assign_folds(index, 5, 0).fold.to_numpy()
     assert imbalance(weigh(train), chosen, 5) < imbalance(weigh(train), groups % 5, 5) / 2
+    monkeypatch.setattr("nuclei.splits.SHUFFLES", 1)
+    single = assign_folds(index, 5, 0).fold.to_numpy()
+    assert imbalance(weigh(train), chosen, 5) < imbalance(weigh(train), single, 5)
 
 
 def test_imbalance_is_zero_for_even_folds_and_counts_nuclei_and_modalities():

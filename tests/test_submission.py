@@ -251,7 +251,7 @@ def test_the_scores_are_those_of_the_label_maps_in_sorted_order(tmp_path):
     path = tmp_path / "submission.csv"
     submission.write_submission(path, reversed(predicted.items()))
     runs = {name: rle.encode_label_map(truth[name]) for name in reversed(SIZES)}
-    scores = submission.score_submission(path, submission.Solution(runs, dict(SIZES)))
+    scores = submission.score_submission(path, submission.Solution(runs, {name: SIZES[name] for name in runs}))
     assert list(scores) == ["a", "b", "c"]
     for name, values in scores.items():
         np.testing.assert_array_equal(values, metric.average_precision(truth[name], predicted[name]))

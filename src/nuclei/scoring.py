@@ -142,7 +142,7 @@ def score_otsu(experiment: str, processed: Path, splits: Path, workers: int = 1)
     """
     table = read_splits(splits).sort_values("image_id")
     with open_pool(workers, _OtsuScorer, processed) as run:
-        records = list(tqdm(run(table.image_id), total=len(table), desc="otsu", unit="image"))
+        records = list(tqdm(run(table.image_id), total=len(table), desc="otsu", unit="image", mininterval=1))
     summary = summarise(experiment, table, records, {fold: None for fold in sorted(set(table.fold.tolist()))})
     return {**summary, "parameters": None, "score_default_parameters": None, "score_fitted": None}
 
@@ -151,7 +151,9 @@ def segment_otsu(processed: Path, image_ids: Sequence[str], workers: int = 1) ->
     """Image ids in their order, each with the classical baseline's label map."""
     with open_pool(workers, _OtsuSegmenter, processed) as run:
         label_maps = run(image_ids)
-        yield from zip(image_ids, tqdm(label_maps, total=len(image_ids), desc="otsu", unit="image"), strict=True)
+        yield from zip(
+            image_ids, tqdm(label_maps, total=len(image_ids), desc="otsu", unit="image", mininterval=1), strict=True
+        )
 
 
 def score_table(summary: Mapping[str, Any]) -> str:

@@ -70,7 +70,7 @@ def cross_validate(experiment: str, maps: Path, processed: Path, splits: Path, w
     folds = sorted({int(fold) for fold in table.fold})
     everything, sample = np.arange(len(table)), _stratified_sample(table)
     with open_pool(workers, _MapScorer, maps, processed) as run:
-        bar = tqdm(desc="tuning", unit=" segmentations")
+        bar = tqdm(desc="tuning", unit=" segmentations", mininterval=1)
         scores = Scores(list(table.image_id), run, bar.update)
         final = search(scores, everything, sample)
         log.info("all folds: %s", _differences(final))
