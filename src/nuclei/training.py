@@ -10,6 +10,7 @@ import logging
 import platform
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def fit(fabric: Fabric, config: Config, images: Images, fold: Fold, folder: Path
     batches = iter(_loader(fabric, crops, state.epoch, config, workers))
     criterion = build_loss(config.loss, config.target)
     epochs = -(-training.steps // training.steps_per_epoch)
-    with SummaryWriter(str(folder), purge_step=state.epoch * training.steps_per_epoch) as events:
+    with _open_events(fabric, folder, state.epoch * training.steps_per_epoch) as events:
         while state.epoch < epochs:
             row = train_epoch(fabric, wrapped, state, batches, criterion, config, fold.number)
             last = state.epoch == epochs
@@ -130,7 +131,7 @@ def fit(fabric: Fabric, config: Config, images: Images, fold: Fold, folder: Path
                 row["validation_score"] = validate(network, config, images, fold, fabric.device)
             row["minutes"] = minutes_before + (time.monotonic() - started) / 60
             state.rows.append(row)
-            if fabric.is_global_zero:
+            if events:
                 _record(events, folder, state)
                 if not last:
                     state.save(folder / "last.pt", fingerprint)
@@ -272,6 +273,11 @@ def _loader(fabric: Fabric, crops: Crops, epoch: int, config: Config, workers: i
         timeout=LOADER_TIMEOUT if workers else 0,
         pin_memory=fabric.device.type == "cuda",
     )
+
+
+def _open_events(fabric: Fabric, folder: Path, step: int) -> AbstractContextManager[SummaryWriter | None]:
+    """TensorBoard's events from a step on; None in all processes but the first, which alone writes files."""
+    return SummaryWriter(str(folder), purge_step=step) if fabric.is_global_zero else nullcontext()
 
 
 def _record(events: SummaryWriter, folder: Path, state: State) -> None:
