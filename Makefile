@@ -11,6 +11,8 @@ CONFIGS     ?= configs
 MEMBERS     ?= unet_lite0 unet_small
 FOLDS       ?= 0 1 2 3 4
 EXP         ?= ensemble
+MESSAGE     ?= $(EXP)
+SIZE        ?= 256
 TRUTH       ?= $(DATA)/raw/stage1_solution.csv
 DEVICE      ?= auto
 DEVICES     ?= 1
@@ -32,7 +34,7 @@ SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help setup data splits train predict submission leaderboard score demo test lint format
+.PHONY: help setup data splits train predict submission leaderboard score submit summary tensorboard demo test lint format
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -118,6 +120,16 @@ $(SUBMISSIONS)/README.md: $(foreach experiment,$(SCORED),$(RUNS)/$(experiment)/c
 
 score: $(SUBMISSIONS)/$(EXP).csv  ## score EXP against TRUTH=<csv with Height and Width>
 	$(PYTHON) scripts/score.py --submission $< --truth $(TRUTH) --out $(RUNS)/$(EXP)/score.csv
+
+submit: $(SUBMISSIONS)/$(EXP).csv  ## send EXP to Kaggle, wait for its score and record it; MESSAGE='...'
+	$(PYTHON) scripts/submit.py --submission $< --index $(DATA)/processed/index.csv --message "$(MESSAGE)" \
+	  --record $(SUBMISSIONS)/kaggle.csv
+
+summary: | $(READY)  ## layers, sizes, parameters and multiply-adds: EXP=unet SIZE=572
+	$(PYTHON) scripts/summary.py --config $(CONFIGS)/$(EXP).toml --size $(SIZE)
+
+tensorboard: | $(READY)  ## curves of all runs in the browser
+	$(PYTHON) -m tensorboard.main --logdir $(RUNS)
 
 # --- demonstration and checks ---------------------------------------------------------------------------------------
 

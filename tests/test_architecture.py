@@ -25,7 +25,7 @@ LAYERS = {
     "words": "cli config intensity metric rle targets postprocessing mosaics synthetic shapes light classical",
     "disk": "artifacts archive transfer kaggle_client sources download competition splits",
     "learning": "losses augmentation models dataset",
-    "flows": "inference ensemble submission scoring tuning",
+    "flows": "inference ensemble submission entry scoring tuning",
     "stages": "training report",
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}

@@ -110,7 +110,7 @@ def _explain_status(error: requests.HTTPError) -> str:
     return f"status {status} ({message}); {remedies.get(status, 'try again later, or take --source bbbc')}"
 
 
-class _PatientAdapter(HTTPAdapter):
+class PatientAdapter(HTTPAdapter):
     """An adapter that waits TIMEOUT where the caller names no limit."""
 
     def send(self, request: Any, *args: Any, **kwargs: Any) -> requests.Response:
@@ -121,6 +121,6 @@ class _PatientAdapter(HTTPAdapter):
 def _give_up_in_time(kaggle: Any) -> Any:
     http = kaggle.http_client()
     http._init_session()  # does nothing where there is a session, so the adapters stay
-    http._session.mount("https://", _PatientAdapter())
-    http._session.mount("http://", _PatientAdapter())
+    http._session.mount("https://", PatientAdapter())
+    http._session.mount("http://", PatientAdapter())
     return kaggle

@@ -1,0 +1,38 @@
+"""Submits a file to the competition on Kaggle, waits for the score, and keeps a record; never the same file twice."""
+
+import argparse
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--submission", type=Path, required=True, help="CSV: ImageId, EncodedPixels")
+    parser.add_argument("--index", type=Path, required=True, help="index of the prepared images, index.csv")
+    parser.add_argument("--message", required=True, help="description that Kaggle shows beside the score")
+    parser.add_argument("--record", type=Path, required=True, help="CSV that keeps what was submitted")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds to wait for the score (default: 600)")
+    parser.add_argument("--again", action="store_true", help="submit also a file that was submitted before")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+
+    from nuclei.entry import submit
+    from nuclei.submission import read_sizes
+
+    entry = submit(
+        arguments.submission,
+        read_sizes(arguments.index),
+        arguments.message,
+        arguments.record,
+        arguments.timeout,
+        arguments.again,
+    )
+    print(f"{entry.file} of {entry.date}: public {entry.public_score or '-'}, private {entry.private_score or '-'}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
