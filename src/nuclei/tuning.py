@@ -29,16 +29,15 @@ Rows = npt.NDArray[np.int64]
 
 GRID: dict[str, tuple[float, ...]] = {
     "foreground": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
-    "seed": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+    "seed": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
     "border": (0.0, 0.5, 1.0, 2.0),
-    "split_levels": (0, 1, 2, 3),
+    "split_levels": (0, 1, 2, 4),
     "split_area": (0.1, 0.2, 0.3),
     "relative_area": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
-    "confidence": (0.0, 0.7, 0.8, 0.85),
+    "confidence": (0.0, 0.7, 0.8, 0.9),
     "area": (10, 20, 30, 40),
     "peak": (0.0, 0.1, 0.2, 0.3, 0.4),
     "seed_area": (5, 10, 20, 40),
-    "smoothing": (0.0, 1.0, 2.0),
 }
 """Values tried, in the order in which the parameters are searched: those that move the score most come first."""
 
