@@ -9,6 +9,8 @@ RUNS        ?= runs
 SUBMISSIONS ?= submissions
 CONFIGS     ?= configs
 MEMBERS     ?= unet_lite0 unet_small
+# of the members in the ensemble's mean, in their order; alike where empty
+WEIGHTS     ?= $(if $(filter file,$(origin MEMBERS)),3 1)
 FOLDS       ?= 0 1 2 3 4
 EXP         ?= ensemble
 MESSAGE     ?= $(EXP)
@@ -39,7 +41,7 @@ SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  make submissions/<experiment>.csv   train, predict and tune one of: $(EXPERIMENTS)"
-	@echo "settings: SOURCE= MEMBERS='...' FOLDS='...' DEVICE= DEVICES= NODES= WORKERS= EXP= TRUTH= PYTHON="
+	@echo "settings: SOURCE= MEMBERS='...' WEIGHTS='...' FOLDS='...' DEVICE= DEVICES= NODES= WORKERS= EXP= TRUTH= PYTHON="
 
 # --- set-up ---------------------------------------------------------------------------------------------------------
 
@@ -95,7 +97,7 @@ $(foreach experiment,$(EXPERIMENTS),$(eval $(call RUN,$(experiment))))
 
 $(RUNS)/ensemble/%.npz: $(foreach member,$(MEMBERS),$(RUNS)/$(member)/%.npz) | $(READY)
 	$(PYTHON) scripts/ensemble.py --inputs $^ --out $@ --index $(DATA)/processed/index.csv \
-	  --subset $(if $(filter oof,$*),train,test)
+	  --subset $(if $(filter oof,$*),train,test) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 $(RUNS)/%/cv.json: $(RUNS)/%/oof.npz $(DATA)/splits.csv | $(READY)
 	$(PYTHON) scripts/tune.py --maps $< --processed $(DATA)/processed --splits $(DATA)/splits.csv --out $@
@@ -137,7 +139,7 @@ DEMO := demo
 DEMO_SETTINGS := DATA=$(DEMO)/data RUNS=$(DEMO)/runs SUBMISSIONS=$(DEMO)/submissions SOURCE=$(DEMO)/archive \
   CONFIGS=configs/demo MEMBERS='demo_unet demo_three_class' FOLDS='0 1'
 
-demo: $(DEMO)/archive/stage1_solution.csv  ## the whole pipeline on generated images, five minutes on two cores
+demo: $(DEMO)/archive/stage1_solution.csv  ## the whole pipeline on generated images
 	@$(MAKE) --no-print-directory $(DEMO_SETTINGS) leaderboard score
 	@cat $(DEMO)/submissions/README.md
 	@echo "submission: $(DEMO)/submissions/ensemble.csv"
