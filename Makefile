@@ -137,10 +137,10 @@ tensorboard: | $(READY)  ## curves of all runs in the browser
 
 DEMO := demo
 DEMO_SETTINGS := DATA=$(DEMO)/data RUNS=$(DEMO)/runs SUBMISSIONS=$(DEMO)/submissions SOURCE=$(DEMO)/archive \
-  CONFIGS=configs/demo MEMBERS='demo_unet demo_three_class' FOLDS='0 1'
+  CONFIGS=configs/demo MEMBERS='demo_unet demo_three_class' FOLDS='0 1' WORKERS=0
 
 demo: $(DEMO)/archive/stage1_solution.csv  ## the whole pipeline on generated images
-	@$(MAKE) --no-print-directory $(DEMO_SETTINGS) leaderboard score
+	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 $(DEMO_SETTINGS) leaderboard score
 	@cat $(DEMO)/submissions/README.md
 	@echo "submission: $(DEMO)/submissions/ensemble.csv"
 	@echo "next, on the real images:  make submission            (downloads them; SOURCE=kaggle or a folder also work)"
