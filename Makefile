@@ -10,7 +10,7 @@ SUBMISSIONS ?= submissions
 CONFIGS     ?= configs
 MEMBERS     ?= unet_lite0 unet_small
 # of the members in the ensemble's mean, in their order; alike where empty
-WEIGHTS     ?= $(if $(filter file,$(origin MEMBERS)),3 1)
+SHARES      ?= $(if $(filter file,$(origin MEMBERS)),3 1)
 FOLDS       ?= 0 1 2 3 4
 EXP         ?= ensemble
 MESSAGE     ?= $(EXP)
@@ -41,7 +41,7 @@ SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  make submissions/<experiment>.csv   train, predict and tune one of: $(EXPERIMENTS)"
-	@echo "settings: SOURCE= MEMBERS='...' WEIGHTS='...' FOLDS='...' DEVICE= DEVICES= NODES= WORKERS= EXP= TRUTH= PYTHON="
+	@echo "settings: SOURCE= MEMBERS='...' SHARES='...' FOLDS='...' DEVICE= DEVICES= NODES= WORKERS= EXP= TRUTH= PYTHON="
 
 # --- set-up ---------------------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ $(foreach experiment,$(EXPERIMENTS),$(eval $(call RUN,$(experiment))))
 
 $(RUNS)/ensemble/%.npz: $(foreach member,$(MEMBERS),$(RUNS)/$(member)/%.npz) | $(READY)
 	$(PYTHON) scripts/ensemble.py --inputs $^ --out $@ --index $(DATA)/processed/index.csv \
-	  --subset $(if $(filter oof,$*),train,test) $(if $(WEIGHTS),--weights $(WEIGHTS))
+	  --subset $(if $(filter oof,$*),train,test) $(if $(SHARES),--weights $(SHARES))
 
 $(RUNS)/%/cv.json: $(RUNS)/%/oof.npz $(DATA)/splits.csv | $(READY)
 	$(PYTHON) scripts/tune.py --maps $< --processed $(DATA)/processed --splits $(DATA)/splits.csv --out $@
