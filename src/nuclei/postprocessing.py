@@ -21,11 +21,13 @@ CHANNELS = 3
 
 LabelMap = npt.NDArray[np.int32]
 Labels = npt.NDArray[Any]
+Places = npt.NDArray[np.intp]
+"""Positions of pixels in the raveled image, ascending."""
+
 UInt8Array = npt.NDArray[np.uint8]
 
 # Diagonal neighbours do not connect: nuclei that touch at a corner are two.
 _CONNECTIVITY = 4
-_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 _SPLIT_STEP = 0.1
 _PROBABILITIES = ("foreground", "seed", "split_area", "relative_area", "confidence", "peak")
 
@@ -102,8 +104,11 @@ def segment_maps(maps: UInt8Array, parameters: Parameters) -> LabelMap:
     seed_map = cv2.addWeighted(maps[CORE], 1.0, maps[BORDER], -parameters.border, 0.0)
     # A seed outside the foreground is none, and inside it lies in one connected piece of it.
     seed_map = np.asarray(cv2.bitwise_and(seed_map, seed_map, mask=mask), np.uint8)
-    label_map = _grow_seeds(_find_seeds(seed_map, parameters), seed_map, mask)
-    return _fill_holes(_drop_false(label_map, foreground, seed_map, parameters))
+    # Most pixels are background: from here on only the others are handled, by their places in the raveled image.
+    places = np.flatnonzero(mask.view(bool))
+    labels = _grow_seeds(_find_seeds(seed_map, parameters), seed_map, mask, places)
+    keep = _are_true(labels, foreground.ravel()[places], seed_map.ravel()[places], parameters)
+    return _fill_holes(_draw(_renumber(keep)[labels], places, mask.shape))
 
 
 def _reaches(channel: UInt8Array, probability: float) -> UInt8Array:
@@ -117,19 +122,16 @@ def _find_seeds(seed_map: UInt8Array, parameters: Parameters) -> LabelMap:
     One level alone either joins nuclei or misses the faint ones. A part must have its share of the area, so the
     noise on a summit makes no second seed.
     """
-    count, seeds, stats, _ = cv2.connectedComponentsWithStats(
-        _reaches(seed_map, max(parameters.seed, 1 / 255)), connectivity=_CONNECTIVITY
-    )
-    areas = stats[:, cv2.CC_STAT_AREA]
-    areas[0] = 0
+    islands = _reaches(seed_map, max(parameters.seed, 1 / 255))
+    places = np.flatnonzero(islands.view(bool))
+    count, seeds = _label_islands(islands, places)
+    areas = np.bincount(seeds, minlength=count)
     for level in range(1, parameters.split_levels + 1):
         threshold = parameters.seed + level * _SPLIT_STEP
         if threshold > 1:
             break
-        part_count, parts, stats, _ = cv2.connectedComponentsWithStats(
-            _reaches(seed_map, threshold), connectivity=_CONNECTIVITY
-        )
-        part_areas = stats[:, cv2.CC_STAT_AREA]
+        part_count, parts = _label_islands(_reaches(seed_map, threshold), places)
+        part_areas = np.bincount(parts, minlength=part_count)
         seed_of_part = _labels_under(parts, seeds, part_count)
         counts = (part_areas >= parameters.seed_area) & (part_areas >= parameters.split_area * areas[seed_of_part])
         counts &= seed_of_part > 0
@@ -142,80 +144,103 @@ def _find_seeds(seed_map: UInt8Array, parameters: Parameters) -> LabelMap:
         areas = np.concatenate([np.where(is_split, 0, areas), part_areas[new]])
         seeds = np.where(number_of_part[parts] > 0, number_of_part[parts], np.where(is_split[seeds], 0, seeds))
         count += len(new)
-    return _keep(np.asarray(seeds, np.int32), areas >= max(parameters.seed_area, 1))
+    return _draw(_renumber(areas >= max(parameters.seed_area, 1))[seeds], places, seed_map.shape)
 
 
-def _grow_seeds(seeds: LabelMap, seed_map: UInt8Array, mask: UInt8Array) -> LabelMap:
-    """Each pixel of the mask under its nucleus: a connected piece with one seed or none is one nucleus.
+def _grow_seeds(seeds: LabelMap, seed_map: UInt8Array, mask: UInt8Array, places: Places) -> Labels:
+    """The nucleus of each pixel of the mask: a connected piece with one seed or none is one nucleus.
 
     Only pieces with several seeds need the watershed, which is most of the time it would take.
     """
-    piece_count, pieces = cv2.connectedComponents(mask, connectivity=_CONNECTIVITY)
-    seed_count = int(seeds.max()) + 1
-    piece_of_seed = _labels_under(seeds, pieces, seed_count)
+    piece_count, pieces = _label_islands(mask, places)
+    seed_count = int(seeds.max(initial=0)) + 1
+    piece_of_seed = _labels_under(seeds.ravel()[places], pieces, seed_count)
     seeds_of_piece = np.bincount(piece_of_seed[1:], minlength=piece_count)
     number_of_piece = np.zeros(piece_count, np.int32)
     number_of_piece[piece_of_seed[1:]] = np.arange(1, seed_count)
     seedless = np.flatnonzero(seeds_of_piece == 0)
     number_of_piece[seedless] = seed_count + np.arange(len(seedless))
-    number_of_piece[seeds_of_piece > 1] = 0
-    number_of_piece[0] = 0
-    label_map = number_of_piece[pieces]
+    labels = number_of_piece[pieces]
     is_contested = (seeds_of_piece > 1)[pieces]
     if is_contested.any():
-        divided = watershed(-seed_map.astype(np.float32), np.where(is_contested, seeds, 0), mask=is_contested)
-        label_map = np.where(is_contested, divided, label_map)
-    return np.asarray(label_map, np.int32)
+        contested = places[is_contested]
+        labels[is_contested] = _divide(seeds, seed_map, contested).ravel()[contested]
+    return labels
 
 
-def _drop_false(label_map: LabelMap, foreground: UInt8Array, seed_map: UInt8Array, parameters: Parameters) -> LabelMap:
-    """The label map without nuclei that are small, small among their neighbours, or faint."""
-    inside = np.flatnonzero(label_map)
-    if not len(inside):
-        return label_map
-    labels = label_map.ravel()[inside]
+def _divide(seeds: LabelMap, seed_map: UInt8Array, places: Places) -> LabelMap:
+    """Watershed of the pixels at `places` from the seeds among them; 0 elsewhere."""
+    rows, columns = np.divmod(places, seeds.shape[1])
+    box = slice(rows[0], rows[-1] + 1), slice(columns.min(), columns.max() + 1)
+    inside = np.zeros(seeds.shape, bool)
+    inside.ravel()[places] = True
+    divided = np.zeros(seeds.shape, np.int32)
+    divided[box] = watershed(-seed_map[box].astype(np.float32), seeds[box] * inside[box], mask=inside[box])
+    return divided
+
+
+def _are_true(
+    labels: Labels, foreground: UInt8Array, seed_map: UInt8Array, parameters: Parameters
+) -> npt.NDArray[np.bool_]:
+    """For each label whether it is a nucleus: not small, not small among its neighbours, not faint.
+
+    Takes the labels, the foreground and the seed map of the pixels of all nuclei.
+    """
+    if not len(labels):
+        return np.zeros(1, bool)
     areas = np.bincount(labels)
     keep = areas >= max(parameters.area, 1)
     if keep.any():
         keep &= areas >= parameters.relative_area * np.median(areas[keep])
-    keep &= np.bincount(labels, weights=foreground.ravel()[inside]) >= parameters.confidence * 255 * areas
+    keep &= np.bincount(labels, weights=foreground) >= parameters.confidence * 255 * areas
     peaks = np.zeros(len(areas), np.uint8)
-    np.maximum.at(peaks, labels, seed_map.ravel()[inside])
-    return _keep(label_map, keep & (peaks >= parameters.peak * 255))
+    np.maximum.at(peaks, labels, seed_map)
+    return np.asarray(keep & (peaks >= parameters.peak * 255))
 
 
 def _fill_holes(label_map: LabelMap) -> LabelMap:
-    """Background that one nucleus alone encloses becomes that nucleus; what several enclose stays background."""
-    count, gaps = cv2.connectedComponents((label_map == 0).astype(np.uint8), connectivity=_CONNECTIVITY)
-    if count <= 2:
+    """The label map with the background that one nucleus alone encloses; what several enclose stays background."""
+    # around the image lies background, so that one filling reaches all that is no hole
+    padded = cv2.copyMakeBorder((label_map == 0).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+    cv2.floodFill(padded, None, (0, 0), 0, flags=_CONNECTIVITY)
+    holes = np.ascontiguousarray(padded[1:-1, 1:-1])
+    places = np.flatnonzero(holes.view(bool))
+    if not len(places):
         return label_map
-    numbers = label_map.astype(np.float32)
-    highest = cv2.dilate(numbers, _CROSS)
-    lowest = cv2.erode(np.where(label_map == 0, np.float32(np.inf), numbers), _CROSS)
-    at_rim = (gaps > 0) & (highest > 0)
-    above = np.zeros(count, np.float32)
-    below = np.full(count, np.inf, np.float32)
-    np.maximum.at(above, gaps[at_rim], highest[at_rim])
-    np.minimum.at(below, gaps[at_rim], lowest[at_rim])
-    filled = np.where(above == below, above, 0).astype(np.int32)
-    # what reaches the edge of the image is no hole
-    for edge in (gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]):
-        filled[edge] = 0
-    return np.asarray(label_map + filled[gaps], np.int32)
+    count, gaps = _label_islands(holes, places)
+    above, below = np.zeros(count, np.int32), np.full(count, np.iinfo(np.int32).max, np.int32)
+    pixels, width = label_map.ravel(), label_map.shape[1]
+    for step in (-width, -1, 1, width):  # a hole keeps away from the edges, so each of its pixels has four neighbours
+        beside = pixels[places + step]
+        is_rim = beside > 0
+        np.maximum.at(above, gaps[is_rim], beside[is_rim])
+        np.minimum.at(below, gaps[is_rim], beside[is_rim])
+    pixels[places] = np.where(above == below, above, 0)[gaps]
+    return label_map
 
 
-def _labels_under(islands: Labels, label_map: Labels, count: int) -> npt.NDArray[np.int64]:
+def _label_islands(mask: UInt8Array, places: Places) -> tuple[int, Labels]:
+    """Number of the mask's connected pieces with the background, and the piece (0 is none) of each of the places."""
+    count, pieces = cv2.connectedComponents(mask, connectivity=_CONNECTIVITY)
+    return count, pieces.ravel()[places]
+
+
+def _labels_under(islands: Labels, labels: Labels, count: int) -> npt.NDArray[np.int64]:
     """Label that each of `count` islands (0 is none) lies on, one for each as an island lies on one label alone."""
-    inside = np.flatnonzero(islands)
-    labels = np.zeros(count, np.int64)
-    labels[islands.ravel()[inside]] = label_map.ravel()[inside]
-    return labels
+    under = np.zeros(count, np.int64)
+    under[islands] = labels
+    under[0] = 0
+    return under
 
 
-def _keep(label_map: LabelMap, keep: npt.NDArray[np.bool_]) -> LabelMap:
-    """The labels to keep, numbered anew from 1 in their order; background is never kept."""
-    numbers = np.zeros(len(keep), np.int32)
-    kept = np.flatnonzero(keep)
-    kept = kept[kept > 0]
-    numbers[kept] = np.arange(1, len(kept) + 1)
-    return numbers[label_map]
+def _renumber(keep: npt.NDArray[np.bool_]) -> Labels:
+    """New number of each label: those to keep from 1 in their order, 0 for the others and for background."""
+    numbers = np.cumsum(keep[1:], dtype=np.int32)
+    return np.concatenate([np.zeros(1, np.int32), np.where(keep[1:], numbers, 0)])
+
+
+def _draw(labels: Labels, places: Places, shape: tuple[int, ...]) -> LabelMap:
+    """Label map of that shape with the labels at the places and background elsewhere."""
+    label_map = np.zeros(shape, np.int32)
+    label_map.ravel()[places] = labels
+    return label_map
