@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tifffile
 
 from nuclei.artifacts import (
     Maps,
@@ -52,6 +53,26 @@ def test_label_maps_come_back_up_to_the_last_label_of_16_bits(tmp_path):
     assert np.array_equal(read_label_map(tmp_path / "a.png"), label_map)
     with pytest.raises(ValueError, match="65,535"):
         write_label_map(tmp_path / "a.png", label_map + 1)
+
+
+@pytest.mark.parametrize(("dtype", "name"), [("uint16", "a.png"), ("int16", "a.tif"), ("float32", "a.TIFF")])
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
+def test_deep_images_keep_their_values(tmp_path, dtype, name, shape):
+    image = (np.random.default_rng(0).normal(size=shape) * 3000 + 9000).astype(dtype)
+    if name.endswith("png"):
+        image = np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image
+        write_image(tmp_path / name, image)
+    else:
+        tifffile.imwrite(tmp_path / name, image)
+    read = read_image(tmp_path / name)
+    assert read.dtype == image.dtype
+    assert np.array_equal(read, image)
+
+
+def test_a_damaged_tiff_is_named(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"II*\0 half a file")
+    with pytest.raises(ValueError, match=r"a\.tif: no readable TIFF"):
+        read_image(tmp_path / "a.tif")
 
 
 def test_an_image_is_no_label_map(tmp_path):

@@ -29,6 +29,8 @@ def test_a_config_holds_only_what_differs_from_the_defaults(path):
         ('[model]\nskip = "ad"', ["model.skip = 'ad'", "did you mean add?"]),
         ('[training]\nsteps = "many"', ["training.steps = 'many'", "integer"]),
         ("[training]\ncrop = 100", ["training.crop = 100", "multiple of 32"]),
+        ('[intensity]\nwindow = "level"', ["window_level and window_width, such as 40 and 400"]),
+        ("[intensity]\nwindow_level = 40", ['window "level" alone']),
         ("[loss]\ndice = 0\ncross_entropy = 0", ["all terms have weight 0"]),
         ('name = "other"', ["`name` is the file's own name"]),
         ("[model", ["not valid TOML"]),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+Pixels = npt.NDArray[Any]
 UInt8Array = npt.NDArray[np.uint8]
 LabelMap = npt.NDArray[np.int32]
 
@@ -61,22 +62,36 @@ def sha256(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_image(path: Path | str) -> UInt8Array:
-    """RGB image (H, W, 3) uint8 of a prepared PNG.
+def read_image(path: Path | str) -> Pixels:
+    """Image of a prepared file: RGB (H, W, 3) uint8 or uint16 of a PNG; of a TIFF what it holds, signed and float too.
 
     Raises:
         ValueError: the file is missing or cannot be decoded.
     """
+    if Path(path).suffix.lower() in (".tif", ".tiff"):
+        return _read_tiff(path)
     import cv2
 
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if image is None:
         raise ValueError(f"{path}: no readable image there; run `make data` again to write it anew")
-    return np.ascontiguousarray(image[..., ::-1]).astype(np.uint8, copy=False)
+    return np.ascontiguousarray(image[..., ::-1])
 
 
-def write_image(path: Path | str, image: UInt8Array) -> None:
-    """Writes an RGB image (H, W, 3) uint8 as PNG, with one channel where the three are equal (half the bytes)."""
+def _read_tiff(path: Path | str) -> Pixels:
+    import tifffile
+
+    try:
+        image: Pixels = np.asarray(tifffile.imread(path))
+    except (OSError, ValueError) as error:  # tifffile's own errors are ValueErrors
+        raise ValueError(f"{path}: no readable TIFF ({error}); write it anew") from error
+    if not image.size:
+        raise ValueError(f"{path}: no readable TIFF (no pixels in it); write it anew")
+    return image
+
+
+def write_image(path: Path | str, image: Pixels) -> None:
+    """Writes an RGB image (H, W, 3) uint8 or uint16 as PNG, with one channel where the three are equal."""
     grey = bool((image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all())
     _write_png(path, image[..., 0] if grey else image[..., ::-1])
 
@@ -193,7 +208,8 @@ class Images:
         """Image ids of `train` or `test` in the order of the index."""
         return list(self.index.image_id[self.index.subset == subset])
 
-    def image(self, image_id: str) -> UInt8Array:
+    def image(self, image_id: str) -> Pixels:
+        """The image as its file holds it, see `read_image`; (H, W, 3) uint8 where `make data` wrote 8 bits."""
         return read_image(self.folder / str(self._row(image_id)["image"]))
 
     def label_map(self, image_id: str) -> LabelMap:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from nuclei import artifacts
 from nuclei.artifacts import LabelMap, UInt8Array
+from nuclei.intensity import to_display
 from nuclei.mosaics import Outline, find_groups, outline
 
 Pixels = npt.NDArray[np.uint8 | np.uint16]
@@ -84,8 +85,8 @@ def find_images(raw: Path, subset: str) -> list[str]:
     return ids
 
 
-def read_image(raw: Path, subset: str, image_id: str) -> UInt8Array:
-    """RGB image (H, W, 3) uint8 of the archive.
+def read_image(raw: Path, subset: str, image_id: str) -> Pixels:
+    """RGB image (H, W, 3) of the archive, uint8 or uint16.
 
     Raises:
         ValueError: the file is missing, is no PNG, is damaged, or has more than MAX_PIXELS pixels.
@@ -96,16 +97,13 @@ def read_image(raw: Path, subset: str, image_id: str) -> UInt8Array:
     return to_rgb(_read_png(path))
 
 
-def to_rgb(pixels: Pixels) -> UInt8Array:
-    """RGB image (H, W, 3) uint8 of pixels as OpenCV decodes them: (H, W), BGR or BGRA; 8 bits, or 16.
+def to_rgb(pixels: Pixels) -> Pixels:
+    """RGB image (H, W, 3) of pixels as OpenCV decodes them, (H, W), BGR or BGRA, with their 8 or 16 bits.
 
-    Transparency is dropped (all of the archive is opaque). 16 bits are scaled so that the brightest pixel becomes 255:
-    microscopes fill 12 or 14 of them, which a fixed divisor would turn black.
+    Transparency is dropped (all of the archive is opaque).
     """
     bgr = pixels[..., :3] if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
-    if bgr.dtype == np.uint16:
-        bgr = np.rint(bgr * (255 / max(int(bgr.max()), 1)))
-    return np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)
+    return np.ascontiguousarray(bgr[..., ::-1])
 
 
 def read_annotation(raw: Path, image_id: str, shape: tuple[int, int]) -> Annotation:
@@ -178,14 +176,15 @@ def prepare_image(raw: Path, out: Path, subset: str, image_id: str) -> Prepared:
     height, width = image.shape[:2]
     row: dict[str, str | int | None] = {"image_id": image_id, "subset": subset}
     row |= {"image": f"images/{image_id}.png", "label": None, "height": height, "width": width, "nuclei": None}
-    row |= {"modality": find_modality(image)}
+    seen = to_display(image)  # the file keeps its 16 bits: the window of the experiment's config is to choose
+    row |= {"modality": find_modality(seen)}
     artifacts.write_image(out / "images" / f"{image_id}.png", image)
     if subset == "test":
-        return Prepared(row, outline(image), 0, [])
+        return Prepared(row, outline(seen), 0, [])
     annotation = read_annotation(raw, image_id, (height, width))
     artifacts.write_label_map(out / "labels" / f"{image_id}.png", annotation.label_map)
     row |= {"label": f"labels/{image_id}.png", "nuclei": int(annotation.label_map.max())}
-    return Prepared(row, outline(image), annotation.contested_pixels, annotation.left_out)
+    return Prepared(row, outline(seen), annotation.contested_pixels, annotation.left_out)
 
 
 def build_index(prepared: Sequence[Prepared]) -> pd.DataFrame:

@@ -84,12 +84,27 @@ class LossConfig(Section):
 class IntensityConfig(Section):
     """How pixel values become the network's input."""
 
-    window: Literal["none", "percentile"] = "percentile"
-    """percentile stretches each image so that its low and high percentile become black and white."""
+    window: Literal["none", "percentile", "level"] = "percentile"
+    """percentile stretches each image so that its low and high percentile become black and white; level has the same
+    limits for all images; none takes 8-bit images as they are."""
+    window_level: float | None = None
+    """Middle of the window `level`, in the images' own units: Hounsfield units for CT."""
+    window_width: Positive | None = None
+    """Distance from black to white in the window `level`."""
     low_percentile: Annotated[float, Field(ge=0, lt=50)] = 0.1
     high_percentile: Annotated[float, Field(gt=50, le=100)] = 99.9
     normalisation: Literal["half", "imagenet", "z_score"] = "half"
-    """half: 0..255 to -1..1; imagenet: by the mean and deviation of ImageNet; z_score: by those of the image."""
+    """half: 0..255 to -1..1; imagenet: by the mean and deviation of ImageNet; z_score: by those of what the network
+    is given, a crop in training and the whole image in prediction."""
+
+    @model_validator(mode="after")
+    def has_its_window(self) -> Self:
+        given = {self.window_level is not None, self.window_width is not None}
+        if self.window == "level" and given != {True}:
+            raise ValueError('window "level" needs window_level and window_width, such as 40 and 400 for soft tissue')
+        if self.window != "level" and given != {False}:
+            raise ValueError('window_level and window_width mean something to window "level" alone; set it')
+        return self
 
 
 class AugmentationConfig(Section):

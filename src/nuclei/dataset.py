@@ -13,16 +13,11 @@ from torch.utils.data import Dataset, Sampler
 
 from nuclei.artifacts import Images
 from nuclei.augmentation import SCALES, Augmentation, draw_crop
-from nuclei.config import Config, IntensityConfig, TargetConfig
-from nuclei.intensity import normalise, stretch
-from nuclei.targets import FloatArray, LabelMap, UInt8Array, energy_target, three_class_target
+from nuclei.config import Config, TargetConfig
+from nuclei.intensity import normalise, window_image
+from nuclei.targets import FloatArray, LabelMap, energy_target, three_class_target
 
 Example = tuple[torch.Tensor, torch.Tensor, str]
-
-
-def window_image(image: UInt8Array, config: IntensityConfig) -> UInt8Array:
-    """The image (H, W, 3) uint8 in the config's window of intensities."""
-    return image if config.window == "none" else stretch(image, config.low_percentile, config.high_percentile)
 
 
 def make_target(label_map: LabelMap, config: TargetConfig) -> FloatArray:

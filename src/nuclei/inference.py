@@ -15,8 +15,7 @@ from torch import nn
 
 from nuclei.artifacts import Images, UInt8Array
 from nuclei.config import Config, parse_config
-from nuclei.dataset import window_image
-from nuclei.intensity import normalise
+from nuclei.intensity import Pixels, normalise, window_image
 from nuclei.losses import activate
 from nuclei.models import build_model
 from nuclei.targets import CHANNELS
@@ -34,8 +33,15 @@ class Predictor:
         self.model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.config, self.device, self.autocast = config, device, autocast
 
-    def __call__(self, image: UInt8Array) -> UInt8Array:
-        """Foreground, border and core of an RGB image (H, W, 3) uint8: probability * 255, (3, H, W) uint8."""
+    def __call__(self, image: Pixels) -> UInt8Array:
+        """Foreground, border and core of an image: probability * 255, (3, H, W) uint8.
+
+        The image is (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, of any number type, and is put into the
+        window of the config that the network was trained with.
+
+        Raises:
+            ValueError: an image that `intensity.window_image` refuses.
+        """
         height, width = image.shape[:2]
         windowed = window_image(image, self.config.intensity)
         total = np.zeros((CHANNELS, height, width), np.float32)

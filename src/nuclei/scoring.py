@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from nuclei.artifacts import Images, LabelMap, read_splits
 from nuclei.classical import otsu_watershed
+from nuclei.intensity import to_display
 from nuclei.metric import THRESHOLDS, average_precision, error_counts
 
 Record = dict[str, Any]
@@ -121,7 +122,7 @@ class _OtsuScorer:
         self.images = Images(processed)
 
     def __call__(self, image_id: str) -> Record:
-        return score_image(self.images.label_map(image_id), otsu_watershed(self.images.image(image_id)))
+        return score_image(self.images.label_map(image_id), otsu_watershed(to_display(self.images.image(image_id))))
 
 
 class _OtsuSegmenter:
@@ -131,7 +132,7 @@ class _OtsuSegmenter:
         self.images = Images(processed)
 
     def __call__(self, image_id: str) -> LabelMap:
-        return otsu_watershed(self.images.image(image_id))
+        return otsu_watershed(to_display(self.images.image(image_id)))
 
 
 def score_otsu(experiment: str, processed: Path, splits: Path, workers: int = 1) -> dict[str, Any]:
