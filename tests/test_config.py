@@ -1,3 +1,4 @@
+import ast
 import tomllib
 from pathlib import Path
 
@@ -5,7 +6,9 @@ import pytest
 
 from nuclei.config import Config, parse_config, read_config
 
-CONFIGS = sorted(Path(__file__).parents[1].glob("configs/**/*.toml"))
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "nuclei"
+CONFIGS = sorted(ROOT.glob("configs/**/*.toml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -30,7 +33,12 @@ def test_a_config_holds_only_what_differs_from_the_defaults(path):
         ('[training]\nsteps = "many"', ["training.steps = 'many'", "integer"]),
         ("[training]\ncrop = 100", ["training.crop = 100", "multiple of 32"]),
         ('[intensity]\nwindow = "level"', ["window_level and window_width, such as 40 and 400"]),
-        ("[intensity]\nwindow_level = 40", ['window "level" alone']),
+        ("[intensity]\nwindow_level = 40", ['window_level would do nothing: window is "percentile"']),
+        ('[intensity]\nwindow = "none"\nlow_percentile = 2', ["low_percentile would do nothing"]),
+        ('[model]\nattention_place = "encoder"', ["attention_place would do nothing"]),
+        ("[loss]\nfocal_gamma = 1", ["focal_gamma would do nothing: focal is 0"]),
+        ("[loss]\ntversky_beta = 0.5", ["tversky_beta would do nothing: tversky is 0"]),
+        ("[loss]\ncross_entropy = 0\nborder_weight = 2\nsmall_weight = 1", ["border_weight and small_weight would"]),
         ("[loss]\ndice = 0\ncross_entropy = 0", ["all terms have weight 0"]),
         ('name = "other"', ["`name` is the file's own name"]),
         ("[model", ["not valid TOML"]),
@@ -43,6 +51,20 @@ def test_an_error_names_file_key_value_and_remedy(tmp_path, text, said):
         read_config(path)
     for part in said:
         assert part in str(caught.value)
+
+
+def test_every_key_is_read_somewhere():
+    read = {
+        node.attr
+        for path in SOURCE.rglob("*.py")
+        if path.name != "config.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+    }
+    for name, section in Config.model_fields.items():
+        assert name in read
+        unread = set(getattr(section.annotation, "model_fields", ())) - read
+        assert not unread, f"nothing looks at {name}.{unread}"
 
 
 def test_a_missing_config_is_answered_with_the_nearest_one(tmp_path):

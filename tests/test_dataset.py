@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import tifffile
 import torch
 from torch.utils.data import DataLoader
 
-from nuclei.config import AugmentationConfig, Config, TrainingConfig
+from nuclei.artifacts import Images, write_csv
+from nuclei.config import AugmentationConfig, Config, IntensityConfig, LossConfig, TargetConfig, TrainingConfig
 from nuclei.dataset import Batches, Crops, draw_weights
 
 CONFIG = Config(
@@ -31,6 +33,38 @@ def test_an_example_has_the_shapes_and_ranges_that_training_expects(crops):
         assert pixels.min() >= -1
         assert pixels.max() <= 1
         assert image_id in crops.ids
+
+
+@pytest.mark.parametrize("scheme", ["energy", "three_class"])
+def test_weights_come_with_the_crop_and_lie_on_its_borders_and_nuclei(images, scheme):
+    weighted = CONFIG.model_copy(
+        update={"loss": LossConfig(border_weight=4.0, small_weight=0.5), "target": TargetConfig(scheme=scheme)}
+    )
+    crops = Crops(images, images.ids("train"), weighted, fold=0)
+    examples = [crops[position] for position in range(8)]
+    for _, target, weights, _ in examples:
+        border, outside = (target[1], target[0] == 0) if scheme == "energy" else (target[2], target[1] == 0)
+        outside = outside & (border == 0)
+        assert weights.shape == (1, 64, 64)
+        assert (weights[0][border > 0] >= 5).all()
+        assert (weights[0][outside] == 1).all()
+        assert (weights[0][~outside & (border == 0)] > 1).all()
+    assert any((target[1 if scheme == "energy" else 2] > 0).any() for _, target, *_ in examples)
+
+
+def test_signed_images_are_windowed_as_they_are_loaded(images, tmp_path):
+    """A folder of TIFFs in Hounsfield units trains like a folder of PNGs that hold the window's 256 levels."""
+    index = images.index.assign(image=[f"images/{image_id}.tif" for image_id in images.index.image_id])
+    for image_id, name in zip(index.image_id, index.image, strict=True):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / name, images.image(image_id)[..., 0].astype(np.int16) * 4 - 500)
+    write_csv(tmp_path / "index.csv", index)
+    (tmp_path / "labels").symlink_to(images.folder / "labels")
+    window = IntensityConfig(window="level", window_level=10, window_width=1020)
+    scans = Crops(Images(tmp_path), images.ids("train"), CONFIG.model_copy(update={"intensity": window}), fold=0)
+    for image_id, windowed in zip(scans.ids, scans.images, strict=True):
+        assert np.array_equal(windowed[..., 0], images.image(image_id)[..., 0])
+    assert scans[0][0].shape == (3, 64, 64)
 
 
 def test_the_number_of_workers_does_not_change_the_crops(crops):

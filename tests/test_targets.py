@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
 
-from nuclei.targets import BORDER, CORE, FOREGROUND, core_energy, energy_target, three_class_target, touching_border
+from nuclei.targets import (
+    BORDER,
+    CORE,
+    FOREGROUND,
+    LARGEST_GAIN,
+    core_energy,
+    energy_target,
+    pixel_weights,
+    three_class_target,
+    touching_border,
+)
 
 
 def discs(*centres, radius=10, shape=(64, 64)):
@@ -53,6 +63,36 @@ def test_the_border_widens_with_the_nuclei():
     narrow = touching_border(discs((32, 25), (32, 36), radius=5), 0.15, 4)[32].sum()
     wide = touching_border(discs((32, 12), (32, 53), radius=20), 0.15, 4)[32].sum()
     assert narrow < wide
+
+
+def test_borders_and_small_nuclei_weigh_more_and_the_background_1():
+    label_map = discs((32, 20), (32, 41))
+    label_map[2:4, 2:4] = 3
+    border = touching_border(label_map, 0.15, 4)
+    plain = pixel_weights(label_map, border, 0.0, 0.0)
+    assert plain.shape == (1, 64, 64)
+    assert plain.dtype == np.float32
+    assert (plain == 1).all()
+    on_borders = pixel_weights(label_map, border, 3.0, 0.0)[0]
+    assert (on_borders == np.where(border, 4, 1)).all()
+    on_small = pixel_weights(label_map, border, 0.0, 2.0)[0]
+    assert (on_small[label_map == 0] == 1).all()
+    assert on_small[2, 2] == 1 + 2 * LARGEST_GAIN
+    both = pixel_weights(label_map, border, 3.0, 2.0)[0]
+    assert both == pytest.approx(on_borders + on_small - 1)
+
+
+def test_every_nucleus_gains_the_same_whatever_its_size():
+    small, large = discs((16, 16), radius=8), discs((44, 44), radius=15)
+    label_map = small + 2 * large
+    gain = pixel_weights(label_map, np.zeros_like(label_map), 0.0, 0.5)[0] - 1
+    assert gain[label_map == 1].sum() == pytest.approx(gain[label_map == 2].sum(), rel=1e-5)
+    assert gain[label_map > 0].mean() == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("label_map", [np.zeros((16, 16), np.int32), np.full((16, 16), 7, np.int32)])
+def test_without_nuclei_or_background_the_weights_are_finite(label_map):
+    assert np.isfinite(pixel_weights(label_map, np.zeros_like(label_map), 1.0, 1.0)).all()
 
 
 @pytest.mark.parametrize("label_map", [np.zeros((16, 16), np.int32), np.ones((16, 16), np.int32), TOUCHING])

@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 
 from nuclei import training
-from nuclei.config import AugmentationConfig, Config, ModelConfig, TrainingConfig
+from nuclei.config import AugmentationConfig, Config, LossConfig, ModelConfig, TrainingConfig
 from nuclei.inference import load_checkpoint
 from nuclei.training import Fold, choose_fold, fit, learning_rate_factor
 
@@ -79,6 +79,12 @@ def test_weights_are_the_average_over_steps_not_the_last_ones(images, tmp_path, 
     last = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"ema_decay": 0.0})})
     weights = train(images, tmp_path, last)["model"]
     assert any(not torch.equal(weights[name], uninterrupted["model"][name]) for name in weights)
+
+
+@pytest.mark.parametrize("loss", [{"border_weight": 5.0}, {"small_weight": 2.0}])
+def test_pixel_weights_reach_the_loss(images, tmp_path, uninterrupted, loss):
+    weighted = train(images, tmp_path, CONFIG.model_copy(update={"loss": LossConfig(**loss)}))["model"]
+    assert any(not torch.equal(weighted[name], uninterrupted["model"][name]) for name in weighted)
 
 
 def test_a_checkpoint_tells_what_it_was_trained_on(uninterrupted, images):

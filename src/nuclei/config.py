@@ -19,6 +19,13 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _refuse_idle(section: Section, idle: bool, keys: tuple[str, ...], reason: str) -> None:
+    """A key that another one puts out of action is a mistake in the config, not something to pass over."""
+    changed = [key for key in keys if getattr(section, key) != type(section).model_fields[key].default]
+    if idle and changed:
+        raise ValueError(f"{' and '.join(changed)} would do nothing: {reason}")
+
+
 class ModelConfig(Section):
     """Which network. The fields below `architecture` speak of our own; `encoder` and `weights` of the library's."""
 
@@ -46,6 +53,11 @@ class ModelConfig(Section):
     decoder_channels: tuple[Count, ...] | None = None
     """Decoder widths of the library's architectures, deepest first; the library's own where absent."""
 
+    @model_validator(mode="after")
+    def places_what_is_there(self) -> Self:
+        _refuse_idle(self, self.channel_attention == "none", ("attention_place",), 'channel_attention is "none"')
+        return self
+
 
 class TargetConfig(Section):
     """What the network is asked to predict."""
@@ -70,14 +82,26 @@ class LossConfig(Section):
     tversky_beta: Probability = 0.7
     """Weight of missed pixels against false ones."""
     border_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Extra pixel weight on the touching border."""
+    """What a pixel of the touching border counts more, beside 1, in cross_entropy and focal."""
     small_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Extra pixel weight on nuclei, inverse to their area."""
+    """What a pixel of a nucleus of mean area counts more there; of another, more or less, inverse to its area."""
 
     @model_validator(mode="after")
     def has_a_term(self) -> Self:
         if not any((self.cross_entropy, self.dice, self.focal, self.tversky, self.lovasz)):
             raise ValueError("all terms have weight 0; give cross_entropy, dice, focal, tversky or lovasz one")
+        return self
+
+    @model_validator(mode="after")
+    def weighs_what_is_there(self) -> Self:
+        _refuse_idle(self, not self.focal, ("focal_gamma",), "focal is 0")
+        _refuse_idle(self, not self.tversky, ("tversky_beta",), "tversky is 0")
+        _refuse_idle(
+            self,
+            not (self.cross_entropy or self.focal),
+            ("border_weight", "small_weight"),
+            "cross_entropy and focal are 0, which alone are weighed pixel by pixel",
+        )
         return self
 
 
@@ -102,8 +126,9 @@ class IntensityConfig(Section):
         given = {self.window_level is not None, self.window_width is not None}
         if self.window == "level" and given != {True}:
             raise ValueError('window "level" needs window_level and window_width, such as 40 and 400 for soft tissue')
-        if self.window != "level" and given != {False}:
-            raise ValueError('window_level and window_width mean something to window "level" alone; set it')
+        window = f'window is "{self.window}"'
+        _refuse_idle(self, self.window != "level", ("window_level", "window_width"), window)
+        _refuse_idle(self, self.window != "percentile", ("low_percentile", "high_percentile"), window)
         return self
 
 

@@ -15,9 +15,10 @@ from nuclei.artifacts import Images
 from nuclei.augmentation import SCALES, Augmentation, draw_crop
 from nuclei.config import Config, TargetConfig
 from nuclei.intensity import normalise, window_image
-from nuclei.targets import FloatArray, LabelMap, energy_target, three_class_target
+from nuclei.targets import BORDER, FloatArray, LabelMap, energy_target, pixel_weights, three_class_target
 
-Example = tuple[torch.Tensor, torch.Tensor, str]
+Example = tuple[torch.Tensor, torch.Tensor, str] | tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]
+"""Input, target, the weight of each pixel where the loss has such weights, and the image's id."""
 
 
 def make_target(label_map: LabelMap, config: TargetConfig) -> FloatArray:
@@ -28,6 +29,8 @@ def make_target(label_map: LabelMap, config: TargetConfig) -> FloatArray:
 
 class Crops(Dataset[Example]):
     """Random crops of the images of `ids`: item p is input (C, side, side), target (3, side, side), image id.
+
+    Before the id stands the weight of each pixel (1, side, side) where the loss weighs borders or small nuclei.
 
     p counts the examples of the whole training; an epoch holds `steps_per_epoch` times `batch_size` of them. Images
     are held in memory, windowed, as uint8.
@@ -60,7 +63,14 @@ class Crops(Dataset[Example]):
         image, label_map = self.augmentation(image, label_map, int(generator.integers(2**32)))
         pixels = normalise(image, self.config.intensity.normalisation, self.config.model.in_channels)
         target = make_target(label_map, self.config.target)
-        return torch.from_numpy(pixels), torch.from_numpy(target), self.ids[number]
+        example = torch.from_numpy(pixels), torch.from_numpy(target)
+        loss = self.config.loss
+        if not (loss.border_weight or loss.small_weight):
+            return *example, self.ids[number]
+        # both schemes have the border, energy in the middle and three_class as its last class
+        border = target[BORDER if self.config.target.scheme == "energy" else -1]
+        weights = pixel_weights(label_map, border, loss.border_weight, loss.small_weight)
+        return *example, torch.from_numpy(weights), self.ids[number]
 
     def draw_epoch(self, epoch: int) -> np.ndarray:
         """Which image each example of the epoch is cut from, (epoch_size,) int.

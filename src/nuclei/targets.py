@@ -7,6 +7,8 @@ middle of a nucleus and falls to 0 at its rim: thresholded, it leaves one island
 Letters: C channels, H height, W width.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ FloatArray = npt.NDArray[np.float32]
 
 FOREGROUND, BORDER, CORE = 0, 1, 2
 CHANNELS = 3
+LARGEST_GAIN = 5.0
 
 
 def energy_target(label_map: LabelMap, border_scale: float, border_max: float) -> FloatArray:
@@ -86,6 +89,30 @@ def touching_border(label_map: LabelMap, scale: float, largest_reach: float) -> 
         two = cv2.dilate(highest, _disc(reach)) > cv2.erode(lowest, _disc(reach))
         border |= two & (reach_map == reach)
     return border
+
+
+def pixel_weights(
+    label_map: LabelMap, border: npt.NDArray[Any], border_weight: float, small_weight: float
+) -> FloatArray:
+    """How much each pixel counts in the loss, (1, H, W) float32: 1, more on the touching border and in small nuclei.
+
+    `border` (H, W) is 1 on the touching border, which gains `border_weight`. A nucleus gains `small_weight` times the
+    mean area over its own: summed over its pixels every nucleus gains the same, as in the metric every nucleus counts
+    the same. It gains at most LARGEST_GAIN times `small_weight`, since a crop may leave a sliver of a nucleus.
+
+    Source: weights on borders as in Ronneberger, Fischer, Brox (2015); on small nuclei as several of the competition's
+    solutions had them.
+    """
+    weights = np.ones(label_map.shape, np.float32)
+    weights += border_weight * border.astype(np.float32)
+    areas = np.bincount(label_map.ravel()).astype(np.float32)
+    areas[0] = 0
+    present = areas > 0
+    if small_weight and present.any():
+        gains = np.zeros_like(areas)
+        gains[present] = np.minimum(areas[present].mean() / areas[present], LARGEST_GAIN)
+        weights += small_weight * gains[label_map]
+    return weights[None]
 
 
 def _disc(radius: int) -> npt.NDArray[np.uint8]:

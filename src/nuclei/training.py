@@ -165,12 +165,12 @@ def train_epoch(
         disable=not fabric.is_global_zero,
     )
     for step in bar:
-        pixels_BCHW, target_BCHW, ids = next(batches)
+        pixels_BCHW, target_BCHW, *weight_B1HW, ids = next(batches)
         pixels_BCHW = fabric.to_device(pixels_BCHW).contiguous(memory_format=torch.channels_last)
         target_BCHW = fabric.to_device(target_BCHW)
         # what is random inside the network hangs on the step alone, so that a resumed run repeats it
         torch.manual_seed(_step_seed(training.seed, fold, step + 1))
-        loss = criterion(model(pixels_BCHW), target_BCHW)
+        loss = criterion(model(pixels_BCHW), target_BCHW, *map(fabric.to_device, weight_B1HW))
         if not torch.isfinite(loss):
             raise ValueError(
                 f"loss is {loss.item()} in epoch {state.epoch}, step {step}, images {sorted(set(ids))}: look at these "
