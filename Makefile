@@ -36,7 +36,7 @@ SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help setup data splits train predict submission leaderboard score submit summary tensorboard demo test lint format
+.PHONY: help setup data splits train predict submission leaderboard standings score submit summary tensorboard demo test lint format
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -118,7 +118,10 @@ submission: $(SUBMISSIONS)/ensemble.csv  ## the ensemble of MEMBERS: submissions
 leaderboard: $(SUBMISSIONS)/README.md  ## all of MEMBERS, the ensemble and Otsu compared
 
 $(SUBMISSIONS)/README.md: $(foreach experiment,$(SCORED),$(RUNS)/$(experiment)/cv.json $(SUBMISSIONS)/$(experiment).csv) | $(READY)
-	$(PYTHON) scripts/report.py --runs $(RUNS) --submissions $(SUBMISSIONS)
+	$(PYTHON) scripts/leaderboard.py --runs $(RUNS) --submissions $(SUBMISSIONS)
+
+standings: | $(READY)  ## the leaderboard anew from all that was scored, here or elsewhere; trains nothing
+	$(PYTHON) scripts/leaderboard.py --runs $(RUNS) --submissions $(SUBMISSIONS)
 
 score: $(SUBMISSIONS)/$(EXP).csv  ## score EXP against TRUTH=<csv with Height and Width>
 	$(PYTHON) scripts/score.py --submission $< --truth $(TRUTH) --out $(RUNS)/$(EXP)/score.csv

@@ -19,12 +19,17 @@ def main() -> None:
 
     from nuclei.artifacts import write_maps
     from nuclei.ensemble import average_maps
+    from nuclei.standings import write_members
     from nuclei.submission import read_sizes
 
     sizes = read_sizes(arguments.index, arguments.subset)
     # every fold predicts all test images, while a training image is held out of one fold alone
     mode = "common" if arguments.subset == "test" else None
     averaged = average_maps(arguments.inputs, sizes, mode, arguments.weights)
+    names = [path.absolute().parent.name for path in arguments.inputs]
+    if not any(name.startswith("fold_") for name in names):
+        weights = arguments.weights or [1.0] * len(names)
+        write_members(arguments.out.parent, dict(zip(names, weights, strict=True)))
     write_maps(arguments.out, tqdm(averaged, total=len(sizes), desc="averaging", unit="image"))
 
 

@@ -22,11 +22,12 @@ except SystemExit:
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 LAYERS = {
-    "words": "cli config intensity metric rle targets postprocessing mosaics synthetic shapes light classical",
+    "words": "cli config intensity metric rle targets postprocessing mosaics synthetic shapes light classical "
+    "provenance",
     "disk": "artifacts archive transfer kaggle_client sources download competition splits",
     "learning": "losses augmentation models dataset",
-    "flows": "inference ensemble submission entry scoring tuning",
-    "stages": "training report",
+    "flows": "inference ensemble submission entry scoring tuning standings",
+    "stages": "training leaderboard",
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
 

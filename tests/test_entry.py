@@ -9,7 +9,7 @@ import pytest
 from kaggle_server import SERVICE, Answer, KaggleServer, json_answer, point_client_at
 
 from nuclei import entry, kaggle_client
-from nuclei.entry import read_record, submit
+from nuclei.entry import read_record, refresh, submit
 
 ROOT = Path(__file__).parents[1]
 SIZES = {"a": (4, 5), "b": (4, 5)}
@@ -111,6 +111,29 @@ def test_without_a_score_in_time_the_next_run_only_asks_even_with_again(server, 
     server.outcome = scored
     assert submit(path, SIZES, "", record, again=True).status == "complete"
     assert len(server.seen(CREATE)) == len(read_record(record)) == 1
+
+
+def test_a_score_that_has_come_since_is_fetched_and_nothing_sent(server, path, record):
+    scored, server.outcome = server.outcome, {"status": "PENDING"}
+    with pytest.raises(ValueError, match="no score after"):
+        submit(path, SIZES, "first", record, timeout=0.05)
+    assert refresh(record) == read_record(record)
+    assert read_record(record)[0].status == "submitted"
+    server.outcome = scored
+    assert refresh(record)[0].private_score == "0.62"
+    assert read_record(record) == refresh(record)
+    assert len(server.seen(CREATE)) == 1
+
+
+def test_a_score_that_cannot_be_asked_for_goes_on_waiting(server, path, record, monkeypatch, tmp_path, caplog):
+    server.outcome = {"status": "PENDING"}
+    with pytest.raises(ValueError, match="no score after"):
+        submit(path, SIZES, "first", record, timeout=0.05)
+    before = record.read_bytes()
+    point_client_at(server, monkeypatch, tmp_path)
+    assert [waiting.status for waiting in refresh(record)] == ["submitted"]
+    assert record.read_bytes() == before
+    assert "no credentials" in caplog.text
 
 
 @pytest.mark.parametrize("others", [0, 45])

@@ -110,6 +110,16 @@ def test_the_leaderboard_lists_members_ensemble_and_floor(finished):
         assert f"{read_json(finished.folder / 'runs' / name / 'cv.json')['score']:.4f}" in page
 
 
+def test_a_clone_without_the_runs_makes_the_same_leaderboard(finished, tmp_path):
+    shutil.copytree(finished.folder / "submissions", tmp_path / "submissions")
+    (tmp_path / "submissions/README.md").unlink()
+    answer = finished.make("standings", f"RUNS={tmp_path / 'runs'}", f"SUBMISSIONS={tmp_path / 'submissions'}")
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert list(scripts_run(answer)) == ["leaderboard"]
+    for name in ("README.md", "leaderboard.csv"):
+        assert (tmp_path / "submissions" / name).read_text() == (finished.folder / "submissions" / name).read_text()
+
+
 def test_the_score_on_the_test_images_comes_last(finished):
     mean = float(finished.printed.split()[-1])
     assert 0 <= mean <= 1
@@ -129,7 +139,7 @@ def test_a_touched_config_rebuilds_what_hangs_on_it_and_nothing_else(finished):
     answer = finished.make("leaderboard")
     assert answer.returncode == 0, answer.stderr[-3000:]
     ran = scripts_run(answer)
-    assert ran == {"train": 2, "predict": 2, "ensemble": 4, "tune": 2, "make_submission": 2, "report": 1}
+    assert ran == {"train": 2, "predict": 2, "ensemble": 4, "tune": 2, "make_submission": 2, "leaderboard": 1}
     assert finished.digests() == before
 
 

@@ -92,6 +92,30 @@ def submit(
     return ended
 
 
+def refresh(record: Path) -> list[Entry]:
+    """The entries of a record, with the scores that have come since for those that waited; sends nothing.
+
+    Kaggle is asked only where an entry waits. Where it cannot be (no credentials, no network), the entry goes on
+    waiting and the log says why.
+
+    Raises:
+        ValueError: the record is faulty.
+    """
+    entries = read_record(record)
+    waiting = [entry for entry in entries if entry.status == WAITING]
+    if not waiting:
+        return entries
+    try:
+        client = connect()
+        ended = {entry: _end(entry, find(client, entry)) for entry in waiting}
+    except ValueError as error:
+        log.warning("%s: %d entries wait for a score, which cannot be asked for now: %s", record, len(waiting), error)
+        return entries
+    entries = [ended.get(entry, entry) for entry in entries]
+    write_record(record, entries)
+    return entries
+
+
 def read_record(path: Path) -> list[Entry]:
     """The entries of a record in the order in which they were sent; none where there is no file.
 
@@ -169,17 +193,25 @@ def _await_score(client: Any, entry: Entry, timeout: float, record: Path) -> tup
     end = time.monotonic() + timeout
     while True:
         submission = find(client, entry)
-        if submission is not None and submission.status.name != "PENDING":
-            date = submission.date.isoformat(timespec="seconds") if submission.date else ""
-            status = SCORED if submission.status.name == "COMPLETE" else REFUSED
-            scores = {"public_score": submission.public_score or "", "private_score": submission.private_score or ""}
-            return replace(entry, status=status, date=date, **scores), submission.error_description or ""
+        ended = _end(entry, submission)
+        if ended.status != WAITING:
+            return ended, submission.error_description or ""
         if time.monotonic() + PAUSE > end:
             raise ValueError(
                 f"kaggle: {entry.file}: no score after {timeout:g} s. The file is submitted and stands in {record}; "
                 f"the same command asks again and does not send it twice. See {COMPETITION_PAGE}/submissions"
             )
         time.sleep(PAUSE)
+
+
+def _end(entry: Entry, submission: Any) -> Entry:
+    """The entry with its end as Kaggle lists it (`ApiSubmission`), unchanged where it has none yet."""
+    if submission is None or submission.status.name == "PENDING":
+        return entry
+    date = submission.date.isoformat(timespec="seconds") if submission.date else ""
+    status = SCORED if submission.status.name == "COMPLETE" else REFUSED
+    scores = {"public_score": submission.public_score or "", "private_score": submission.private_score or ""}
+    return replace(entry, status=status, date=date, **scores)
 
 
 def _refuse_rejected(entry: Entry, reason: str) -> None:

@@ -32,6 +32,21 @@ _PART_THOUSANDTHS = 100
 
 
 @dataclass(frozen=True)
+class Outcomes:
+    """What became of each of T true and P predicted nuclei, both in ascending order of their labels.
+
+    `true_iou` (T,) and `predicted_iou` (P,) are the largest IoU with a nucleus of the other map: where it is greater
+    than a threshold the nucleus is hit. `split` (T,) and `merged` (P,) are as in `error_counts`.
+    """
+
+    true_areas: IntArray
+    true_iou: FloatArray
+    predicted_iou: FloatArray
+    split: npt.NDArray[np.bool_]
+    merged: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class _Overlaps:
     """Areas in pixels of T true and P predicted nuclei, and the K pairs of them that share pixels."""
 
@@ -85,6 +100,21 @@ def average_precision_from_runs(truth: Runs, predicted: Runs) -> FloatArray:
     return _average_precision(_overlaps_of_runs(truth, predicted))
 
 
+def outcomes(truth: Labels, predicted: Labels) -> Outcomes:
+    """What became of each nucleus of two label maps.
+
+    Raises:
+        ValueError: arrays that are no two label maps of one shape.
+    """
+    overlaps = _overlaps_of_maps(truth, predicted)
+    iou = overlaps.intersections / overlaps.unions
+    true_iou, predicted_iou = np.zeros(len(overlaps.true_areas)), np.zeros(len(overlaps.predicted_areas))
+    np.maximum.at(true_iou, overlaps.true_indices, iou)
+    np.maximum.at(predicted_iou, overlaps.predicted_indices, iou)
+    split, merged = _split_and_merged(overlaps)
+    return Outcomes(overlaps.true_areas, true_iou, predicted_iou, split, merged)
+
+
 def error_counts(truth: Labels, predicted: Labels, threshold: float = 0.5) -> dict[str, int]:
     """Numbers of nuclei by what became of them: hits, missed, extra, split and merged.
 
@@ -104,14 +134,22 @@ def error_counts(truth: Labels, predicted: Labels, threshold: float = 0.5) -> di
         raise ValueError(f"expected a threshold in [0.5, 1) with at most three decimals, got {threshold}")
     overlaps = _overlaps_of_maps(truth, predicted)
     hits = int(np.count_nonzero(overlaps.exceed(round(1000 * threshold))))
-    is_part = overlaps.exceed(_PART_THOUSANDTHS)
+    split, merged = _split_and_merged(overlaps)
     return {
         "hits": hits,
         "missed": len(overlaps.true_areas) - hits,
         "extra": len(overlaps.predicted_areas) - hits,
-        "split": int(np.count_nonzero(np.bincount(overlaps.true_indices[is_part]) > 1)),
-        "merged": int(np.count_nonzero(np.bincount(overlaps.predicted_indices[is_part]) > 1)),
+        "split": int(np.count_nonzero(split)),
+        "merged": int(np.count_nonzero(merged)),
     }
+
+
+def _split_and_merged(overlaps: _Overlaps) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which true nuclei (T,) have several parts among the predicted ones, and which of those (P,) the other way."""
+    is_part = overlaps.exceed(_PART_THOUSANDTHS)
+    parts = np.bincount(overlaps.true_indices[is_part], minlength=len(overlaps.true_areas))
+    wholes = np.bincount(overlaps.predicted_indices[is_part], minlength=len(overlaps.predicted_areas))
+    return parts > 1, wholes > 1
 
 
 def _average_precision(overlaps: _Overlaps) -> FloatArray:

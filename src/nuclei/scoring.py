@@ -16,10 +16,16 @@ from tqdm import tqdm
 from nuclei.artifacts import Images, LabelMap, read_splits
 from nuclei.classical import otsu_watershed
 from nuclei.intensity import to_display
-from nuclei.metric import THRESHOLDS, average_precision, error_counts
+from nuclei.metric import THRESHOLDS, average_precision, error_counts, outcomes
 
 Record = dict[str, Any]
-"""An image's scores: ap (10 values at THRESHOLDS), nuclei annotated and predicted, errors at an IoU of 0.5."""
+"""An image's scores: ap (10 values at THRESHOLDS), nuclei annotated and predicted, errors at an IoU of 0.5; `sizes` has
+for each of SIZES the nuclei annotated and those of them found at each of FOUND."""
+
+SIZES = {"under 64": 0, "64 to 255": 64, "256 to 1023": 256, "1024 to 4095": 1024, "4096 and more": 4096}
+"""Classes of annotated nuclei by area, each with its smallest area in pixels."""
+FOUND = (0.5, 0.75, 0.9)
+"""IoU above which an annotated nucleus counts as found, in the counts by size."""
 
 _COUNTS = ("nuclei", "predicted", "hits", "missed", "extra", "split", "merged")
 _DECIMALS = 6
@@ -72,8 +78,20 @@ def score_image(truth: LabelMap, predicted: LabelMap) -> Record:
         "ap": [round(float(value), _DECIMALS) for value in average_precision(truth, predicted)],
         "nuclei": errors["hits"] + errors["missed"],
         "predicted": errors["hits"] + errors["extra"],
+        "sizes": _found_by_size(truth, predicted),
         **errors,
     }
+
+
+def _found_by_size(truth: LabelMap, predicted: LabelMap) -> list[list[int]]:
+    found = outcomes(truth, predicted)
+    classes = np.searchsorted(list(SIZES.values()), found.true_areas, side="right") - 1
+    kept = [np.ones(len(classes), bool), *(found.true_iou > threshold for threshold in FOUND)]
+    return [list(counts) for counts in zip(*(_count(classes[which]) for which in kept), strict=True)]
+
+
+def _count(classes: npt.NDArray[np.int64]) -> list[int]:
+    return [int(count) for count in np.bincount(classes, minlength=len(SIZES))]
 
 
 def summarise(
@@ -112,6 +130,7 @@ def _mean(records: Sequence[Record]) -> dict[str, Any]:
             for threshold, value in zip(THRESHOLDS, ap.mean(axis=0), strict=True)
         },
         "errors": {name: sum(record[name] for record in records) for name in _COUNTS},
+        "sizes": np.sum([record["sizes"] for record in records], axis=0, dtype=int).tolist(),
     }
 
 

@@ -33,6 +33,7 @@ from nuclei.losses import build_loss
 from nuclei.metric import average_precision
 from nuclei.models import build_model, parameter_count, parameter_groups
 from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.provenance import code_commit
 from nuclei.targets import CHANNELS
 
 log = logging.getLogger(__name__)
@@ -242,7 +243,7 @@ def write_checkpoint(path: Path, state: State, config: Config, fold: Fold, hardw
         "model": {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()},
         "fold": fold.number,
         "trained_on": fold.training,
-        "effort": {"parameters": parameter_count(network), "hardware": hardware},
+        "effort": {"parameters": parameter_count(network), "hardware": hardware, "commit": code_commit()},
     }
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
