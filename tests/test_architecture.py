@@ -23,7 +23,7 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 LAYERS = {
     "words": "cli config intensity metric rle targets postprocessing mosaics synthetic shapes light classical "
-    "provenance",
+    "provenance overlays",
     "disk": "artifacts archive transfer kaggle_client sources download competition splits",
     "learning": "losses augmentation models dataset",
     "flows": "inference ensemble submission entry scoring tuning standings",

@@ -32,8 +32,13 @@ def train(images, folder, config=CONFIG, workers=0):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(images, tmp_path_factory):
-    return train(images, tmp_path_factory.mktemp("uninterrupted"))
+def uninterrupted_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("uninterrupted")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(images, uninterrupted_folder):
+    return train(images, uninterrupted_folder)
 
 
 def assert_same_weights(one, other):
@@ -144,3 +149,15 @@ def test_fifty_steps_lose_what_they_lost_before(processed, tmp_path):
     assert len(losses) == len(committed) == 50
     assert losses.tolist() == pytest.approx(committed.tolist(), rel=1e-5)
     assert losses[-5:].mean() < losses[:5].mean()
+
+
+def test_tensorboard_shows_held_out_images_with_what_was_predicted(images, uninterrupted, uninterrupted_folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(uninterrupted_folder), {"images": 0})
+    events.Reload()
+    tags = events.Tags()["images"]
+    assert tags == [f"validation/{images.ids('train')[6]}"]
+    picture = events.Images(tags[0])[-1]
+    assert (picture.height, picture.width) == (96, 3 * 128)
+    assert picture.step == 8

@@ -25,13 +25,15 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from nuclei.artifacts import Images, atomic_path, write_text
+from nuclei.artifacts import Images, UInt8Array, atomic_path, write_text
 from nuclei.config import Config, TrainingConfig
 from nuclei.dataset import Batches, Crops
 from nuclei.inference import Predictor, autocast_type
+from nuclei.intensity import window_image
 from nuclei.losses import build_loss
 from nuclei.metric import average_precision
 from nuclei.models import build_model, parameter_count, parameter_groups
+from nuclei.overlays import draw_comparison
 from nuclei.postprocessing import Parameters, segment_maps
 from nuclei.provenance import code_commit
 from nuclei.targets import CHANNELS
@@ -40,6 +42,8 @@ log = logging.getLogger(__name__)
 
 LOADER_TIMEOUT = 600
 """Seconds without a batch after which a stuck loader worker ends the run with an error."""
+PICTURES = 4
+"""Images of a validation that TensorBoard shows with annotation and prediction."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +127,15 @@ def fit(fabric: Fabric, config: Config, images: Images, fold: Fold, folder: Path
     batches = iter(_loader(fabric, crops, state.epoch, config, workers))
     criterion = build_loss(config.loss, config.target)
     epochs = -(-training.steps // training.steps_per_epoch)
-    with _open_events(fabric, folder, state.epoch * training.steps_per_epoch) as events:
+    done = state.epoch * training.steps_per_epoch
+    with _open_events(fabric, folder, done) as events, _open_bar(fabric, config, fold, done) as bar:
         while state.epoch < epochs:
-            row = train_epoch(fabric, wrapped, state, batches, criterion, config, fold.number)
+            row = train_epoch(fabric, wrapped, state, batches, criterion, config, fold.number, bar)
             last = state.epoch == epochs
             if fabric.is_global_zero and (last or state.epoch % training.validate_every == 0):
                 network = state.average.module if state.average else state.model
-                row["validation_score"] = validate(network, config, images, fold, fabric.device)
+                row["validation_score"], pictures = validate(network, config, images, fold, fabric.device)
+                _draw(events, pictures, int(row["step"]))
             row["minutes"] = minutes_before + (time.monotonic() - started) / 60
             state.rows.append(row)
             if events:
@@ -150,22 +156,19 @@ def train_epoch(
     criterion: nn.Module,
     config: Config,
     fold: int,
+    bar: Any,
 ) -> dict[str, float]:
-    """Trains one epoch and returns its row of the log: epoch, step, loss, learning_rate, images_per_second."""
+    """Trains one epoch and returns its row of the log: epoch, step, loss, learning_rate, images_per_second.
+
+    `bar` (tqdm) goes on a step with each of the optimiser's.
+    """
     training = config.training
     model.train()
     first = state.epoch * training.steps_per_epoch
     steps = range(first, min(training.steps, first + training.steps_per_epoch))
     losses: list[float] = []
     started = time.monotonic()
-    bar = tqdm(
-        steps,
-        desc=f"{config.name} fold {fold} epoch {state.epoch}",
-        unit="step",
-        mininterval=1,
-        disable=not fabric.is_global_zero,
-    )
-    for step in bar:
+    for step in steps:
         pixels_BCHW, target_BCHW, *weight_B1HW, ids = next(batches)
         pixels_BCHW = fabric.to_device(pixels_BCHW).contiguous(memory_format=torch.channels_last)
         target_BCHW = fabric.to_device(target_BCHW)
@@ -185,7 +188,8 @@ def train_epoch(
         if state.average:
             state.average.update_parameters(state.model)
         losses.append(loss.item())
-        bar.set_postfix(loss=f"{np.mean(losses[-50:]):.4f}", refresh=False)
+        bar.set_postfix_str(_postfix(state, float(np.mean(losses[-50:]))), refresh=False)
+        bar.update()
     state.epoch += 1
     return {
         "epoch": state.epoch,
@@ -196,18 +200,27 @@ def train_epoch(
     }
 
 
-def validate(model: nn.Module, config: Config, images: Images, fold: Fold, device: torch.device) -> float:
-    """Competition score on held-out images by the submission's own path, without averaging views or tuning."""
+def validate(
+    model: nn.Module, config: Config, images: Images, fold: Fold, device: torch.device
+) -> tuple[float, dict[str, UInt8Array]]:
+    """Competition score on held-out images by the submission's own path, without averaging views or tuning.
+
+    Beside it, for PICTURES of the images by id, image, annotation and prediction side by side (H, 3 * W, 3) uint8.
+    """
     once = config.model_copy(update={"prediction": config.prediction.model_copy(update={"flips": 1, "scales": (1.0,)})})
     predictor = Predictor(model, once, device, autocast_type(config.training.precision, device))
     ids = sorted(fold.validation)
     if config.training.validation_images:
         ids = ids[:: max(1, len(ids) // config.training.validation_images)]
-    scores = []
+    drawn = ids[:: max(1, len(ids) // PICTURES)][:PICTURES]
+    scores, pictures = [], {}
     for image_id in tqdm(ids, desc="validate", unit="image", mininterval=1, leave=False):
-        predicted = segment_maps(predictor(images.image(image_id)), Parameters())
-        scores.append(average_precision(images.label_map(image_id), predicted).mean())
-    return float(np.mean(scores))
+        image, truth = images.image(image_id), images.label_map(image_id)
+        predicted = segment_maps(predictor(image), Parameters())
+        scores.append(average_precision(truth, predicted).mean())
+        if image_id in drawn:
+            pictures[image_id] = draw_comparison(window_image(image, config.intensity), truth, predicted)
+    return float(np.mean(scores)), pictures
 
 
 def learning_rate_factor(step: int, training: TrainingConfig) -> float:
@@ -279,6 +292,30 @@ def _loader(fabric: Fabric, crops: Crops, epoch: int, config: Config, workers: i
 def _open_events(fabric: Fabric, folder: Path, step: int) -> AbstractContextManager[SummaryWriter | None]:
     """TensorBoard's events from a step on; None in all processes but the first, which alone writes files."""
     return SummaryWriter(str(folder), purge_step=step) if fabric.is_global_zero else nullcontext()
+
+
+def _open_bar(fabric: Fabric, config: Config, fold: Fold, done: int) -> Any:
+    """Progress over all steps of the fold, with the time left; silent in all processes but the first."""
+    return tqdm(
+        total=config.training.steps,
+        initial=done,
+        desc=f"{config.name} fold {fold.number}",
+        unit="step",
+        mininterval=1,
+        disable=not fabric.is_global_zero,
+    )
+
+
+def _postfix(state: State, loss: float) -> str:
+    """The loss of the last steps and the latest validation score, once there is one."""
+    scores = [row["validation_score"] for row in state.rows if "validation_score" in row]
+    return f"loss {loss:.4f}" + (f", score {scores[-1]:.4f}" if scores else "")
+
+
+def _draw(events: SummaryWriter | None, pictures: dict[str, UInt8Array], step: int) -> None:
+    assert events, "the process that validates is the one that writes events"
+    for image_id, picture in pictures.items():
+        events.add_image(f"validation/{image_id[:12]}", picture, step, dataformats="HWC")
 
 
 def _record(events: SummaryWriter, folder: Path, state: State) -> None:
