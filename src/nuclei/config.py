@@ -52,6 +52,8 @@ class ModelConfig(Section):
     """Encoder weights: none, imagenet (the library's download), package:<name of a Python package>, or a file."""
     decoder_channels: tuple[Count, ...] | None = None
     """Decoder widths of the library's architectures, deepest first; the library's own where absent."""
+    frozen_stages: Annotated[int, Field(ge=0)] = 0
+    """First stages of encoder_unet's encoder that keep their weights: they are most of its time, and generic."""
 
     @model_validator(mode="after")
     def places_what_is_there(self) -> Self:

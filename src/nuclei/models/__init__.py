@@ -11,7 +11,7 @@ from torch import nn
 from nuclei.config import ModelConfig, TrainingConfig
 
 OURS = ("unet", "transunet")
-LIBRARY_KEYS = ("encoder", "weights", "decoder_channels")
+LIBRARY_KEYS = ("encoder", "weights", "decoder_channels", "frozen_stages")
 TRANSFORMER_KEYS = ("transformer_layers", "transformer_heads", "transformer_patch")
 
 

@@ -15,6 +15,7 @@ import logging
 import math
 import pickle
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -24,12 +25,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nuclei.config import ModelConfig
+from nuclei.models.pretrained import EncoderUNet
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "smp-"
+ENCODER_UNET = "encoder_unet"
 PACKAGE = "package:"
 MULTIPLE = 32
+DECODER_CHANNELS = (128, 64, 48, 32)
 SMALLEST = {"pan": 128}  # it pools three times more below 1/16
 
 
@@ -88,7 +92,8 @@ class Baseline(nn.Module):
     def __init__(self, config: ModelConfig, out_channels: int, pretrained: bool) -> None:
         super().__init__()
         name = config.architecture.removeprefix(PREFIX)
-        self.network = _build(config, name, out_channels, pretrained)
+        build = _build_ours if name == ENCODER_UNET else partial(_build, name=name)
+        self.network = build(config, out_channels=out_channels, pretrained=pretrained)
         self.multiple = math.lcm(MULTIPLE, int(self.network.encoder.output_stride))
         self.smallest = SMALLEST.get(name, 2 * MULTIPLE)
 
@@ -109,19 +114,45 @@ class Baseline(nn.Module):
         return list(self.network.encoder.parameters())
 
 
+def _build_ours(config: ModelConfig, out_channels: int, pretrained: bool) -> EncoderUNet:
+    """The library's encoder alone, under our own decoder."""
+    library = import_library()
+    _check_encoder(library, config.encoder)
+    widths = config.decoder_channels or DECODER_CHANNELS
+    if len(widths) != len(DECODER_CHANNELS):
+        raise ValueError(
+            f"model.decoder_channels = {list(widths)}: {ENCODER_UNET} takes {len(DECODER_CHANNELS)} widths, deepest "
+            f"first, such as {list(DECODER_CHANNELS)}"
+        )
+    download = _download(config, pretrained)
+    try:
+        encoder = library.encoders.get_encoder(
+            config.encoder, in_channels=config.in_channels, depth=len(widths) + 1, weights=download
+        )
+    except Exception as error:  # the library and its download raise all kinds
+        raise ValueError(_why_not(config, download, error)) from error
+    if pretrained and config.weights not in ("none", "imagenet"):
+        load_encoder(encoder, config)
+    return EncoderUNet(encoder, config.in_channels, widths, out_channels, config.frozen_stages)
+
+
+def _download(config: ModelConfig, pretrained: bool) -> str | bool | None:
+    if pretrained and config.weights == "imagenet":
+        return True if config.encoder.startswith("tu-") else "imagenet"  # timm's have no name of weights
+    return None
+
+
 def _build(config: ModelConfig, name: str, out_channels: int, pretrained: bool) -> Any:
     library = import_library()
     known = library.MODEL_ARCHITECTURES_MAPPING
     if name not in known or not config.architecture.startswith(PREFIX):
-        names = ["unet", "transunet", *(PREFIX + other for other in known)]
+        names = ["unet", "transunet", ENCODER_UNET, *(PREFIX + other for other in known)]
         raise ValueError(_unknown("architecture", config.architecture, names))
     _check_encoder(library, config.encoder)
     options = _decoder_options(config, known[name])
     if name == "dpt" and "vit_" in config.encoder:
         options["dynamic_img_size"] = True
-    download: str | bool | None = None
-    if pretrained and config.weights == "imagenet":
-        download = True if config.encoder.startswith("tu-") else "imagenet"  # timm's have no name of weights
+    download = _download(config, pretrained)
     try:
         network = library.create_model(
             name, config.encoder, download, in_channels=config.in_channels, classes=out_channels, **options

@@ -1,0 +1,96 @@
+"""Depthwise convolutions whose backward pass does not crawl on a CPU in bfloat16.
+
+In bfloat16 oneDNN runs the forward pass of a depthwise convolution fast, but falls back to slow reference code for the
+gradient of the input where the stride is over 1, and of the weight where the kernel is over 3: on the encoder of
+EfficientNet-Lite0 these few took a third of a training step. Computed in float32 the same gradients take a third to a
+tenth of the time. `python benchmarks/depthwise.py` measures it. Other devices and types take the usual way.
+
+Shape suffixes: B batch, C channels, H height, W width.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class DepthwiseConv2d(nn.Module):
+    """Takes the place of a depthwise `nn.Conv2d` without bias and has its parameters under the same name."""
+
+    def __init__(self, convolution: nn.Conv2d, pads_like_tensorflow: bool) -> None:
+        super().__init__()
+        self.weight = convolution.weight
+        self.stride, self.dilation = convolution.stride[0], convolution.dilation[0]
+        self.padding = int(convolution.padding[0])
+        self.pads_like_tensorflow = pads_like_tensorflow
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        if self.pads_like_tensorflow:
+            features_BCHW = functional.pad(features_BCHW, self._uneven_padding(*features_BCHW.shape[-2:]))
+        if torch.is_grad_enabled() and features_BCHW.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            kind = torch.get_autocast_dtype("cpu")
+            out_BCHW: Tensor = _Depthwise.apply(
+                features_BCHW.to(kind), self.weight, self.stride, self.padding, self.dilation
+            )
+            return out_BCHW
+        channels = self.weight.shape[0]
+        return functional.conv2d(
+            features_BCHW, self.weight, None, self.stride, self.padding, self.dilation, groups=channels
+        )
+
+    def _uneven_padding(self, height: int, width: int) -> list[int]:
+        """Left, right, top, bottom such that the output has ceil(size / stride) pixels, the odd one behind."""
+        reach = self.dilation * (self.weight.shape[-1] - 1) + 1
+        missing = [max((-(-size // self.stride) - 1) * self.stride + reach - size, 0) for size in (width, height)]
+        return [part for gap in missing for part in (gap // 2, gap - gap // 2)]
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+        ctx.save_for_backward(features, weight)
+        ctx.geometry = [stride] * 2, [padding] * 2, [dilation] * 2
+        return functional.conv2d(
+            features, weight.to(features.dtype), None, stride, padding, dilation, groups=weight.shape[0]
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        features, weight = ctx.saved_tensors
+        kind = features.dtype
+        if ctx.geometry[0][0] > 1:  # the input's gradient is slow too
+            to_input, to_weight = _gradients(ctx, gradient.float(), features.float(), weight, [True, True])
+            return to_input.to(kind), to_weight, None, None, None
+        to_input, _ = _gradients(ctx, gradient, features, weight.to(kind), [True, False])
+        _, to_weight = _gradients(ctx, gradient.float(), features.float(), weight, [False, True])
+        return to_input, to_weight, None, None, None
+
+
+def _gradients(ctx: Any, gradient: Tensor, features: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Any, Any]:
+    stride, padding, dilation = ctx.geometry
+    to_input, to_weight, _ = torch.ops.aten.convolution_backward(
+        gradient, features, weight, None, stride, padding, dilation, False, [0, 0], weight.shape[0], [*wanted, False]
+    )
+    return to_input, to_weight
+
+
+def replace_depthwise(network: nn.Module) -> None:
+    """Puts `DepthwiseConv2d` in the place of every depthwise convolution, in place; names of parameters stay."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if _is_depthwise(child):
+                # timm's convolutions of the tf_ models pad at run time, by a class of their own
+                setattr(parent, name, DepthwiseConv2d(child, type(child).__name__ == "Conv2dSame"))
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.groups == module.in_channels == module.out_channels > 1
+        and module.bias is None
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+        and len(set(module.kernel_size)) == len(set(module.stride)) == len(set(module.padding)) == 1
+    )
