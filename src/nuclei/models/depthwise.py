@@ -82,6 +82,7 @@ def replace_depthwise(network: nn.Module) -> None:
         for name, child in list(parent.named_children()):
             if _is_depthwise(child):
                 # timm's convolutions of the tf_ models pad at run time, by a class of their own
+                assert isinstance(child, nn.Conv2d)
                 setattr(parent, name, DepthwiseConv2d(child, type(child).__name__ == "Conv2dSame"))
 
 
