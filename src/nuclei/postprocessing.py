@@ -29,6 +29,8 @@ UInt8Array = npt.NDArray[np.uint8]
 # Diagonal neighbours do not connect: nuclei that touch at a corner are two.
 _CONNECTIVITY = 4
 _SPLIT_STEP = 0.1
+DROPPING = ("area", "relative_area", "confidence", "peak")
+"""Parameters that say which nuclei are dropped; the others say how nuclei grow."""
 _PROBABILITIES = ("foreground", "seed", "split_area", "relative_area", "confidence", "peak")
 
 
@@ -91,12 +93,28 @@ class Parameters:
         return cls(**values)
 
 
+@dataclass(frozen=True)
+class Grown:
+    """Nuclei before the false ones are dropped, an entry a pixel: most pixels are background and have none."""
+
+    shape: tuple[int, ...]
+    places: Places
+    labels: Labels
+    foreground: UInt8Array
+    seed_map: UInt8Array
+
+
 def segment_maps(maps: UInt8Array, parameters: Parameters) -> LabelMap:
     """Label map (H, W) int32 of the maps (3, H, W) uint8, numbered 1..N; all 0 where there is no nucleus.
 
     Raises:
         ValueError: maps of another shape or type.
     """
+    return keep_nuclei(grow_nuclei(maps, parameters), parameters)
+
+
+def grow_nuclei(maps: UInt8Array, parameters: Parameters) -> Grown:
+    """The first half of `segment_maps`, which heeds all parameters but those of `DROPPING`."""
     if maps.ndim != 3 or maps.shape[0] != CHANNELS or maps.dtype != np.uint8:
         raise ValueError(f"expected maps ({CHANNELS}, H, W) uint8, got {maps.shape} {maps.dtype}; predict again")
     foreground = maps[FOREGROUND]
@@ -104,11 +122,15 @@ def segment_maps(maps: UInt8Array, parameters: Parameters) -> LabelMap:
     seed_map = cv2.addWeighted(maps[CORE], 1.0, maps[BORDER], -parameters.border, 0.0)
     # A seed outside the foreground is none, and inside it lies in one connected piece of it.
     seed_map = np.asarray(cv2.bitwise_and(seed_map, seed_map, mask=mask), np.uint8)
-    # Most pixels are background: from here on only the others are handled, by their places in the raveled image.
     places = np.flatnonzero(mask.view(bool))
     labels = _grow_seeds(_find_seeds(seed_map, parameters), seed_map, mask, places)
-    keep = _are_true(labels, foreground.ravel()[places], seed_map.ravel()[places], parameters)
-    return _fill_holes(_draw(_renumber(keep)[labels], places, mask.shape))
+    return Grown(mask.shape, places, labels, foreground.ravel()[places], seed_map.ravel()[places])
+
+
+def keep_nuclei(grown: Grown, parameters: Parameters) -> LabelMap:
+    """The second half of `segment_maps`, which heeds the parameters of `DROPPING` alone."""
+    labels = _renumber(_are_true(grown, parameters))[grown.labels]
+    return _fill_holes(_draw(labels, grown.places, grown.shape))
 
 
 def _reaches(channel: UInt8Array, probability: float) -> UInt8Array:
@@ -179,22 +201,17 @@ def _divide(seeds: LabelMap, seed_map: UInt8Array, places: Places) -> LabelMap:
     return divided
 
 
-def _are_true(
-    labels: Labels, foreground: UInt8Array, seed_map: UInt8Array, parameters: Parameters
-) -> npt.NDArray[np.bool_]:
-    """For each label whether it is a nucleus: not small, not small among its neighbours, not faint.
-
-    Takes the labels, the foreground and the seed map of the pixels of all nuclei.
-    """
-    if not len(labels):
+def _are_true(grown: Grown, parameters: Parameters) -> npt.NDArray[np.bool_]:
+    """For each label whether it is a nucleus: not small, not small among its neighbours, not faint."""
+    if not len(grown.labels):
         return np.zeros(1, bool)
-    areas = np.bincount(labels)
+    areas = np.bincount(grown.labels)
     keep = areas >= max(parameters.area, 1)
     if keep.any():
         keep &= areas >= parameters.relative_area * np.median(areas[keep])
-    keep &= np.bincount(labels, weights=foreground) >= parameters.confidence * 255 * areas
+    keep &= np.bincount(grown.labels, weights=grown.foreground) >= parameters.confidence * 255 * areas
     peaks = np.zeros(len(areas), np.uint8)
-    np.maximum.at(peaks, labels, seed_map)
+    np.maximum.at(peaks, grown.labels, grown.seed_map)
     return np.asarray(keep & (peaks >= parameters.peak * 255))
 
 

@@ -8,6 +8,7 @@ of those that matter most. It keeps a step only if the gain is clear against its
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei.artifacts import Images, LabelMap, Maps, read_json, read_splits
+from nuclei.artifacts import Images, LabelMap, Maps, UInt8Array, read_json, read_splits
 from nuclei.metric import THRESHOLDS, average_precision
-from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.postprocessing import DROPPING, Grown, Parameters, grow_nuclei, keep_nuclei, segment_maps
 from nuclei.scoring import Record, open_pool, score_image, summarise
 
 log = logging.getLogger(__name__)
@@ -186,18 +187,33 @@ class _MapScorer:
 
     def __init__(self, maps: Path, processed: Path) -> None:
         self.maps, self.images = Maps(maps), Images(processed)
+        # the coarse search comes back to the same images, and half of its candidates differ in what they drop alone
+        self._read = lru_cache(maxsize=COARSE_IMAGES)(self._read_image)
+        self._grow = lru_cache(maxsize=2 * COARSE_IMAGES)(self._grow_image)
 
     def __call__(self, job: tuple[str, list[Parameters] | Parameters]) -> list[FloatArray] | Record:
         image_id, parameters = job
+        _, truth = self._read(image_id)
+        if isinstance(parameters, Parameters):
+            return score_image(truth, self._segment(image_id, parameters))
+        return [average_precision(truth, self._segment(image_id, candidate)) for candidate in parameters]
+
+    def _segment(self, image_id: str, parameters: Parameters) -> LabelMap:
+        """What `segment_maps` answers; candidates that grow the same nuclei have them grown once."""
+        same = {name: getattr(Parameters, name) for name in DROPPING}
+        return keep_nuclei(self._grow(image_id, replace(parameters, **same)), parameters)
+
+    def _grow_image(self, image_id: str, parameters: Parameters) -> Grown:
+        return grow_nuclei(self._read(image_id)[0], parameters)
+
+    def _read_image(self, image_id: str) -> tuple[UInt8Array, LabelMap]:
         maps, truth = self.maps[image_id], self.images.label_map(image_id)
         if maps.shape[1:] != truth.shape:
             raise ValueError(
                 f"{self.maps.path}: maps of image {image_id} are {maps.shape}, its label map in "
                 f"{self.images.folder} is {truth.shape}; predict again from the prepared images of now"
             )
-        if isinstance(parameters, Parameters):
-            return score_image(truth, segment_maps(maps, parameters))
-        return [average_precision(truth, segment_maps(maps, candidate)) for candidate in parameters]
+        return maps, truth
 
 
 def _check_images(maps: Path, splits: Path, table: pd.DataFrame) -> None:
