@@ -38,7 +38,11 @@ class Augmentation:
 
 
 def draw_crop(
-    image: UInt8Array, label_map: LabelMap, side: int, scales: tuple[float, float], generator: np.random.Generator
+    image: UInt8Array,
+    label_map: npt.NDArray[np.integer[Any]],
+    side: int,
+    scales: tuple[float, float],
+    generator: np.random.Generator,
 ) -> tuple[UInt8Array, LabelMap]:
     """A square crop (side, side) at a random place and zoom; what lies beyond the image is mirrored.
 
@@ -56,7 +60,7 @@ def draw_crop(
     image = image[top : top + window, left : left + window]
     label_map = label_map[top : top + window, left : left + window]
     if window == side:
-        return image, label_map
+        return image, label_map.astype(np.int32)
     resized = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     labels = cv2.resize(label_map.astype(np.float32), (side, side), interpolation=cv2.INTER_NEAREST)
     return resized.astype(np.uint8, copy=False), labels.astype(np.int32)

@@ -55,7 +55,7 @@ class Crops(Dataset[Example]):
         generator = np.random.default_rng([self.config.training.seed, self.fold, epoch, place])
         image, label_map = draw_crop(
             self.images[number],
-            self.label_maps[number].astype(np.int32),
+            self.label_maps[number],
             self.config.training.crop,
             SCALES[self.config.augmentation.preset],
             generator,
