@@ -74,8 +74,11 @@ $(DATA)/splits.csv: $(DATA)/processed/index.csv | $(READY)
 
 # --- experiments: $(1) is the experiment, $(2) the fold -----------------------------------------------------------------
 
+# the experiment whose weights this one trains further
+START = $(shell sed -n 's/^start *= *"\(.*\)".*/\1/p' $(CONFIGS)/$(1).toml)
+
 define FOLD
-$(RUNS)/$(1)/fold_$(2)/best.pt: $(CONFIGS)/$(1).toml $(DATA)/splits.csv | $(READY)
+$(RUNS)/$(1)/fold_$(2)/best.pt: $(CONFIGS)/$(1).toml $(DATA)/splits.csv $(foreach start,$(call START,$(1)),$(RUNS)/$(start)/fold_$(2)/best.pt) | $(READY)
 	$(PYTHON) scripts/train.py --config $$< --processed $(DATA)/processed --splits $(DATA)/splits.csv --fold $(2) \
 	  --out $$(@D) --device $(DEVICE) --devices $(DEVICES) --nodes $(NODES) --workers $(WORKERS)
 

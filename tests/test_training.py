@@ -92,6 +92,23 @@ def test_pixel_weights_reach_the_loss(images, tmp_path, uninterrupted, loss):
     assert any(not torch.equal(weighted[name], uninterrupted["model"][name]) for name in weighted)
 
 
+def test_a_run_starts_from_the_weights_of_another_and_never_from_one_that_saw_its_held_out_images(images, tmp_path):
+    first = train(images, tmp_path / "tiny" / "fold_0")
+    further = CONFIG.training.model_copy(update={"start": "tiny", "steps": 1, "learning_rate": 1e-12, "ema_decay": 0.0})
+    changed = CONFIG.model_copy(update={"name": "further", "training": further})
+    second = train(images, tmp_path / "further" / "fold_0", changed)
+    for name, tensor in first["model"].items():
+        if name.endswith("weight"):
+            torch.testing.assert_close(tensor, second["model"][name], rtol=0, atol=1e-6)
+    ids = images.ids("train")
+    fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
+    with pytest.raises(ValueError, match="was trained on 4 images that fold 0 holds out"):
+        fit(fabric, changed, images, Fold(0, ids[4:], ids[:4]), tmp_path / "leaking" / "fold_0", 0)
+    wider = changed.model_copy(update={"model": ModelConfig(width=5, depth=2)})
+    with pytest.raises(ValueError, match=r"fold_0/best.pt is of another network"):
+        train(images, tmp_path / "wider" / "fold_0", wider)
+
+
 def test_a_checkpoint_tells_what_it_was_trained_on(uninterrupted, images):
     assert uninterrupted["trained_on"] == images.ids("train")[:6]
     assert uninterrupted["config"]["name"] == "tiny"

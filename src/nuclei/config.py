@@ -136,11 +136,15 @@ class IntensityConfig(Section):
 
 class AugmentationConfig(Section):
     preset: Literal["nuclei", "medical", "none"] = "nuclei"
+    scales: tuple[Positive, Positive] | None = None
+    """Zooms between which a crop is drawn; the preset's own where absent."""
     copy_paste: Probability = 0.0
     """Chance that nuclei of the image itself are pasted again at other places of the crop."""
 
 
 class TrainingConfig(Section):
+    start: str = ""
+    """Experiment whose weights of the same fold are trained further; make trains it first."""
     steps: Count = 2000
     """Optimiser steps of a fold."""
     steps_per_epoch: Count = 100

@@ -57,7 +57,7 @@ class Crops(Dataset[Example]):
             self.images[number],
             self.label_maps[number],
             self.config.training.crop,
-            SCALES[self.config.augmentation.preset],
+            self.config.augmentation.scales or SCALES[self.config.augmentation.preset],
             generator,
         )
         image, label_map = self.augmentation(image, label_map, int(generator.integers(2**32)))

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from nuclei.artifacts import Images, UInt8Array, atomic_path, write_text
 from nuclei.config import Config, TrainingConfig
 from nuclei.dataset import Batches, Crops
-from nuclei.inference import Predictor, autocast_type
+from nuclei.inference import Predictor, autocast_type, load_checkpoint
 from nuclei.intensity import window_image
 from nuclei.losses import build_loss
 from nuclei.metric import average_precision
@@ -113,7 +113,10 @@ def fit(fabric: Fabric, config: Config, images: Images, fold: Fold, folder: Path
     training = config.training
     started = time.monotonic()
     torch.manual_seed(_step_seed(training.seed, fold.number, 0))
-    model = build_model(config.model, CHANNELS).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = build_model(config.model, CHANNELS, pretrained=not training.start)
+    if training.start:
+        load_start(model, folder.parent.parent / training.start / f"fold_{fold.number}" / "best.pt", fold)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(parameter_groups(model, training), fused=True)
     schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
     wrapped, optimizer = fabric.setup(model, optimizer)
@@ -146,6 +149,29 @@ def fit(fabric: Fabric, config: Config, images: Images, fold: Fold, folder: Path
     if fabric.is_global_zero:
         write_checkpoint(folder / "best.pt", state, config, fold, name_hardware(fabric))
         (folder / "last.pt").unlink(missing_ok=True)
+
+
+def load_start(model: nn.Module, path: Path, fold: Fold) -> None:
+    """Fills the network with the weights of an earlier run's checkpoint.
+
+    Raises:
+        ValueError: no checkpoint there; it saw images that this fold holds out; it is of another network.
+    """
+    checkpoint = load_checkpoint(path)
+    seen = sorted(set(checkpoint["trained_on"]) & set(fold.validation))
+    if seen:
+        raise ValueError(
+            f"training.start: {path} was trained on {len(seen)} images that fold {fold.number} holds out ({seen[0]} "
+            "...), so its score would flatter; start from a run of the same splits"
+        )
+    try:
+        model.load_state_dict(checkpoint["model"])
+    except RuntimeError as error:
+        raise ValueError(
+            f"training.start: {path} is of another network ({str(error).splitlines()[0]}); give [model] the values of "
+            "that run's config"
+        ) from error
+    log.info("starting from %s", path)
 
 
 def train_epoch(
