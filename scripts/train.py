@@ -29,7 +29,8 @@ def main() -> None:
     from nuclei.training import choose_fold, fit
 
     config = read_config(arguments.config)
-    fold = choose_fold(read_splits(arguments.splits), arguments.fold)
+    training = config.training
+    fold = choose_fold(read_splits(arguments.splits), arguments.fold, training.images, training.seed)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
@@ -37,7 +38,7 @@ def main() -> None:
         accelerator=device.type,
         devices=arguments.devices,
         num_nodes=arguments.nodes,
-        precision=resolve_precision(config.training.precision, device),
+        precision=resolve_precision(training.precision, device),
     )
     fabric.launch()
     fit(fabric, config, Images(arguments.processed), fold, arguments.out, arguments.workers)

@@ -17,11 +17,40 @@ def test_every_config_is_valid_and_named_after_its_file(path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_config_holds_only_what_differs_from_the_defaults(path):
-    defaults = Config(name="default").model_dump()
-    for section, values in tomllib.loads(path.read_text()).items():
+def test_a_config_holds_only_what_differs_from_the_defaults_or_from_what_it_extends(path):
+    own = tomllib.loads(path.read_text())
+    extended = own.pop("extends", None)
+    common = read_config(path.parent / extended) if extended else Config(name="default")
+    for section, values in own.items():
         for key, value in values.items():
-            assert value != defaults[section][key], f"{path.name}: {section}.{key} stands at its default"
+            assert value != common.model_dump()[section][key], f"{path.name}: {section}.{key} changes nothing"
+
+
+def test_a_config_that_extends_another_has_its_lines_and_else_the_other_ones(tmp_path):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "ground.toml").write_text("[model]\nwidth = 8\ndepth = 2\n[training]\nsteps = 7")
+    (tmp_path / "middle.toml").write_text('extends = "ground.toml"\n[model]\ndepth = 3')
+    (tmp_path / "inner/top.toml").write_text('extends = "../middle.toml"\n[training]\nseed = 5')
+    config = read_config(tmp_path / "inner/top.toml")
+    assert config.name == "top"
+    assert (config.model.width, config.model.depth) == (8, 3)
+    assert (config.training.steps, config.training.seed) == (7, 5)
+
+
+@pytest.mark.parametrize(
+    ("extended", "said"),
+    [
+        ('"mine.toml"', "extend each other in a circle"),
+        ('"gruond.toml"', r"gruond\.toml: no such config; did you mean ground"),
+        ("3", "extends = 3; give the path"),
+        ('"ground.toml"', r"mine\.toml \(extends .*ground\.toml\): unknown key model\.widht"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused(tmp_path, extended, said):
+    (tmp_path / "ground.toml").write_text("[model]\nwidht = 8")
+    (tmp_path / "mine.toml").write_text(f"extends = {extended}")
+    with pytest.raises(ValueError, match=said):
+        read_config(tmp_path / "mine.toml")
 
 
 @pytest.mark.parametrize(

@@ -132,12 +132,19 @@ def test_the_learning_rate_rises_then_falls_to_zero():
     assert factors[10:] == sorted(factors[10:], reverse=True)
 
 
-SPLITS = pd.DataFrame({"image_id": list("abcd"), "fold": [0, 0, 1, 1], "group": list("xxyz")})
+SPLITS = pd.DataFrame({"image_id": list("abcd"), "fold": [0, 0, 1, 1], "group": list("xxyz"), "modality": list("mmmn")})
 
 
 def test_a_fold_holds_out_its_images():
     fold = choose_fold(SPLITS, 1)
     assert (fold.training, fold.validation) == (["a", "b"], ["c", "d"])
+
+
+def test_a_fold_of_fewer_images_holds_out_the_same_ones():
+    fold = choose_fold(SPLITS, 0, images=1, seed=3)
+    assert len(fold.training) == 1
+    assert set(fold.training) < {"c", "d"}
+    assert fold.validation == ["a", "b"]
 
 
 def test_an_unknown_fold_is_refused_not_replaced():

@@ -150,6 +150,9 @@ class TrainingConfig(Section):
     steps_per_epoch: Count = 100
     """The stretch between two checkpoints, not a pass over the images: rare modalities are drawn more often."""
     batch_size: Count = 16
+    images: Count | None = None
+    """Train on so many images of the fold alone, drawn by the seed and shared out over the modalities; all if absent.
+    What is drawn for a smaller number lies within what is drawn for a larger one."""
     crop: Annotated[int, Field(ge=32, multiple_of=32)] = 256
     """Side of the square crop in pixels."""
     learning_rate: Positive = 1e-3
@@ -195,11 +198,40 @@ class Config(Section):
 def read_config(path: Path | str) -> Config:
     """The experiment of a TOML file, under the file's name.
 
+    `extends = "other.toml"` at the top, a path relative to the file, takes what the other file says wherever this one
+    says nothing: the variants of a comparison differ from their common ground in the lines that they hold.
+
     Raises:
         ValueError: the file is missing or no TOML; an unknown key, wrong type or wrong choice, with the file, the
             dotted key, the value received and the nearest valid name.
     """
     path = Path(path)
+    tables = _read_chain(path)
+    values: dict[str, Any] = {}
+    for table in reversed(list(tables.values())):
+        for key, given in table.items():
+            both_tables = isinstance(given, dict) and isinstance(values.get(key), dict)
+            values[key] = {**values[key], **given} if both_tables else given
+    extended = ", ".join(str(other) for other in list(tables)[1:])
+    return parse_config({"name": path.stem, **values}, f"{path} (extends {extended})" if extended else str(path))
+
+
+def _read_chain(path: Path) -> dict[Path, dict[str, Any]]:
+    """The tables of a TOML file, of the one that it extends, of the one that this extends ..., by path."""
+    tables: dict[Path, dict[str, Any]] = {}
+    while True:
+        tables[path] = _read_table(path)
+        extended = tables[path].pop("extends", None)
+        if extended is None:
+            return tables
+        if not isinstance(extended, str):
+            raise ValueError(f"{path}: extends = {extended!r}; give the path of one config, relative to this one")
+        path = path.parent / extended
+        if path.resolve() in [read.resolve() for read in tables]:
+            raise ValueError(f"{path}: configs extend each other in a circle: {', '.join(map(str, tables))}")
+
+
+def _read_table(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -209,7 +241,7 @@ def read_config(path: Path | str) -> Config:
         raise ValueError(f"{path}: not valid TOML: {error}") from error
     if "name" in values:
         raise ValueError(f"{path}: `name` is the file's own name, {path.stem}; delete the key")
-    return parse_config({"name": path.stem, **values}, str(path))
+    return values
 
 
 def parse_config(values: dict[str, Any], source: str) -> Config:

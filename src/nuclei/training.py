@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from nuclei.artifacts import Images, UInt8Array, atomic_path, write_text
 from nuclei.config import Config, TrainingConfig
-from nuclei.dataset import Batches, Crops
+from nuclei.dataset import Batches, Crops, draw_subset
 from nuclei.inference import Predictor, autocast_type, load_checkpoint
 from nuclei.intensity import window_image
 from nuclei.losses import build_loss
@@ -55,11 +55,11 @@ class Fold:
     validation: list[str]
 
 
-def choose_fold(splits: Any, number: int) -> Fold:
-    """The fold `number` of a table of splits.
+def choose_fold(splits: Any, number: int, images: int | None = None, seed: int = 0) -> Fold:
+    """The fold `number` of a table of splits, to train on all others or on so many `images` of them, drawn by seed.
 
     Raises:
-        ValueError: an unknown fold; a group of images on both sides.
+        ValueError: an unknown fold; a group of images on both sides; fewer images than asked for.
     """
     known = sorted(splits.fold.unique().tolist())
     if number not in known:
@@ -68,7 +68,11 @@ def choose_fold(splits: Any, number: int) -> Fold:
     shared = set(splits.group[held_out]) & set(splits.group[~held_out])
     if shared:
         raise ValueError(f"groups {sorted(shared)[:3]} stand on both sides of fold {number}; run `make splits` again")
-    return Fold(number, splits.image_id[~held_out].tolist(), splits.image_id[held_out].tolist())
+    others = splits[~held_out]
+    training = others.image_id.tolist()
+    if images is not None:
+        training = draw_subset(training, others.modality.tolist(), images, seed)
+    return Fold(number, training, splits.image_id[held_out].tolist())
 
 
 @dataclass
