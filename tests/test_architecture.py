@@ -26,7 +26,7 @@ LAYERS = {
     "provenance overlays",
     "disk": "artifacts archive transfer kaggle_client sources download competition splits",
     "learning": "losses augmentation models dataset",
-    "flows": "inference ensemble submission entry scoring tuning standings",
+    "flows": "inference ensemble tiling weights submission entry scoring tuning standings",
     "stages": "training leaderboard",
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}

@@ -69,9 +69,20 @@ def _average(
             weighted = weights[index] * maps.astype(np.float64)
             total = weighted if total is None else total + weighted
         assert total is not None
-        mean = total / sum(weights[index] for index in indices)
-        # not np.round, which takes halves to the even neighbour; the margin outlasts the rounding of the sum
-        yield image_id, np.floor(mean + 0.5 + 1e-9).astype(np.uint8)
+        yield image_id, _round(total / sum(weights[index] for index in indices))
+
+
+def mean_of_maps(maps: Sequence[UInt8Array]) -> UInt8Array:
+    """The mean of an image's maps, all (C, H, W) uint8, rounded as in `average_maps`."""
+    total = np.zeros(maps[0].shape, np.float64)
+    for each in maps:
+        total += each
+    return _round(total / len(maps))
+
+
+def _round(mean: npt.NDArray[np.float64]) -> UInt8Array:
+    # not np.round, which takes halves to the even neighbour; the margin outlasts the rounding of the sum
+    return np.floor(mean + 0.5 + 1e-9).astype(np.uint8)
 
 
 def _check_expected(archives: list[Maps], found: set[str], expected: set[str]) -> None:

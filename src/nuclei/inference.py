@@ -5,19 +5,22 @@ Letters: B batch, C channels, H height, W width.
 
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from nuclei.artifacts import Images, UInt8Array
 from nuclei.config import Config, parse_config
 from nuclei.intensity import Pixels, normalise, window_image
 from nuclei.losses import activate
 from nuclei.models import build_model
+from nuclei.models.blocks import Span
 from nuclei.targets import CHANNELS
 
 log = logging.getLogger(__name__)
@@ -57,33 +60,67 @@ class Predictor:
             resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
             image = resized.astype(np.uint8, copy=False)
         pixels = normalise(image, self.config.intensity.normalisation, self.config.model.in_channels)
-        mean_CHW = average_views(self._forward, torch.from_numpy(pixels), self.config.prediction.flips).numpy()
+        mean_CHW = average_views(self.forward, torch.from_numpy(pixels), self.config.prediction.flips).numpy()
         if scale == 1:
             return mean_CHW
         return np.stack([cv2.resize(channel, (width, height)) for channel in mean_CHW])
 
     @torch.inference_mode()
-    def _forward(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+    def forward_tile(self, pixels_CHW: torch.Tensor, place: tuple[Span, Span]) -> torch.Tensor:
+        """Probabilities (3, H, W) of a tile that lies at `place` (rows, columns) of a larger image."""
+        if not hasattr(self.model, "set_place"):
+            return self._forward_batch(pixels_CHW[None])[0]
+        self.model.set_place(place)
+        try:
+            return self._forward_batch(pixels_CHW[None])[0]
+        finally:
+            self.model.set_place(None)
+
+    @torch.inference_mode()
+    def forward(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         batch = max(1, PIXELS_AT_ONCE // (pixels_BCHW.shape[-1] * pixels_BCHW.shape[-2]))
         return torch.cat([self._forward_batch(part) for part in pixels_BCHW.split(batch)])
 
     def _forward_batch(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        pixels_BCHW = pixels_BCHW.to(self.device, memory_format=torch.channels_last)
+        height, width = pixels_BCHW.shape[-2:]
+        pixels_BCHW = self._pad_small(pixels_BCHW).to(self.device, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             logits_BCHW = self.model(pixels_BCHW)
-        return activate(logits_BCHW.float(), self.config.target).cpu()
+        return activate(logits_BCHW.float(), self.config.target)[..., :height, :width].cpu()
+
+    def _pad_small(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        """The pixels with their edge repeated where an image is smaller than the network takes."""
+        bottom, right = (max(0, int(self.model.smallest) - size) for size in pixels_BCHW.shape[-2:])
+        return functional.pad(pixels_BCHW, (0, right, 0, bottom), mode="replicate") if bottom or right else pixels_BCHW
+
+
+class View(NamedTuple):
+    """One of the eight ways to lay an image: transposed or not, then mirrored along the axes named."""
+
+    transposed: bool
+    mirror: tuple[int, ...]
+
+    def turn(self, pixels_CHW: torch.Tensor) -> torch.Tensor:
+        return (pixels_CHW.transpose(-1, -2) if self.transposed else pixels_CHW).flip(self.mirror)
+
+    def turn_back(self, answer_CHW: torch.Tensor) -> torch.Tensor:
+        turned = answer_CHW.flip(self.mirror)
+        return turned.transpose(-1, -2) if self.transposed else turned
+
+
+def list_views(flips: int) -> list[View]:
+    """The 1, 2, 4 or 8 views of `prediction.flips`."""
+    mirrors = [(), (-1,), (-2,), (-1, -2)][: min(flips, 4)]
+    return [View(transposed, mirror) for transposed in (False, True)[: max(1, flips // 4)] for mirror in mirrors]
 
 
 def average_views(forward: Any, pixels_CHW: torch.Tensor, flips: int) -> torch.Tensor:
     """Mean (C, H, W) of `forward`'s answers to 1, 2, 4 or 8 mirrored and transposed views, each turned back."""
-    mirrors = [(), (-1,), (-2,), (-1, -2)][: min(flips, 4)]
     answers = []
-    for transposed in (False, True)[: max(1, flips // 4)]:
-        upright = pixels_CHW.transpose(-1, -2) if transposed else pixels_CHW
-        views = torch.stack([upright.flip(mirror) for mirror in mirrors])
-        for answer, mirror in zip(forward(views), mirrors, strict=True):
-            turned = answer.flip(mirror)
-            answers.append(turned.transpose(-1, -2) if transposed else turned)
+    for _, same_size in groupby(list_views(flips), key=lambda view: view.transposed):
+        views = list(same_size)
+        batch = torch.stack([view.turn(pixels_CHW) for view in views])
+        answers += [view.turn_back(answer) for view, answer in zip(views, forward(batch), strict=True)]
     return torch.stack(answers).mean(dim=0)
 
 

@@ -7,6 +7,7 @@ and only `Up` doubles. Convolutions that a normalisation follows have no bias, s
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -148,6 +149,47 @@ class AttentionGate(nn.Module):
         return skip_BCHW * torch.sigmoid(self.weigh(joined_BCHW))
 
 
+class Span(NamedTuple):
+    """Where a tile lies along one axis of a level: its first pixel, and how many the level has of the whole image."""
+
+    start: int
+    full: int
+
+    def shrink(self, factor: int) -> "Span":
+        """The span on a level that is smaller by this factor."""
+        return Span(self.start // factor, self.full // factor)
+
+
+class Doubling(nn.Module):
+    """Bilinear interpolation to twice the height and width, the corner pixels on the corners.
+
+    Corners on corners means that the picture is drawn out from its corner, so what a place gets depends on where it
+    lies in the whole: half a pixel (of this level) between the left edge and the right. A tile of a larger image has
+    to be told its `place`, rows and columns, to get what it would get there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place: tuple[Span, Span] | None = None
+
+    def forward(self, below_BCHW: Tensor) -> Tensor:
+        if self.place is None:
+            return functional.interpolate(below_BCHW, scale_factor=2, mode="bilinear", align_corners=True)
+        rows, columns = self.place
+        return _double_axis(_double_axis(below_BCHW.float(), rows, 2), columns, 3)
+
+
+def _double_axis(below_BCHW: Tensor, span: Span, axis: int) -> Tensor:
+    """Linear interpolation along an axis to twice its size, for a tile that lies at `span`."""
+    size = below_BCHW.shape[axis]
+    wanted = torch.arange(2 * size, device=below_BCHW.device, dtype=torch.float64) + 2 * span.start
+    source = (wanted * (span.full - 1) / (2 * span.full - 1) - span.start).clamp(0, size - 1)
+    first = source.floor().long()
+    share = (source - first).to(below_BCHW.dtype).view(-1, *[1] * (3 - axis))
+    before, after = (below_BCHW.index_select(axis, index.clamp(max=size - 1)) for index in (first, first + 1))
+    return torch.lerp(before, after, share)
+
+
 class Up(nn.Module):
     """One level up: double the size, meet the skip of that level, then `DoubleConv`.
 
@@ -172,6 +214,7 @@ class Up(nn.Module):
         super().__init__()
         learned = upsampling == "transposed"
         self.transposed = nn.ConvTranspose2d(2 * skip_channels, skip_channels, 2, stride=2) if learned else None
+        self.bilinear = None if learned else Doubling()
         self.gate = AttentionGate(skip_channels) if skip == "attention" else None
         self.adds = skip == "add"
         self.block = block(skip_channels if self.adds else 2 * skip_channels, out_channels, skip_channels)
@@ -180,7 +223,8 @@ class Up(nn.Module):
         if self.transposed is not None:
             up_BCHW = self.transposed(below_BCHW)
         else:
-            up_BCHW = functional.interpolate(below_BCHW, scale_factor=2, mode="bilinear", align_corners=True)
+            assert self.bilinear is not None
+            up_BCHW = self.bilinear(below_BCHW)
             # autocast interpolates in float32; joined as it is, the whole level would leave channels_last and bfloat16
             up_BCHW = up_BCHW.to(skip_BCHW.dtype)
         up_BCHW = pad_to(up_BCHW, skip_BCHW.shape[-2], skip_BCHW.shape[-1])

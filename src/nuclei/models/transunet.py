@@ -29,6 +29,7 @@ class TransUNet(UNet):
 
     def __init__(self, config: ModelConfig, out_channels: int) -> None:
         super().__init__(config, out_channels)
+        self.multiple *= config.transformer_patch
         self.bridge = TransformerBridge(
             self.bottleneck_channels,
             config.transformer_layers,

@@ -18,7 +18,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from nuclei.config import ModelConfig
-from nuclei.models.blocks import DoubleConv, Down, OutConv, Up
+from nuclei.models.blocks import DoubleConv, Down, OutConv, Span, Up
 
 
 class UNet(nn.Module):
@@ -31,6 +31,8 @@ class UNet(nn.Module):
     def __init__(self, config: ModelConfig, out_channels: int) -> None:
         super().__init__()
         self.depth = config.depth
+        self.multiple = 2**config.depth
+        self.smallest = 2 ** (config.depth + 1)
         self.in_channels = config.in_channels
         widths = [config.width * 2**level for level in range(config.depth + 1)]
         # Bilinear upsampling keeps the channels, so the block below it has to hand up half as many (see blocks.Up).
@@ -72,6 +74,16 @@ class UNet(nn.Module):
         coarse = [head(level) for head, level in zip(self.coarse_heads, reversed(levels), strict=True)]
         return [logits_BCHW, *coarse]
 
+    def set_place(self, place: tuple[Span, Span] | None) -> None:
+        """Tells that what comes next is a tile of a larger image, which lies there (None: whole images again).
+
+        A tile must begin at a multiple of `multiple` pixels, and end at one or at the edge of the image.
+        """
+        for level, up in zip(reversed(range(self.depth)), self.ups, strict=True):
+            assert isinstance(up, Up)
+            if up.bilinear is not None:
+                up.bilinear.place = place and (place[0].shrink(2 ** (level + 1)), place[1].shrink(2 ** (level + 1)))
+
     def _check(self, image_BCHW: Tensor) -> None:
         _, channels, height, width = image_BCHW.shape
         if channels != self.in_channels:
@@ -79,11 +91,10 @@ class UNet(nn.Module):
                 f"images have {channels} channels, the network takes {self.in_channels}; "
                 f"set model.in_channels = {channels} or convert the images"
             )
-        smallest = 2 ** (self.depth + 1)
-        if min(height, width) < smallest:
+        if min(height, width) < self.smallest:
             raise ValueError(
-                f"image of {height}x{width} pixels: a UNet of depth {self.depth} needs {smallest} a side, so that 2 "
-                "are left at the bottleneck; pad the image or lower model.depth"
+                f"image of {height}x{width} pixels: a UNet of depth {self.depth} needs {self.smallest} a side, so that "
+                "2 are left at the bottleneck; pad the image or lower model.depth"
             )
 
 

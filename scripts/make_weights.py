@@ -1,0 +1,37 @@
+"""Packs the trained folds of an experiment into files to pass on: half precision, config and post-processing inside."""
+
+import argparse
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoints", type=Path, nargs="+", required=True, help="runs/<experiment>/fold_<k>/best.pt")
+    parser.add_argument("--cv", type=Path, required=True, help="cv.json with the score and the tuned parameters")
+    parser.add_argument("--out", type=Path, required=True, help="weights/<experiment>/README.md, the files beside it")
+    parser.add_argument("--data", default="BBBC038v1 (2018 Data Science Bowl, stage 1)", help="what it was trained on")
+    parser.add_argument("--licence", default="CC0-1.0", help="of those data (default: %(default)s)")
+    arguments = parser.parse_args()
+
+    from nuclei.artifacts import read_json
+    from nuclei.inference import load_checkpoint
+    from nuclei.weights import SUFFIX, make_card, write_page, write_weights
+
+    cv = read_json(arguments.cv)
+    cards, sizes, written = [], [], set()
+    for path in arguments.checkpoints:
+        checkpoint = load_checkpoint(path)
+        cards.append(make_card(checkpoint, cv, arguments.data, arguments.licence))
+        written.add(arguments.out.with_name(f"fold_{cards[-1].fold}{SUFFIX}"))
+        file = arguments.out.with_name(f"fold_{cards[-1].fold}{SUFFIX}")
+        sizes.append(write_weights(file, checkpoint["model"], cards[-1]))
+        print(f"{file}: {sizes[-1] / 1e6:.1f} MB")
+    for stale in set(arguments.out.parent.glob(f"*{SUFFIX}")) - written:
+        stale.unlink()  # of folds that are no more; a folder's files are averaged
+    write_page(arguments.out, cards, sizes)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

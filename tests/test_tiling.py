@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+
+from nuclei.config import Config, IntensityConfig, ModelConfig, PredictionConfig, TrainingConfig
+from nuclei.inference import Predictor
+from nuclei.models import build_model
+from nuclei.synthetic import make_image
+from nuclei.tiling import Box, list_tiles, predict_tiles
+
+REACH = 48
+"""Pixels beyond which a UNet of depth 2 does not look."""
+
+
+def predictor(normalisation="half", window="percentile", flips=8, scales=(1.0,), **model):
+    torch.manual_seed(0)
+    config = Config(
+        name="tiny",
+        model=ModelConfig(width=4, depth=2, **model),
+        intensity=IntensityConfig(window=window, normalisation=normalisation),
+        training=TrainingConfig(precision="32-true"),
+        prediction=PredictionConfig(flips=flips, scales=scales),
+    )
+    network = build_model(config.model, 3)
+    torch.nn.init.normal_(network.outc.conv.weight, std=2.0)  # else all probabilities are about the same
+    return Predictor(network, config, torch.device("cpu"), None)
+
+
+def picture(height=157, width=198):
+    image = make_image("purple_tissue", 3, height, width)[0]
+    image[:40] = image[:40] // 3  # a window or a mean of a tile is not that of the image
+    return image
+
+
+def join(tiles, shape):
+    maps = np.zeros((3, *shape), np.uint8)
+    for box, part in tiles:
+        maps[(slice(None), *box.slices)] = part
+    return maps
+
+
+def differences(networks, image, margin=REACH):
+    """Between tiles of about 64 pixels and the whole, in 255ths."""
+    whole = np.mean([network(image) for network in networks], axis=0)
+    return np.abs(join(predict_tiles(networks, image, 64, margin), image.shape[:2]) - whole)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (64, 64), (157, 198), (65, 300)])
+def test_tiles_cover_each_pixel_once(shape):
+    seen = np.zeros(shape, int)
+    for box in list_tiles(shape, 64):
+        seen[box.slices] += 1
+        assert max(box.bottom - box.top, box.right - box.left) <= 64
+    assert (seen == 1).all()
+
+
+def test_a_box_grows_to_the_grid_and_stays_in_the_image():
+    assert Box(10, 20, 30, 40).grow(5, (100, 43), 8) == Box(0, 8, 40, 43)
+
+
+@pytest.mark.parametrize("upsampling", ["bilinear", "transposed"])
+@pytest.mark.parametrize("flips", [1, 2, 4, 8])
+def test_tiles_give_the_maps_of_the_whole_image(upsampling, flips):
+    assert differences([predictor(upsampling=upsampling, flips=flips)], picture()).max() <= 1
+
+
+@pytest.mark.parametrize("skip", ["attention", "add"])
+@pytest.mark.parametrize(("normalisation", "channels"), [("imagenet", 3), ("z_score", 3), ("z_score", 1)])
+def test_tiles_see_the_window_and_the_statistics_of_the_whole_image(skip, normalisation, channels):
+    network = predictor(normalisation, flips=1, skip=skip, in_channels=channels)
+    assert differences([network], picture()).max() <= 1
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int16, np.float32])
+def test_tiles_of_any_type_of_pixels_see_one_window(kind):
+    assert differences([predictor(flips=1)], picture()[..., 0].astype(kind) * 100).max() <= 1
+
+
+def test_several_networks_with_windows_of_their_own_are_averaged():
+    assert differences([predictor(flips=1), predictor(flips=2, window="none")], picture()).max() <= 1
+
+
+def test_without_a_margin_seams_appear():
+    assert differences([predictor(flips=1)], picture(), margin=0).max() > 5
+
+
+def test_zoomed_views_of_tiles_are_close_to_those_of_the_whole():
+    assert differences([predictor(flips=2, scales=(0.5, 1.0))], picture()).mean() < 3
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 50), (31, 8)])
+def test_images_smaller_than_the_network_takes_are_predicted(height, width):
+    network = predictor()
+    image = picture()[:height, :width]
+    assert network(image).shape == (3, height, width)
+    assert join(predict_tiles([network], image), (height, width)).shape == (3, height, width)

@@ -1,0 +1,155 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig
+from nuclei.inference import load_predictor
+from nuclei.models import build_model
+from nuclei.postprocessing import Parameters
+from nuclei.synthetic import make_image
+from nuclei.weights import find_best, load_weights, make_card, read_parameters, read_weights, write_page, write_weights
+
+CPU = torch.device("cpu")
+TUNED = replace(Parameters(), foreground=0.55, area=33)
+IMAGE = make_image("small_fluorescence", 0, 64, 80)[0]
+
+
+def checkpoint(seed=0, name="tiny", **model):
+    torch.manual_seed(seed)
+    config = Config(
+        name=name,
+        model=ModelConfig(width=4, depth=2, **model),
+        training=TrainingConfig(precision="32-true"),
+        prediction=PredictionConfig(flips=1),
+    )
+    return {"config": config.model_dump(), "model": build_model(config.model, 3).state_dict(), "fold": seed}
+
+
+def card_of(content, score=0.5, parameters=TUNED):
+    cv = {"experiment": content["config"]["name"], "parameters": parameters.to_dict(), "score": score, "n_images": 7}
+    return make_card(content, cv, "generated images", "CC0-1.0")
+
+
+def write(path, seed=0, score=0.5, name="tiny", parameters=TUNED):
+    content = checkpoint(seed, name)
+    write_weights(path, content["model"], card_of(content, score, parameters))
+    return content
+
+
+def test_a_file_comes_back_with_its_config_and_parameters(tmp_path):
+    content = write(tmp_path / "fold_3.safetensors", seed=3, score=0.625)
+    card, tensors = read_weights(tmp_path / "fold_3.safetensors")
+    assert (card.name, card.fold, card.score, card.images, card.licence) == ("tiny", 3, 0.625, 7, "CC0-1.0")
+    assert read_parameters(tmp_path) == TUNED
+    assert tensors.keys() == content["model"].keys()
+    for name, tensor in content["model"].items():
+        assert tensors[name].dtype == (torch.float16 if tensor.is_floating_point() else tensor.dtype)
+        assert torch.allclose(tensors[name].to(tensor.dtype), tensor, rtol=1e-3, atol=1e-6)
+
+
+def test_half_precision_leaves_the_maps_as_they_are(tmp_path):
+    content = write(tmp_path / "tiny.safetensors")
+    exact = load_predictor(content, "checkpoint", CPU)(IMAGE).astype(int)
+    assert np.abs(load_weights(tmp_path / "tiny.safetensors", CPU)(IMAGE) - exact).max() <= 1
+
+
+def test_numbers_beyond_half_precision_are_kept(tmp_path):
+    content = checkpoint()
+    write_weights(tmp_path / "a.safetensors", {"large": torch.tensor([1e6, 1.5])}, card_of(content))
+    assert read_weights(tmp_path / "a.safetensors")[1]["large"].tolist() == [1e6, 1.5]
+
+
+def test_a_folder_means_the_mean_of_its_files(tmp_path):
+    for fold in (0, 1):
+        write(tmp_path / f"fold_{fold}.safetensors", seed=fold)
+    single = [load_weights(tmp_path / f"fold_{fold}.safetensors", CPU)(IMAGE).astype(float) for fold in (0, 1)]
+    assert np.abs(single[0] - single[1]).max() > 1
+    assert np.array_equal(load_weights(tmp_path, CPU)(IMAGE), np.floor((single[0] + single[1]) / 2 + 0.5))
+
+
+def test_the_same_weights_give_the_same_bytes_and_others_another_digest(tmp_path):
+    paths = [tmp_path / name / "fold_0.safetensors" for name in "abc"]
+    for path, seed in zip(paths, (0, 0, 1), strict=True):
+        write(path, seed)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    digests = [load_weights(path.parent, CPU).digest for path in paths]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_file_that_is_too_large_is_refused_and_not_written(tmp_path):
+    content = checkpoint()
+    huge = {"layer": torch.zeros(13_000_000)}
+    with pytest.raises(ValueError, match=r"26\.0 MB in half precision, more than the 25 MB.*smaller network"):
+        write_weights(tmp_path / "a.safetensors", huge, card_of(content))
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_version_is_refused_with_a_remedy(tmp_path):
+    content = checkpoint()
+    card = card_of(content).model_copy(update={"version": 2})
+    write_weights(tmp_path / "a.safetensors", content["model"], card)
+    with pytest.raises(ValueError, match=r"version 2, this release reads version 1; take weights and code of the same"):
+        read_weights(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ("missing", "no such file of weights; make one with `make weights"),
+        ("cut", "not a readable .safetensors file"),
+        ("foreign", "it has no card"),
+        ("card", "its card cannot be read"),
+        ("keys", "its card is not as expected"),
+        ("empty", "no .safetensors file there"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_with_a_remedy(tmp_path, spoil, said):
+    path = tmp_path / "a.safetensors"
+    content = write(path)
+    if spoil == "missing":
+        path.unlink()
+    elif spoil == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif spoil == "empty":
+        path = tmp_path / "nothing"
+        path.mkdir()
+    else:
+        values = card_of(content).model_dump()
+        values["extra"] = 1
+        cards = {"foreign": None, "card": {"nuclei": "{"}, "keys": {"nuclei": json.dumps(values)}}
+        save_file({"a": torch.zeros(1)}, path, cards[spoil])
+    with pytest.raises(ValueError, match=said):
+        load_weights(path, CPU)
+
+
+@pytest.mark.parametrize("other", [{"name": "other"}, {"parameters": Parameters()}])
+def test_a_folder_of_different_experiments_is_refused(tmp_path, other):
+    write(tmp_path / "fold_0.safetensors")
+    write(tmp_path / "fold_1.safetensors", **other)
+    with pytest.raises(ValueError, match="different experiments or tunings"):
+        load_weights(tmp_path, CPU)
+
+
+def test_parameters_of_another_experiment_are_refused():
+    with pytest.raises(ValueError, match=r"the checkpoint is of tiny, cv\.json of other"):
+        make_card(checkpoint(), {"experiment": "other", "parameters": TUNED.to_dict()}, "", "")
+
+
+def test_the_best_folder_is_that_with_the_highest_score(tmp_path):
+    with pytest.raises(ValueError, match="no weights there; name some"):
+        find_best(tmp_path)
+    for name, score in (("first", 0.4), ("second", 0.6), ("third", 0.5)):
+        write(tmp_path / name / "fold_0.safetensors", score=score, name=name)
+    assert find_best(tmp_path) == tmp_path / "second"
+
+
+def test_the_page_says_what_is_in_the_folder(tmp_path):
+    card = card_of(checkpoint(), score=0.5678)
+    write_page(tmp_path / "README.md", [card], [1_234_567])
+    page = (tmp_path / "README.md").read_text()
+    for part in ("# tiny", "0.5678", "CC0-1.0", "generated images, 7 images", "1.2 MB", "foreground 0.55"):
+        assert part in page
