@@ -7,6 +7,8 @@ SOURCE      ?= bbbc
 DATA        ?= data
 RUNS        ?= runs
 SUBMISSIONS ?= submissions
+PACKED      ?= weights
+WEIGHTS     ?=
 CONFIGS     ?= configs
 MEMBERS     ?= unet_lite0 unet_small
 # of the members in the ensemble's mean, in their order; alike where empty
@@ -36,12 +38,12 @@ SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help setup data splits train predict submission leaderboard standings score submit summary tensorboard demo test lint format
+.PHONY: help setup data splits train predict weights submission leaderboard standings score submit summary tensorboard demo test lint format
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  make submissions/<experiment>.csv   train, predict and tune one of: $(EXPERIMENTS)"
-	@echo "settings: SOURCE= MEMBERS='...' SHARES='...' FOLDS='...' DEVICE= DEVICES= NODES= WORKERS= EXP= TRUTH= PYTHON="
+	@echo "settings: SOURCE= MEMBERS='...' SHARES='...' WEIGHTS= FOLDS='...' DEVICE= DEVICES= NODES= WORKERS= EXP= TRUTH= PYTHON="
 
 # --- set-up ---------------------------------------------------------------------------------------------------------
 
@@ -112,11 +114,44 @@ $(RUNS)/otsu/cv.json $(SUBMISSIONS)/otsu.csv &: $(DATA)/splits.csv | $(READY)
 	$(PYTHON) scripts/otsu.py --processed $(DATA)/processed --splits $< --cv $(RUNS)/otsu/cv.json \
 	  --submission $(SUBMISSIONS)/otsu.csv
 
+# --- weights to pass on: WEIGHTS is a file or a folder of them, and stands for a run of its own ------------------------
+
+SHIPPED := $(subst /,_,$(patsubst %/,%,$(basename $(WEIGHTS))))
+WEIGHT_FILES := $(if $(filter %.safetensors,$(WEIGHTS)),$(WEIGHTS),$(sort $(wildcard $(WEIGHTS:%/=%)/*.safetensors)))
+
+define PACK
+$(PACKED)/$(1)/README.md: $(RUNS)/$(1)/cv.json $(foreach fold,$(FOLDS),$(RUNS)/$(1)/fold_$(fold)/best.pt) | $(READY)
+	$(PYTHON) scripts/make_weights.py --checkpoints $$(filter %.pt,$$^) --cv $$< --out $$@
+endef
+
+$(foreach experiment,$(EXPERIMENTS),$(eval $(call PACK,$(experiment))))
+
+weights: $(PACKED)/$(EXP)/README.md  ## weights/EXP: a file a fold with config and post-processing; EXP=unet_lite0
+
+$(PACKED)/%/README.md:
+	@echo "error: EXP=$*: no config of that name; weights are of one experiment, of: $(EXPERIMENTS)" >&2; exit 1
+
+ifneq ($(WEIGHTS),)
+define SHIP
+$(RUNS)/$(SHIPPED)/$(notdir $(basename $(1)))/test.npz: $(1) $(DATA)/processed/index.csv | $(READY)
+	$(PYTHON) scripts/predict.py --weights $$< --processed $(DATA)/processed --test $$@ --device $(DEVICE)
+endef
+
+$(foreach file,$(WEIGHT_FILES),$(eval $(call SHIP,$(file))))
+
+$(RUNS)/$(SHIPPED)/test.npz: $(foreach file,$(WEIGHT_FILES),$(RUNS)/$(SHIPPED)/$(notdir $(basename $(file)))/test.npz) | $(READY)
+	$(if $^,,$(error WEIGHTS=$(WEIGHTS): no .safetensors there; name a file or folder of weights, or make one with `make weights`))
+	$(PYTHON) scripts/ensemble.py --inputs $^ --out $@ --index $(DATA)/processed/index.csv --subset test
+
+$(SUBMISSIONS)/$(SHIPPED).csv: $(RUNS)/$(SHIPPED)/test.npz $(WEIGHT_FILES) | $(READY)
+	$(PYTHON) scripts/make_submission.py --maps $< --weights $(WEIGHTS) --processed $(DATA)/processed --out $@
+endif
+
 train: $(foreach member,$(MEMBERS),$(foreach fold,$(FOLDS),$(RUNS)/$(member)/fold_$(fold)/best.pt))  ## train all folds of MEMBERS
 
 predict: $(foreach member,$(MEMBERS),$(RUNS)/$(member)/oof.npz $(RUNS)/$(member)/test.npz)  ## maps of MEMBERS, folds joined
 
-submission: $(SUBMISSIONS)/ensemble.csv  ## the ensemble of MEMBERS: submissions/ensemble.csv
+submission: $(SUBMISSIONS)/$(if $(WEIGHTS),$(SHIPPED),ensemble).csv  ## the ensemble of MEMBERS; with WEIGHTS=weights/<name> theirs, without training
 
 leaderboard: $(SUBMISSIONS)/README.md  ## all of MEMBERS, the ensemble and Otsu compared
 

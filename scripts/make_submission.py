@@ -9,7 +9,9 @@ from nuclei.cli import run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--maps", type=Path, required=True, help="maps of the test images, test.npz")
-    parser.add_argument("--cv", type=Path, required=True, help="cv.json with the tuned parameters")
+    tuned = parser.add_mutually_exclusive_group(required=True)
+    tuned.add_argument("--cv", type=Path, help="cv.json with the tuned parameters")
+    tuned.add_argument("--weights", type=Path, help="or the weights that made the maps, which carry them")
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--out", type=Path, required=True, help="the submission, .csv")
     arguments = parser.parse_args()
@@ -20,9 +22,14 @@ def main() -> None:
     from nuclei.submission import read_sizes, validate, write_submission
     from nuclei.tuning import segment_test
 
+    parameters = arguments.cv
+    if arguments.weights:
+        from nuclei.weights import read_parameters
+
+        parameters = read_parameters(arguments.weights)
     sizes = read_sizes(arguments.processed / "index.csv")
     label_maps = tqdm(
-        segment_test(arguments.maps, arguments.cv, sizes), total=len(sizes), desc="segmenting", unit="image"
+        segment_test(arguments.maps, parameters, sizes), total=len(sizes), desc="segmenting", unit="image"
     )
     with atomic_path(arguments.out) as checked:  # the file gets its name only if the competition would take it
         write_submission(checked, label_maps)

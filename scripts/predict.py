@@ -1,4 +1,7 @@
-"""Predicts the maps of a trained fold: of the images it never saw (oof.npz) and of the test images (test.npz)."""
+"""Predicts the maps of a trained fold: of the images it never saw (oof.npz) and of the test images (test.npz).
+
+With --weights instead of --checkpoint those of the test images alone.
+"""
 
 import argparse
 from pathlib import Path
@@ -8,14 +11,18 @@ from nuclei.cli import run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="runs/<experiment>/fold_<k>/best.pt")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", type=Path, help="runs/<experiment>/fold_<k>/best.pt")
+    source.add_argument("--weights", type=Path, help="one file of weights, .safetensors")
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
-    parser.add_argument("--splits", type=Path, required=True, help="data/splits.csv")
-    parser.add_argument("--oof", type=Path, required=True, help="maps of the held-out images, .npz")
+    parser.add_argument("--splits", type=Path, help="data/splits.csv")
+    parser.add_argument("--oof", type=Path, help="maps of the held-out images, .npz")
     parser.add_argument("--test", type=Path, required=True, help="maps of the test images, .npz")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
     parser.add_argument("--threads", type=int, default=None, help="threads of torch (default: all cores)")
     arguments = parser.parse_args()
+    if arguments.checkpoint and not (arguments.splits and arguments.oof):
+        parser.error("--checkpoint needs --splits and --oof")
 
     import torch
 
@@ -25,6 +32,13 @@ def main() -> None:
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    device, images = choose_device(arguments.device), Images(arguments.processed)
+    if arguments.weights:
+        from nuclei.weights import load_weights
+
+        predictor = load_weights(arguments.weights, device).predictors[0]
+        write_maps(arguments.test, predict_images(predictor, images, images.ids("test")))
+        return
     checkpoint = load_checkpoint(arguments.checkpoint)
     held_out = choose_fold(read_splits(arguments.splits), checkpoint["fold"]).validation
     seen = sorted(set(held_out) & set(checkpoint["trained_on"]))
@@ -33,8 +47,7 @@ def main() -> None:
             f"{arguments.checkpoint} was trained on {len(seen)} images that {arguments.splits} holds out "
             f"({seen[0]} ...): the splits have changed since; train the fold again"
         )
-    predictor = load_predictor(checkpoint, str(arguments.checkpoint), choose_device(arguments.device))
-    images = Images(arguments.processed)
+    predictor = load_predictor(checkpoint, str(arguments.checkpoint), device)
     write_maps(arguments.oof, predict_images(predictor, images, held_out))
     write_maps(arguments.test, predict_images(predictor, images, images.ids("test")))
 

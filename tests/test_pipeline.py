@@ -143,6 +143,19 @@ def test_a_touched_config_rebuilds_what_hangs_on_it_and_nothing_else(finished):
     assert finished.digests() == before
 
 
+def test_shipped_weights_make_a_valid_submission_without_training(finished):
+    packed = finished.folder / "weights"
+    answer = finished.make("weights", "EXP=first", f"PACKED={packed}")
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert {path.name for path in packed.glob("first/*.*")} == {"fold_0.safetensors", "fold_1.safetensors", "README.md"}
+    answer = finished.make("submission", f"WEIGHTS={packed}/first")
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert scripts_run(answer) == {"predict": 2, "ensemble": 1, "make_submission": 1}
+    (made,) = (finished.folder / "submissions").glob("*_weights_first.csv")
+    validate(made, read_sizes(finished.folder / "data/processed/index.csv"))
+    made.unlink()
+
+
 def test_two_jobs_at_once_give_the_same_files(finished, archive, tmp_path):
     parallel = Pipeline(tmp_path, archive)
     answer = parallel.make("-j2", "leaderboard")

@@ -168,18 +168,22 @@ def _gains(differences: FloatArray) -> bool:
     return bool(differences.mean() > max(CAUTION * error, 1e-9))
 
 
-def segment_test(maps: Path, cv: Path, image_ids: Iterable[str]) -> Iterator[tuple[str, LabelMap]]:
-    """Image ids in their order, each with the label map of its maps by the parameters of a `cv.json`.
+def segment_test(maps: Path, cv: Path | Parameters, image_ids: Iterable[str]) -> Iterator[tuple[str, LabelMap]]:
+    """Image ids in their order, each with the label map of its maps by the parameters given or those of a `cv.json`.
 
     Raises:
         ValueError: maps that lack an image; a `cv.json` without parameters.
     """
+    parameters, archive = cv if isinstance(cv, Parameters) else _read_parameters(cv), Maps(maps)
+    for image_id in image_ids:
+        yield image_id, segment_maps(archive[image_id], parameters)
+
+
+def _read_parameters(cv: Path) -> Parameters:
     values = read_json(cv).get("parameters")
     if values is None:
         raise ValueError(f"{cv}: holds no post-processing parameters; run the tuning on these maps' experiment")
-    parameters, archive = Parameters.from_dict(values), Maps(maps)
-    for image_id in image_ids:
-        yield image_id, segment_maps(archive[image_id], parameters)
+    return Parameters.from_dict(values)
 
 
 class _MapScorer:
