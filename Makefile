@@ -38,7 +38,7 @@ SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help setup data splits train predict weights submission leaderboard standings score submit summary tensorboard demo test lint format
+.PHONY: help setup data splits train predict weights segment submission leaderboard standings score submit summary tensorboard demo test lint format
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -146,6 +146,12 @@ $(RUNS)/$(SHIPPED)/test.npz: $(foreach file,$(WEIGHT_FILES),$(RUNS)/$(SHIPPED)/$
 $(SUBMISSIONS)/$(SHIPPED).csv: $(RUNS)/$(SHIPPED)/test.npz $(WEIGHT_FILES) | $(READY)
 	$(PYTHON) scripts/make_submission.py --maps $< --weights $(WEIGHTS) --processed $(DATA)/processed --out $@
 endif
+
+segment: | $(READY)  ## your own images: IMAGES=<folder> OUT=<folder>, also WEIGHTS= CHANNEL= PIXEL_SIZE= MAX_PIXELS=
+	$(PYTHON) scripts/segment.py --images $(or $(IMAGES),$(error give IMAGES=<folder of images> OUT=<folder for results>)) \
+	  --out $(or $(OUT),$(error give OUT=<folder for results>)) --device $(DEVICE) $(if $(WEIGHTS),--weights $(WEIGHTS)) \
+	  $(if $(CHANNEL),--channel $(CHANNEL)) $(if $(PIXEL_SIZE),--pixel-size $(PIXEL_SIZE)) \
+	  $(if $(MAX_PIXELS),--max-pixels $(MAX_PIXELS))
 
 train: $(foreach member,$(MEMBERS),$(foreach fold,$(FOLDS),$(RUNS)/$(member)/fold_$(fold)/best.pt))  ## train all folds of MEMBERS
 

@@ -129,8 +129,8 @@ def grow_nuclei(maps: UInt8Array, parameters: Parameters) -> Grown:
 
 def keep_nuclei(grown: Grown, parameters: Parameters) -> LabelMap:
     """The second half of `segment_maps`, which heeds the parameters of `DROPPING` alone."""
-    labels = _renumber(_are_true(grown, parameters))[grown.labels]
-    return _fill_holes(_draw(labels, grown.places, grown.shape))
+    labels = renumber(are_nuclei(measure_nuclei(grown), parameters))[grown.labels]
+    return fill_holes(_draw(labels, grown.places, grown.shape))
 
 
 def _reaches(channel: UInt8Array, probability: float) -> UInt8Array:
@@ -166,7 +166,7 @@ def _find_seeds(seed_map: UInt8Array, parameters: Parameters) -> LabelMap:
         areas = np.concatenate([np.where(is_split, 0, areas), part_areas[new]])
         seeds = np.where(number_of_part[parts] > 0, number_of_part[parts], np.where(is_split[seeds], 0, seeds))
         count += len(new)
-    return _draw(_renumber(areas >= max(parameters.seed_area, 1))[seeds], places, seed_map.shape)
+    return _draw(renumber(areas >= max(parameters.seed_area, 1))[seeds], places, seed_map.shape)
 
 
 def _grow_seeds(seeds: LabelMap, seed_map: UInt8Array, mask: UInt8Array, places: Places) -> Labels:
@@ -201,21 +201,24 @@ def _divide(seeds: LabelMap, seed_map: UInt8Array, places: Places) -> LabelMap:
     return divided
 
 
-def _are_true(grown: Grown, parameters: Parameters) -> npt.NDArray[np.bool_]:
-    """For each label whether it is a nucleus: not small, not small among its neighbours, not faint."""
-    if not len(grown.labels):
-        return np.zeros(1, bool)
-    areas = np.bincount(grown.labels)
+def measure_nuclei(grown: Grown) -> npt.NDArray[np.float64]:
+    """Area, sum of the foreground and maximum of the seed map of each label from 0 on, (N + 1, 3)."""
+    areas = np.bincount(grown.labels, minlength=1)
+    peaks = np.zeros(len(areas), np.uint8)
+    np.maximum.at(peaks, grown.labels, grown.seed_map)
+    return np.stack([areas, np.bincount(grown.labels, grown.foreground, minlength=1), peaks], axis=1)
+
+
+def are_nuclei(measures: npt.NDArray[np.float64], parameters: Parameters) -> npt.NDArray[np.bool_]:
+    """For each label of an image whether it is a nucleus: not small, not small among its neighbours, not faint."""
+    areas, foreground, peaks = measures.T
     keep = areas >= max(parameters.area, 1)
     if keep.any():
         keep &= areas >= parameters.relative_area * np.median(areas[keep])
-    keep &= np.bincount(grown.labels, weights=grown.foreground) >= parameters.confidence * 255 * areas
-    peaks = np.zeros(len(areas), np.uint8)
-    np.maximum.at(peaks, grown.labels, grown.seed_map)
-    return np.asarray(keep & (peaks >= parameters.peak * 255))
+    return np.asarray(keep & (foreground >= parameters.confidence * 255 * areas) & (peaks >= parameters.peak * 255))
 
 
-def _fill_holes(label_map: LabelMap) -> LabelMap:
+def fill_holes(label_map: LabelMap) -> LabelMap:
     """The label map with the background that one nucleus alone encloses; what several enclose stays background."""
     # around the image lies background, so that one filling reaches all that is no hole
     padded = cv2.copyMakeBorder((label_map == 0).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
@@ -250,7 +253,7 @@ def _labels_under(islands: Labels, labels: Labels, count: int) -> npt.NDArray[np
     return under
 
 
-def _renumber(keep: npt.NDArray[np.bool_]) -> Labels:
+def renumber(keep: npt.NDArray[np.bool_]) -> Labels:
     """New number of each label: those to keep from 1 in their order, 0 for the others and for background."""
     numbers = np.cumsum(keep[1:], dtype=np.int32)
     return np.concatenate([np.zeros(1, np.int32), np.where(keep[1:], numbers, 0)])
