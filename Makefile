@@ -18,6 +18,7 @@ EXP         ?= ensemble
 MESSAGE     ?= $(EXP)
 SIZE        ?= 256
 TRUTH       ?= $(DATA)/raw/stage1_solution.csv
+REPORT      ?= report.html
 DEVICE      ?= auto
 DEVICES     ?= 1
 NODES       ?= 1
@@ -38,7 +39,7 @@ SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help setup data splits train predict weights segment submission leaderboard standings score submit summary tensorboard demo test lint format
+.PHONY: help setup data splits train predict weights segment submission leaderboard standings report score submit summary tensorboard demo test lint format
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -166,6 +167,9 @@ $(SUBMISSIONS)/README.md: $(foreach experiment,$(SCORED),$(RUNS)/$(experiment)/c
 
 standings: | $(READY)  ## the leaderboard anew from all that was scored, here or elsewhere; trains nothing
 	$(PYTHON) scripts/leaderboard.py --runs $(RUNS) --submissions $(SUBMISSIONS)
+
+report: | $(READY)  ## report.html: leaderboard, curves, scores in parts and the images with their errors, for a browser
+	$(PYTHON) scripts/report.py --runs $(RUNS) --submissions $(SUBMISSIONS) --processed $(DATA)/processed --out $(REPORT)
 
 score: $(SUBMISSIONS)/$(EXP).csv  ## score EXP against TRUTH=<csv with Height and Width>
 	$(PYTHON) scripts/score.py --submission $< --truth $(TRUTH) --out $(RUNS)/$(EXP)/score.csv

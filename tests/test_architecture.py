@@ -23,11 +23,11 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 LAYERS = {
     "words": "cli config intensity metric rle targets postprocessing mosaics synthetic shapes light classical "
-    "provenance overlays",
+    "provenance overlays pages",
     "disk": "artifacts pictures exports archive transfer kaggle_client sources download competition splits",
     "learning": "losses augmentation models dataset",
-    "flows": "inference ensemble tiling stitching weights submission entry scoring tuning standings",
-    "stages": "segmentation training leaderboard",
+    "flows": "inference ensemble tiling stitching weights submission entry scoring tuning standings gallery",
+    "stages": "segmentation training leaderboard report",
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
 

@@ -1,0 +1,35 @@
+"""Writes the report of all scored experiments, one page for a browser with everything inside."""
+
+import argparse
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, required=True, help="folder of runs")
+    parser.add_argument("--submissions", type=Path, required=True, help="folder of the submissions, with scores/")
+    parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv; no pictures without it")
+    parser.add_argument("--out", type=Path, required=True, help="the page, .html")
+    parser.add_argument("--images", type=int, default=6, help="worst, and best, images of each experiment (default 6)")
+    parser.add_argument("--megabytes", type=float, default=12, help="room for images (default 12)")
+    arguments = parser.parse_args()
+
+    from nuclei.artifacts import write_text
+    from nuclei.entry import read_record
+    from nuclei.leaderboard import entries_by_experiment, leaderboard
+    from nuclei.report import report_page
+    from nuclei.standings import comparable, gather
+
+    summaries = gather(arguments.runs, arguments.submissions / "scores")
+    compared = comparable(summaries, arguments.runs)
+    entries = entries_by_experiment(read_record(arguments.submissions / "kaggle.csv"), arguments.submissions)
+    frame = leaderboard(summaries, compared, entries)
+    page = report_page(frame, compared, arguments.runs, arguments.processed, arguments.images, arguments.megabytes)
+    write_text(arguments.out, page)
+    print(f"{arguments.out}: {len(frame)} experiments, {arguments.out.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,17 @@
+"""Pages for a browser: one file each that needs no network, made from the templates of this package."""
+
+from typing import Any
+
+
+def render(template: str, **values: Any) -> str:
+    """The page of a template of `nuclei/templates` with its styles, scripts and data inside."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        loader=PackageLoader("nuclei"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)

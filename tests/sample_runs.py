@@ -1,0 +1,71 @@
+"""Runs as the pipeline leaves them, made of generated images and of maps that blur and lose what is annotated."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from nuclei.artifacts import write_csv, write_image, write_json, write_label_map, write_maps, write_text
+from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.scoring import score_image, score_otsu, summarise
+from nuclei.standings import write_members
+from nuclei.synthetic import make_image
+from nuclei.targets import energy_target
+
+MODALITIES = ("small_fluorescence", "purple_tissue", "grey_tissue", "large_fluorescence", "pink_purple_tissue")
+
+
+def write_runs(folder: Path, experiments: dict[str, float], count: int = 10, size: int = 128) -> None:
+    """Writes processed/, splits.csv and runs/ of experiments by name, with the share of nuclei that each one loses.
+
+    The last experiment is an ensemble of the others; `otsu` stands beside them. Images are `size` x `size` pixels.
+    """
+    rows, truths = [], {}
+    for number in range(count):
+        modality, image_id = MODALITIES[number % len(MODALITIES)], f"image{number:03d}"
+        image, truths[image_id] = make_image(modality, number, size, size)
+        write_image(folder / "processed" / "images" / f"{image_id}.png", image)
+        write_label_map(folder / "processed" / "labels" / f"{image_id}.png", truths[image_id])
+        row = {"image_id": image_id, "subset": "train", "image": f"images/{image_id}.png"}
+        row |= {"label": f"labels/{image_id}.png", "height": size, "width": size}
+        rows.append(row | {"nuclei": int(truths[image_id].max()), "modality": modality, "group": image_id})
+    write_csv(folder / "processed" / "index.csv", pd.DataFrame(rows))
+    table = pd.DataFrame(rows)[["image_id", "group", "modality", "nuclei"]].assign(fold=np.arange(count) // 2 % 2)
+    write_csv(folder / "splits.csv", table)
+    for seed, (name, lost) in enumerate(experiments.items()):
+        maps = {image_id: spoil(truth, lost, seed * 1000 + n) for n, (image_id, truth) in enumerate(truths.items())}
+        write_maps(folder / "runs" / name / "oof.npz", maps.items())
+        records = [score_image(truths[i], segment_maps(maps[i], Parameters())) for i in table.image_id]
+        summary = summarise(name, table, records, dict.fromkeys((0, 1), Parameters().to_dict()))
+        scores = {"score_default_parameters": summary["score"], "score_fitted": summary["score"]}
+        write_json(folder / "runs" / name / "cv.json", {**summary, "parameters": Parameters().to_dict(), **scores})
+        if name == list(experiments)[-1]:
+            write_members(folder / "runs" / name, dict.fromkeys(list(experiments)[:-1], 1.0))
+        else:
+            for fold in (0, 1):
+                write_text(folder / "runs" / name / f"fold_{fold}" / "log.csv", make_log(seed + fold, lost))
+    otsu = score_otsu("otsu", folder / "processed", folder / "splits.csv")
+    write_json(folder / "runs" / "otsu" / "cv.json", otsu)
+
+
+def spoil(truth: np.ndarray, lost: float, seed: int) -> np.ndarray:
+    """Maps of a network that loses a share of the nuclei, sees some as one with their neighbour, and blurs all."""
+    rng = np.random.default_rng(seed)
+    kept = np.where(rng.random(truth.max() + 1) < 1 - lost, np.arange(truth.max() + 1), 0)[truth]
+    target = energy_target(kept.astype(np.int32), 0.15, 4.0)
+    if rng.random() < lost:
+        target[2] = np.maximum(target[2], cv2.dilate(target[0], np.ones((3, 3), np.uint8)) * 0.6)  # cores run together
+    blurred = np.stack([cv2.GaussianBlur(channel, (0, 0), 1.0 + 2 * lost) for channel in target])
+    noise = cv2.GaussianBlur(rng.normal(0, 1, truth.shape).astype(np.float32), (0, 0), 3) * 4 * lost
+    return np.round(np.clip(blurred * 1.3 + noise, 0, 1) * 255).astype(np.uint8)
+
+
+def make_log(seed: int, lost: float) -> str:
+    rng = np.random.default_rng(seed)
+    lines = ["epoch,step,loss,learning_rate,images_per_second,validation_score,minutes"]
+    for epoch in range(1, 13):
+        loss = 0.2 + lost + np.exp(-epoch / 3) + rng.normal(0, 0.02)
+        score = f"{0.8 - lost - np.exp(-epoch / 4) / 2 + rng.normal(0, 0.01):.4f}" if epoch % 3 == 0 else ""
+        lines.append(f"{epoch},{epoch * 100},{loss:.4f},0.001,20,{score},{epoch * 1.5:.2f}")
+    return "\n".join(lines) + "\n"
