@@ -6,7 +6,16 @@ import pytest
 import roifile
 import tifffile
 
-from nuclei.exports import list_nuclei, make_feature, make_roi, measure, ring_area, trace_rings, write_label_tiff
+from nuclei.exports import (
+    find_polygons,
+    list_nuclei,
+    make_feature,
+    make_roi,
+    measure,
+    ring_area,
+    trace_rings,
+    write_label_tiff,
+)
 from nuclei.synthetic import make_image
 
 
@@ -44,7 +53,7 @@ def fill(rings, shape=LABELS.shape):
 
 @pytest.mark.parametrize("nucleus", NUCLEI[-5:], ids=lambda nucleus: str(nucleus.label))
 def test_geojson_reads_back_to_the_same_mask_and_label(nucleus):
-    feature = json.loads(json.dumps(make_feature(nucleus)))
+    feature = json.loads(json.dumps(make_feature(nucleus, find_polygons(nucleus))))
     geometry = feature["geometry"]
     polygons = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
     rings = [ring for polygon in polygons for ring in polygon]
@@ -60,7 +69,7 @@ def test_geojson_reads_back_to_the_same_mask_and_label(nucleus):
 
 @pytest.mark.parametrize("nucleus", NUCLEI[-5:], ids=lambda nucleus: str(nucleus.label))
 def test_a_region_of_imagej_reads_back_to_the_same_mask_and_label(nucleus):
-    roi = roifile.ImagejRoi.frombytes(make_roi(nucleus))
+    roi = roifile.ImagejRoi.frombytes(make_roi(nucleus, find_polygons(nucleus)))
     found = roi.coordinates(multi=True)
     rings = found if isinstance(found, list) else [found]
     assert np.array_equal(fill(rings), int(roi.name) == LABELS)

@@ -154,6 +154,7 @@ def test_shipped_weights_make_a_valid_submission_without_training(finished):
     (made,) = (finished.folder / "submissions").glob("*_weights_first.csv")
     validate(made, read_sizes(finished.folder / "data/processed/index.csv"))
     made.unlink()
+    shutil.rmtree(finished.folder / "runs" / made.stem)
 
 
 def test_two_jobs_at_once_give_the_same_files(finished, archive, tmp_path):

@@ -141,15 +141,15 @@ def group_rings(rings: Iterable[Ring]) -> list[list[Ring]]:
     return polygons
 
 
-def outline(nucleus: Nucleus) -> list[list[Ring]]:
+def find_polygons(nucleus: Nucleus) -> list[list[Ring]]:
     """The polygons of a nucleus in the image's coordinates."""
     corner = np.array([nucleus.left, nucleus.top])
     return group_rings([ring + corner for ring in trace_rings(nucleus.mask)])
 
 
-def make_feature(nucleus: Nucleus) -> dict[str, Any]:
+def make_feature(nucleus: Nucleus, outlines: list[list[Ring]]) -> dict[str, Any]:
     """The nucleus as a GeoJSON feature that QuPath takes for a detection; its label is its name and a measurement."""
-    polygons = [[[*ring.tolist(), ring[0].tolist()] for ring in polygon] for polygon in outline(nucleus)]
+    polygons = [[[*ring.tolist(), ring[0].tolist()] for ring in polygon] for polygon in outlines]
     single = len(polygons) == 1
     return {
         "type": "Feature",
@@ -165,11 +165,10 @@ def make_feature(nucleus: Nucleus) -> dict[str, Any]:
     }
 
 
-def make_roi(nucleus: Nucleus) -> bytes:
+def make_roi(nucleus: Nucleus, polygons: list[list[Ring]]) -> bytes:
     """The nucleus as a region of ImageJ, named by its label; one with holes is composite."""
     import roifile
 
-    polygons = outline(nucleus)
     name = f"{nucleus.label:05d}"
     roi = roifile.ImagejRoi.frompoints(np.concatenate([ring for polygon in polygons for ring in polygon]), name=name)
     roi.roitype = roifile.ROI_TYPE.POLYGON

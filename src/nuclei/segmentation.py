@@ -166,13 +166,14 @@ def _export_nuclei(picture: Picture, label_map: LabelMap, rois: zipfile.ZipFile,
     """The features of all nuclei; on the way their regions and measurements are written."""
     writer = None
     for nucleus in exports.list_nuclei(label_map, picture.pixels):
-        rois.writestr(f"{nucleus.label:05d}.roi", exports.make_roi(nucleus))
+        polygons = exports.find_polygons(nucleus)
+        rois.writestr(f"{nucleus.label:05d}.roi", exports.make_roi(nucleus, polygons))
         row = exports.measure(nucleus, picture.pixel_size)
         if writer is None:
             writer = csv.DictWriter(table, list(row), lineterminator="\n")
             writer.writeheader()
         writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
-        yield exports.make_feature(nucleus)
+        yield exports.make_feature(nucleus, polygons)
     if writer is None:
         table.write("label,area\n")
 
