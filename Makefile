@@ -39,7 +39,7 @@ SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help setup data splits train predict weights segment submission leaderboard standings report score submit summary tensorboard demo test lint format
+.PHONY: help setup data splits train predict weights segment submission leaderboard standings report score submit summary tensorboard demo test lint format bench
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -87,7 +87,8 @@ $(RUNS)/$(1)/fold_$(2)/best.pt: $(CONFIGS)/$(1).toml $(DATA)/splits.csv $(foreac
 
 $(RUNS)/$(1)/fold_$(2)/oof.npz $(RUNS)/$(1)/fold_$(2)/test.npz &: $(RUNS)/$(1)/fold_$(2)/best.pt | $(READY)
 	$(PYTHON) scripts/predict.py --checkpoint $$< --processed $(DATA)/processed --splits $(DATA)/splits.csv \
-	  --oof $(RUNS)/$(1)/fold_$(2)/oof.npz --test $(RUNS)/$(1)/fold_$(2)/test.npz --device $(DEVICE)
+	  --oof $(RUNS)/$(1)/fold_$(2)/oof.npz --test $(RUNS)/$(1)/fold_$(2)/test.npz --device $(DEVICE) \
+	  --devices $(DEVICES) --nodes $(NODES)
 endef
 
 define RUN
@@ -198,6 +199,24 @@ demo: $(DEMO)/archive/stage1_solution.csv  ## the whole pipeline on generated im
 
 $(DEMO)/archive/stage1_solution.csv: | $(READY)
 	$(PYTHON) scripts/generate.py --out $(@D)
+
+# The libraries that the benchmarks are held against stay in a folder of their own; nothing else sees them.
+PEERS := benchmarks/peers
+BENCH_DATA := $(if $(wildcard $(DATA)/splits.csv),$(DATA),$(DEMO)/data)
+ROWS ?=
+
+bench: $(PEERS)/installed.txt $(BENCH_DATA)/splits.csv  ## speed against other libraries; ROWS='metric crops ...' runs some
+	PYTHONPATH=$(PYTHONPATH):$(CURDIR)/$(PEERS) OMP_NUM_THREADS=1 $(PYTHON) benchmarks/run.py --data $(BENCH_DATA) \
+	  $(if $(filter-out auto,$(DEVICE)),--device $(DEVICE)) $(if $(ROWS),--rows $(ROWS) --out $(PEERS)/RESULTS.md)
+
+$(PEERS)/installed.txt: benchmarks/requirements.txt | $(READY)
+	$(PYTHON) -m pip install --quiet --no-deps --upgrade --target $(@D) --requirement $<
+	cp $< $@
+
+ifneq ($(BENCH_DATA),$(DATA))
+$(BENCH_DATA)/splits.csv: $(DEMO)/archive/stage1_solution.csv
+	@$(MAKE) --no-print-directory $(DEMO_SETTINGS) $@
+endif
 
 test: $(DEVELOP)  ## all tests
 	$(PYTHON) -m pytest

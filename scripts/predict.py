@@ -19,6 +19,8 @@ def main() -> None:
     parser.add_argument("--oof", type=Path, help="maps of the held-out images, .npz")
     parser.add_argument("--test", type=Path, required=True, help="maps of the test images, .npz")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
+    parser.add_argument("--devices", type=int, default=1, help="processes, or GPUs, of this machine (default 1)")
+    parser.add_argument("--nodes", type=int, default=1, help="machines (default 1)")
     parser.add_argument("--threads", type=int, default=None, help="threads of torch (default: all cores)")
     arguments = parser.parse_args()
     if arguments.checkpoint and not (arguments.splits and arguments.oof):
@@ -26,30 +28,35 @@ def main() -> None:
 
     import torch
 
-    from nuclei.artifacts import Images, read_splits, write_maps
-    from nuclei.inference import choose_device, load_checkpoint, load_predictor, predict_images
+    from nuclei.artifacts import Images, read_splits
+    from nuclei.distributed import explain_lost_processes, launch, predict_shares
+    from nuclei.inference import choose_device, load_checkpoint, load_predictor
     from nuclei.training import choose_fold
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device, images = choose_device(arguments.device), Images(arguments.processed)
+    fabric = launch(device, arguments.devices, arguments.nodes)
+    device = device if fabric.world_size == 1 else fabric.device
+    jobs = [(images.ids("test"), arguments.test)]
     if arguments.weights:
         from nuclei.weights import load_weights
 
         predictor = load_weights(arguments.weights, device).predictors[0]
-        write_maps(arguments.test, predict_images(predictor, images, images.ids("test")))
-        return
-    checkpoint = load_checkpoint(arguments.checkpoint)
-    held_out = choose_fold(read_splits(arguments.splits), checkpoint["fold"]).validation
-    seen = sorted(set(held_out) & set(checkpoint["trained_on"]))
-    if seen:
-        raise ValueError(
-            f"{arguments.checkpoint} was trained on {len(seen)} images that {arguments.splits} holds out "
-            f"({seen[0]} ...): the splits have changed since; train the fold again"
-        )
-    predictor = load_predictor(checkpoint, str(arguments.checkpoint), device)
-    write_maps(arguments.oof, predict_images(predictor, images, held_out))
-    write_maps(arguments.test, predict_images(predictor, images, images.ids("test")))
+    else:
+        checkpoint = load_checkpoint(arguments.checkpoint)
+        held_out = choose_fold(read_splits(arguments.splits), checkpoint["fold"]).validation
+        seen = sorted(set(held_out) & set(checkpoint["trained_on"]))
+        if seen:
+            raise ValueError(
+                f"{arguments.checkpoint} was trained on {len(seen)} images that {arguments.splits} holds out "
+                f"({seen[0]} ...): the splits have changed since; train the fold again"
+            )
+        predictor = load_predictor(checkpoint, str(arguments.checkpoint), device)
+        jobs = [(held_out, arguments.oof), *jobs]
+    with explain_lost_processes():
+        for ids, path in jobs:
+            predict_shares(fabric, predictor, images, ids, path)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ def main() -> None:
     arguments = parser.parse_args()
 
     import torch
-    from lightning_fabric import Fabric
 
     from nuclei.artifacts import Images, read_splits
     from nuclei.config import read_config
+    from nuclei.distributed import explain_lost_processes, launch
     from nuclei.inference import choose_device, resolve_precision
     from nuclei.training import choose_fold, fit
 
@@ -34,14 +34,10 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
-    fabric = Fabric(
-        accelerator=device.type,
-        devices=arguments.devices,
-        num_nodes=arguments.nodes,
-        precision=resolve_precision(training.precision, device),
-    )
-    fabric.launch()
-    fit(fabric, config, Images(arguments.processed), fold, arguments.out, arguments.workers)
+    precision = resolve_precision(training.precision, device)
+    fabric = launch(device, arguments.devices, arguments.nodes, precision)
+    with explain_lost_processes():
+        fit(fabric, config, Images(arguments.processed), fold, arguments.out, arguments.workers)
 
 
 if __name__ == "__main__":

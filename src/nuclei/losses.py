@@ -112,9 +112,9 @@ def overlap_loss(probabilities_BCHW: Tensor, target_BCHW: Tensor, beta: float) -
     pixel is min(probability, target), which for 0 and 1 is their product and is right for soft targets too: the loss is
     least where they are equal.
 
-    Sums run over the whole batch, so that a crop without any border neither gives nor takes by itself. Only the
-    denominator is smoothed, by the size of one pixel: a channel that is empty in the whole batch costs 0 only where
-    nothing is predicted, and nearly 1 as soon as some pixels are.
+    Sums run over the whole batch, with its shares on other processes, so that a crop without any border neither gives
+    nor takes by itself. Only the denominator is smoothed, by the size of one pixel: a channel that is empty in the
+    whole batch costs 0 only where nothing is predicted, and nearly 1 as soon as some pixels are.
 
     Source: Salehi et al. 2017 (Tversky loss); Wang et al. 2023, Dice Semimetric Losses (soft targets).
     """
@@ -122,6 +122,7 @@ def overlap_loss(probabilities_BCHW: Tensor, target_BCHW: Tensor, beta: float) -
     missed = functional.relu(target_BCHW - probabilities_BCHW).sum(over)
     extra = functional.relu(probabilities_BCHW - target_BCHW).sum(over)
     hit = torch.minimum(probabilities_BCHW, target_BCHW).sum(over)
+    missed, extra, hit = sum_over_processes(torch.stack([missed, extra, hit])).unbind()
     wrong = beta * missed + (1 - beta) * extra
     return (wrong / (hit + wrong + SMOOTH_PIXELS)).mean()
 
@@ -135,8 +136,35 @@ def _focus(entropy: Tensor, gamma: float) -> Tensor:
 def _weighted_mean(values_BCHW: Tensor, weight_B1HW: Tensor | None) -> Tensor:
     if weight_B1HW is None:
         return values_BCHW.mean()
-    weighted = (values_BCHW * weight_B1HW.float()).sum()
-    return weighted / (weight_B1HW.float().sum() * values_BCHW.shape[1]).clamp_min(1e-6)
+    sums = torch.stack([(values_BCHW * weight_B1HW.float()).sum(), weight_B1HW.float().sum() * values_BCHW.shape[1]])
+    weighted, weights = sum_over_processes(sums).unbind()
+    return weighted / weights.clamp_min(1e-6)
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """The sums over all processes of a distributed run, differentiable; in a single one the values as they are.
+
+    A ratio of sums over the batch is no mean of the ratios of its shares: without this, a batch shared between
+    processes would have another loss than the same batch in one.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    summed: Tensor = _SumOverProcesses.apply(values)
+    return summed
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Each process's loss depends on the values of all: what they ask of a value is summed as the values were."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        summed = values.clone()
+        torch.distributed.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _SumOverProcesses.forward(ctx, gradient)
 
 
 def _shrink(tensor: Any, size: torch.Size) -> Any:

@@ -224,7 +224,7 @@ def train_epoch(
     return {
         "epoch": state.epoch,
         "step": steps.stop,
-        "loss": float(np.mean(losses)),
+        "loss": _mean_over_processes(fabric, float(np.mean(losses))),
         "learning_rate": float(state.schedule.get_last_lr()[-1]),
         "images_per_second": len(losses) * training.batch_size / (time.monotonic() - started),
     }
@@ -297,6 +297,14 @@ def name_hardware(fabric: Fabric) -> str:
     if fabric.device.type == "cuda":
         return f"{fabric.world_size} x {torch.cuda.get_device_name(fabric.device)}"
     return f"{fabric.world_size * torch.get_num_threads()} {fabric.device.type} threads, {platform.machine()}"
+
+
+def _mean_over_processes(fabric: Fabric, value: float) -> float:
+    """Each process knows the loss of its share of the batches alone."""
+    if fabric.world_size == 1:
+        return value
+    mean: Any = fabric.all_reduce(torch.tensor(value, device=fabric.device), reduce_op="mean")
+    return float(mean)
 
 
 def _average(model: nn.Module, decay: float) -> AveragedModel | None:

@@ -1,0 +1,327 @@
+"""The rows of RESULTS.md: what is held against what, and in what sense the answers are the same."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peers
+import torch
+from data import Data
+from harness import Row, compare, processor_seconds
+
+from nuclei.artifacts import read_image, write_maps
+from nuclei.config import Config, ModelConfig, TrainingConfig
+from nuclei.dataset import Crops
+from nuclei.inference import Predictor, autocast_type
+from nuclei.intensity import normalise, window_image
+from nuclei.losses import build_loss
+from nuclei.metric import average_precision
+from nuclei.models import build_model
+from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.rle import decode_label_map, encode_label_map
+from nuclei.tuning import _MapScorer, cross_validate
+
+CROP, BATCH, STEPS = 256, 4, 2
+
+
+def metric(data: Data) -> Iterator[Row]:
+    pairs = list(zip(data.truths(), data.predictions(), strict=True))
+
+    def check(ours: list[np.ndarray], theirs: list[np.ndarray]) -> str:
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+        return "values to 1e-6 (theirs asked for thresholds + 1e-6, as they count an equal IoU)"
+
+    def ours() -> list[np.ndarray]:
+        return [average_precision(*pair) for pair in pairs]
+
+    for name, function, bar in (
+        ("StarDist `matching`", peers.stardist_precision, 20.0),
+        ("`cellpose.metrics.average_precision`", peers.cellpose_precision, 3.0),
+    ):
+        peer = _over(function, pairs)
+        yield compare("metric at ten thresholds, an image", name, ours, peer, check, bar, items=len(pairs))
+
+
+def run_lengths(data: Data) -> Iterator[Row]:
+    from pycocotools import mask
+
+    truths = data.truths()
+
+    def ours() -> list[list[str]]:
+        return [encode_label_map(truth) for truth in truths]
+
+    def same_runs(one: list[list[str]], other: list[list[str]]) -> str:
+        assert one == other
+        return "strings"
+
+    def same_masks(one: list[list[str]], other: list[Any]) -> str:
+        for truth, rows, encoded in zip(truths, one, other, strict=True):
+            numbers = np.arange(1, len(rows) + 1)
+            assert np.array_equal((mask.decode(encoded) * numbers).sum(2), decode_label_map(rows, *truth.shape))
+        return "masks after decoding (theirs is COCO's compressed form)"
+
+    name = "run lengths of a label map"
+    notebook, coco = (
+        _over(function, [(truth,) for truth in truths]) for function in (peers.notebook_runs, peers.coco_runs)
+    )
+    yield compare(name, "notebooks' loop over masks", ours, notebook, same_runs, 20.0, pairs=3, items=len(truths))
+    yield compare(name, "pycocotools `encode`", ours, coco, same_masks, 1.0, items=len(truths))
+
+
+def postprocessing(data: Data) -> Iterator[Row]:
+    small = [maps for maps in data.maps() if maps.shape[1:] == (256, 256)]
+    maps = small or data.maps()
+    name = "post-processing an image" + (" of 256x256" if small else "")
+    parameters = Parameters()
+    yield compare(
+        name,
+        "scikit-image, loops over regions",
+        lambda: [segment_maps(one, parameters) for one in maps],
+        lambda: [peers.segment_by_regions(one, parameters) for one in maps],
+        same_nuclei,
+        5.0,
+        pairs=3,
+        items=len(maps),
+    )
+
+
+def opening(data: Data) -> Iterator[Row]:
+    def ours() -> list[np.ndarray]:
+        return [data.images.label_map(image_id) for image_id in data.ids]
+
+    def peer() -> list[np.ndarray]:
+        return [peers.read_masks(data.folder(image_id)) for image_id in data.ids]
+
+    name = "annotation of a training image, warm"
+    yield compare(name, "every mask's PNG", ours, peer, _nearly_same_pixels, 20.0, 3, items=len(data.ids))
+
+
+def crops(data: Data) -> Iterator[Row]:
+    config = config_of_rows()
+    held = Crops(data.images, data.ids, config, 0)
+    fresh = _DecodingCrops(data, config)
+
+    def check(one: list[Any], other: list[Any]) -> str:
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(one, other, strict=True))
+        return "pixels of the crops"
+
+    count = 4 * BATCH
+    yield compare(
+        f"augmented crop of {CROP}x{CROP} with its target",
+        "image and masks decoded from the archive for each",
+        lambda: [held[place] for place in range(count)],
+        lambda: [fresh[place] for place in range(count)],
+        check,
+        pairs=3,
+        items=count,
+    )
+
+
+def training(data: Data, device: torch.device) -> Iterator[Row]:
+    """Our step and the usual one from the same weights on the same crops; one process, data loading in it."""
+    config = config_of_rows()
+    held, fresh = Crops(data.images, data.ids, config, 0), _DecodingCrops(data, config)
+    ours = _Trainer(config, held, device, autocast_type("auto", device), torch.channels_last)
+    plain = _Trainer(config, fresh, device, None, torch.contiguous_format)
+
+    def check(one: float, other: float) -> str:
+        assert abs(one - other) < 0.02 * other, (one, other)
+        return f"loss of the first steps to 2% ({one:.4f} and {other:.4f})"
+
+    name = f"training step, UNet of width 16, batch {BATCH}, crop {CROP}, {device.type}"
+    yield compare(name, "float32, contiguous, decoded from disk", ours, plain, check, 3.0, pairs=2, items=STEPS)
+
+
+def prediction(data: Data, device: torch.device) -> Iterator[Row]:
+    """Eight views of images with a network trained for some steps, so that there are nuclei in its maps."""
+    config = config_of_rows()
+    trainer = _Trainer(
+        config, Crops(data.images, data.ids, config, 0), device, autocast_type("auto", device), torch.channels_last
+    )
+    trainer.train(15)
+    model = trainer.model.eval()
+    ids = [image_id for image_id in data.images.ids("test") if max(data.images.size(image_id)) <= 256][:3]
+    pictures = [data.images.image(image_id) for image_id in ids]
+    plain = build_model(config.model, 3, pretrained=False).eval().to(device)
+    plain.load_state_dict(model.state_dict())
+    predictor = Predictor(model, config, device, autocast_type("auto", device))
+
+    def peer() -> list[np.ndarray]:
+        inputs = [torch.from_numpy(normalise(window_image(one, config.intensity), "half", 3)) for one in pictures]
+        return [peers.predict_plainly(plain, one.to(device), config) for one in inputs]
+
+    def check(one: list[np.ndarray], other: list[np.ndarray]) -> str:
+        furthest = max(int(np.abs(a.astype(int) - b).max()) for a, b in zip(one, other, strict=True))
+        scores = [
+            average_precision(*(segment_maps(maps, Parameters()) for maps in pair))
+            for pair in zip(one, other, strict=True)
+        ]
+        assert furthest <= 12, furthest
+        return f"maps to {furthest}/255; their nuclei agree with AP {np.mean(scores):.3f} over the ten thresholds"
+
+    name = f"prediction of an image, eight views, {device.type}"
+    yield compare(
+        name, "float32, view by view", lambda: [predictor(one) for one in pictures], peer, check, 3.0, 3, items=len(ids)
+    )
+
+
+def tuning(data: Data, scratch: Path) -> Iterator[Row]:
+    """The whole search on the sample, against the same search that reads and segments each image for each candidate."""
+    from nuclei import tuning as module
+    from nuclei.artifacts import read_splits, write_csv
+
+    table = read_splits(data.splits)
+    write_csv(scratch / "splits.csv", table[table.image_id.isin(data.ids)])
+    write_maps(scratch / "oof.npz", zip(data.ids, data.maps(), strict=True))
+    paths = scratch / "oof.npz", data.processed, scratch / "splits.csv"
+
+    def peer() -> Any:
+        module._MapScorer = _PlainScorer  # type: ignore[misc]
+        try:
+            return cross_validate("search", *paths, 1)
+        finally:
+            module._MapScorer = _MapScorer  # type: ignore[misc]
+
+    def check(one: Any, other: Any) -> str:
+        assert one == other
+        return "parameters and scores"
+
+    name = f"search for the post-processing, {len(data.ids)} images, two processes"
+    yield compare(
+        name,
+        "one image and one candidate at a time",
+        lambda: cross_validate("search", *paths, 2),
+        peer,
+        check,
+        None,
+        1,
+        "wall",
+    )
+
+
+def start_up(root: Path) -> list[str]:
+    """Lines of a table: seconds to the help of a script, and to the first line of one that loads everything."""
+    lines = []
+    for script in sorted((root / "scripts").glob("*.py")):
+        lines.append((f"`{script.name} --help`", _seconds([script, "--help"]), 0.3))
+    missing = [
+        "--processed",
+        "x",
+        "--splits",
+        "none.csv",
+        "--fold",
+        "0",
+        "--out",
+        "x",
+        "--config",
+        root / "configs/unet.toml",
+    ]
+    lines.append(("`train.py` to its first line", _seconds([root / "scripts/train.py", *missing]), 3.0))
+    return [f"| {name} | {seconds:.2f} s | {bar} s |" for name, seconds, bar in lines]
+
+
+def _seconds(command: list[Any]) -> float:
+    """The shortest of three runs, in the processor's time: other work may run beside it."""
+    spent = []
+    for _ in range(3):
+        begun = processor_seconds()
+        subprocess.run([sys.executable, *map(str, command)], capture_output=True, check=False)
+        spent.append(processor_seconds() - begun)
+    return min(spent)
+
+
+class _DecodingCrops(Crops):
+    """Our crops, but each image and each of its masks is read from the archive when it is needed."""
+
+    def __init__(self, data: Data, config: Config) -> None:
+        super().__init__(data.images, data.ids, config, 0)
+        self.images, self.label_maps = _Reader(data, "image", config), _Reader(data, "masks", config)  # type: ignore[assignment]
+
+
+class _Reader:
+    def __init__(self, data: Data, what: str, config: Config) -> None:
+        self.data, self.what, self.config = data, what, config
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        folder = self.data.folder(self.data.ids[number])
+        if self.what == "masks":
+            return peers.read_masks(folder)
+        path = next((folder / "images").glob("*.png"))
+        return window_image(read_image(path), self.config.intensity)
+
+
+class _Trainer:
+    """Called, it trains STEPS steps and returns their mean loss; it goes on where it stopped."""
+
+    def __init__(
+        self,
+        config: Config,
+        crops: Crops,
+        device: torch.device,
+        autocast: torch.dtype | None,
+        layout: torch.memory_format,
+    ) -> None:
+        torch.manual_seed(0)
+        self.model = build_model(config.model, 3, pretrained=False).to(device).to(memory_format=layout)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=2e-3, fused=layout is torch.channels_last)
+        self.criterion = build_loss(config.loss, config.target)
+        self.crops, self.device, self.autocast, self.layout, self.step = crops, device, autocast, layout, 0
+
+    def __call__(self) -> float:
+        return self.train(STEPS)
+
+    def train(self, steps: int) -> float:
+        losses = []
+        self.model.train()
+        for _ in range(steps):
+            examples = [self.crops[self.step * BATCH + place] for place in range(BATCH)]
+            self.step += 1
+            pixels, target = (torch.stack([example[part] for example in examples]).to(self.device) for part in (0, 1))
+            with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+                logits = self.model(pixels.contiguous(memory_format=self.layout))
+            loss = self.criterion(logits, target)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.item())
+        return float(np.mean(losses))
+
+
+class _PlainScorer(_MapScorer):
+    """Scores of an image under candidates; each candidate reads and segments the image anew."""
+
+    def __call__(self, job: tuple[str, Any]) -> Any:
+        image_id, parameters = job
+        if isinstance(parameters, Parameters):
+            return super().__call__(job)
+        scores = []
+        for candidate in parameters:
+            self._read.cache_clear()
+            self._grow.cache_clear()
+            scores.extend(super().__call__((image_id, [candidate])))
+        return scores
+
+
+def config_of_rows() -> Config:
+    training = TrainingConfig(steps=10_000, steps_per_epoch=100, batch_size=BATCH, crop=CROP)
+    return Config(name="benchmark", model=ModelConfig(width=16), training=training)
+
+
+def _over(function: Callable[..., Any], jobs: list[tuple[Any, ...]]) -> Callable[[], list[Any]]:
+    return lambda: [function(*job) for job in jobs]
+
+
+def same_nuclei(one: list[np.ndarray], other: list[np.ndarray]) -> str:
+    for ours, theirs in zip(one, other, strict=True):
+        pairs = np.unique(np.stack([ours.ravel(), theirs.ravel()]), axis=1)
+        assert len(pairs.T) == len(np.unique(pairs[0])) == len(np.unique(pairs[1]))
+    return "nuclei, pixel by pixel"
+
+
+def _nearly_same_pixels(one: list[np.ndarray], other: list[np.ndarray]) -> str:
+    share = np.mean([np.mean((a > 0) == (b > 0)) for a, b in zip(one, other, strict=True)])
+    assert share > 0.999, share
+    return f"{share:.5f} of the pixels in a nucleus or not (overlaps and specks are mended when prepared)"
