@@ -32,6 +32,7 @@ def main() -> None:
     from nuclei.distributed import explain_lost_processes, launch, predict_shares
     from nuclei.inference import choose_device, load_checkpoint, load_predictor
     from nuclei.training import choose_fold
+    from nuclei.weights import load_weights
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -40,18 +41,14 @@ def main() -> None:
     device = device if fabric.world_size == 1 else fabric.device
     jobs = [(images.ids("test"), arguments.test)]
     if arguments.weights:
-        from nuclei.weights import load_weights
-
         predictor = load_weights(arguments.weights, device).predictors[0]
     else:
         checkpoint = load_checkpoint(arguments.checkpoint)
         held_out = choose_fold(read_splits(arguments.splits), checkpoint["fold"]).validation
         seen = sorted(set(held_out) & set(checkpoint["trained_on"]))
         if seen:
-            raise ValueError(
-                f"{arguments.checkpoint} was trained on {len(seen)} images that {arguments.splits} holds out "
-                f"({seen[0]} ...): the splits have changed since; train the fold again"
-            )
+            found = f"{len(seen)} images that {arguments.splits} holds out ({seen[0]} ...)"
+            raise ValueError(f"{arguments.checkpoint} was trained on {found}: the splits have changed; train it again")
         predictor = load_predictor(checkpoint, str(arguments.checkpoint), device)
         jobs = [(held_out, arguments.oof), *jobs]
     with explain_lost_processes():
