@@ -26,7 +26,8 @@ LAYERS = {
     "provenance overlays pages",
     "disk": "artifacts pictures exports archive transfer kaggle_client sources download competition splits",
     "learning": "losses augmentation models dataset",
-    "flows": "inference ensemble tiling stitching weights submission entry scoring tuning standings gallery distributed",
+    "flows": "inference ensemble tiling stitching weights submission entry scoring tuning standings gallery "
+    "distributed",
     "stages": "segmentation training leaderboard report",
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
