@@ -45,7 +45,9 @@ def weights(tmp_path_factory):
     parameters = Parameters(foreground=0.5, seed=0.2, confidence=0.5, relative_area=0.0)
     cv_json = {"experiment": "tiny", "parameters": parameters.to_dict(), "score": 0.1, "n_images": 1}
     path = tmp_path_factory.mktemp("weights") / "tiny" / "fold_0.safetensors"
-    card = make_card({"config": config.model_dump(), "fold": 0}, cv_json, "nothing", "CC0-1.0")
+    card = make_card(
+        {"config": config.model_dump(), "fold": 0, "trained_on": ["nothing"]}, cv_json, "nothing", "CC0-1.0"
+    )
     write_weights(path, network.state_dict(), card)
     return path.parent
 

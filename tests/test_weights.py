@@ -18,15 +18,21 @@ TUNED = replace(Parameters(), foreground=0.55, area=33)
 IMAGE = make_image("small_fluorescence", 0, 64, 80)[0]
 
 
-def checkpoint(seed=0, name="tiny", **model):
+OURS = ModelConfig(width=4, depth=2)
+LITE0 = ModelConfig(architecture="encoder_unet", encoder="tu-tf_efficientnet_lite0", frozen_stages=2)
+
+
+def checkpoint(seed=0, name="tiny", model=OURS):
     torch.manual_seed(seed)
     config = Config(
         name=name,
-        model=ModelConfig(width=4, depth=2, **model),
+        model=model,
         training=TrainingConfig(precision="32-true"),
         prediction=PredictionConfig(flips=1),
     )
-    return {"config": config.model_dump(), "model": build_model(config.model, 3).state_dict(), "fold": seed}
+    network = build_model(config.model, 3, pretrained=False)
+    seen = ["image01", "image00"]
+    return {"config": config.model_dump(), "model": network.state_dict(), "fold": seed, "trained_on": seen}
 
 
 def card_of(content, score=0.5, parameters=TUNED):
@@ -34,8 +40,8 @@ def card_of(content, score=0.5, parameters=TUNED):
     return make_card(content, cv, "generated images", "CC0-1.0")
 
 
-def write(path, seed=0, score=0.5, name="tiny", parameters=TUNED):
-    content = checkpoint(seed, name)
+def write(path, seed=0, score=0.5, name="tiny", parameters=TUNED, model=OURS):
+    content = checkpoint(seed, name, model)
     write_weights(path, content["model"], card_of(content, score, parameters))
     return content
 
@@ -44,6 +50,7 @@ def test_a_file_comes_back_with_its_config_and_parameters(tmp_path):
     content = write(tmp_path / "fold_3.safetensors", seed=3, score=0.625)
     card, tensors = read_weights(tmp_path / "fold_3.safetensors")
     assert (card.name, card.fold, card.score, card.images, card.licence) == ("tiny", 3, 0.625, 7, "CC0-1.0")
+    assert card.trained_on == ["image00", "image01"]
     assert read_parameters(tmp_path) == TUNED
     assert tensors.keys() == content["model"].keys()
     for name, tensor in content["model"].items():
@@ -51,8 +58,9 @@ def test_a_file_comes_back_with_its_config_and_parameters(tmp_path):
         assert torch.allclose(tensors[name].to(tensor.dtype), tensor, rtol=1e-3, atol=1e-6)
 
 
-def test_half_precision_leaves_the_maps_as_they_are(tmp_path):
-    content = write(tmp_path / "tiny.safetensors")
+@pytest.mark.parametrize("model", [OURS, LITE0], ids=["unet", "encoder_unet"])
+def test_half_precision_leaves_the_maps_as_they_are(tmp_path, model):
+    content = write(tmp_path / "tiny.safetensors", model=model)
     exact = load_predictor(content, "checkpoint", CPU)(IMAGE).astype(int)
     assert np.abs(load_weights(tmp_path / "tiny.safetensors", CPU)(IMAGE) - exact).max() <= 1
 
@@ -148,8 +156,16 @@ def test_the_best_folder_is_that_with_the_highest_score(tmp_path):
 
 
 def test_the_page_says_what_is_in_the_folder(tmp_path):
-    card = card_of(checkpoint(), score=0.5678)
+    card = card_of(checkpoint(model=LITE0), score=0.5678)
     write_page(tmp_path / "README.md", [card], [1_234_567])
     page = (tmp_path / "README.md").read_text()
-    for part in ("# tiny", "0.5678", "CC0-1.0", "generated images, 7 images", "1.2 MB", "foreground 0.55"):
+    for part in (
+        "# tiny",
+        "0.5678",
+        "CC0-1.0",
+        "generated images, 7 images",
+        "1.2 MB",
+        "foreground 0.55",
+        "encoder tu-",
+    ):
         assert part in page

@@ -20,6 +20,7 @@ from nuclei.artifacts import UInt8Array, atomic_path, sha256, write_text
 from nuclei.config import Config, parse_config
 from nuclei.ensemble import mean_of_maps
 from nuclei.inference import Predictor, load_predictor
+from nuclei.models import OURS
 from nuclei.postprocessing import Parameters
 
 VERSION = 1
@@ -35,7 +36,10 @@ _KEY = "nuclei"
 
 
 class Card(BaseModel):
-    """What stands beside the tensors. `score` is the experiment's out of fold, on `images` images of `data`."""
+    """What stands beside the tensors. `score` is the experiment's out of fold, on `images` images of `data`.
+
+    `trained_on` are the ids of those that this very network saw, so that it is never scored on them unawares.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,6 +50,7 @@ class Card(BaseModel):
     parameters: dict[str, Any]
     score: float
     images: int
+    trained_on: list[str]
     data: str
     licence: str
 
@@ -86,6 +91,7 @@ def make_card(checkpoint: Mapping[str, Any], cv: Mapping[str, Any], data: str, l
         parameters=Parameters.from_dict(cv["parameters"]).to_dict(),
         score=cv["score"],
         images=cv["n_images"],
+        trained_on=sorted(checkpoint["trained_on"]),
         data=data,
         licence=licence,
     )
@@ -187,7 +193,7 @@ def write_page(path: Path | str, cards: Sequence[Card], sizes: Sequence[int]) ->
     """Writes the README.md of a folder of weights: what they are, how well they do, how to use them."""
     card = cards[0]
     config = Config.model_validate(card.config)
-    encoder = f" with encoder {config.model.encoder}" if config.model.architecture.startswith("smp-") else ""
+    encoder = "" if config.model.architecture in OURS else f" with encoder {config.model.encoder}"
     folds = ", ".join(str(each.fold) for each in cards)
     write_text(
         path,
