@@ -18,18 +18,20 @@ def main() -> None:
 
     from tqdm import tqdm
 
-    from nuclei.artifacts import atomic_path
+    from nuclei.artifacts import Images, atomic_path
     from nuclei.submission import read_sizes, validate, write_submission
     from nuclei.tuning import segment_test
 
-    parameters = arguments.cv
+    tuned = arguments.cv
     if arguments.weights:
-        from nuclei.weights import read_parameters
+        from nuclei.weights import read_tuned
 
-        parameters = read_parameters(arguments.weights)
+        tuned = read_tuned(arguments.weights)
     sizes = read_sizes(arguments.processed / "index.csv")
+    images = Images(arguments.processed)
+    modalities = {image_id: images.modality(image_id) for image_id in sizes}
     label_maps = tqdm(
-        segment_test(arguments.maps, parameters, sizes), total=len(sizes), desc="segmenting", unit="image"
+        segment_test(arguments.maps, tuned, modalities), total=len(sizes), desc="segmenting", unit="image"
     )
     with atomic_path(arguments.out) as checked:  # the file gets its name only if the competition would take it
         write_submission(checked, label_maps)

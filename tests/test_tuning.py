@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from nuclei import tuning
-from nuclei.artifacts import Images, read_json, write_csv, write_json, write_label_map, write_maps
+from nuclei.artifacts import Images, Maps, read_json, write_csv, write_json, write_label_map, write_maps
 from nuclei.metric import average_precision
-from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.postprocessing import Parameters, Tuned, segment_maps
 from nuclei.scoring import open_pool, score_image, score_otsu
 from nuclei.synthetic import make_image
 from nuclei.targets import energy_target
@@ -89,8 +89,6 @@ def test_what_is_chosen_for_a_fold_never_depends_on_its_own_annotation(tmp_path,
 
 
 def test_each_image_is_scored_with_its_own_folds_parameters(run, summary):
-    from nuclei.artifacts import Maps
-
     images, maps = Images(run / "processed"), Maps(run / "oof.npz")
     for image_id, record in summary["image"].items():
         parameters = Parameters.from_dict(summary["fold"][str(record["fold"])]["parameters"])
@@ -98,6 +96,27 @@ def test_each_image_is_scored_with_its_own_folds_parameters(run, summary):
         assert record["ap"] == pytest.approx(average_precision(images.label_map(image_id), predicted), abs=1e-6)
         assert record["predicted"] == predicted.max()
         assert record["nuclei"] == images.label_map(image_id).max()
+
+
+def test_a_modality_gets_parameters_of_its_own_where_they_pay_and_is_scored_with_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "OWN_FROM", 2)
+    folder = make_run(tmp_path)
+    images, maps = Images(folder / "processed"), Maps(folder / "oof.npz")
+    for image_id in images.index.image_id[images.index.modality == "grey_tissue"]:
+        # in these, the annotators drew wide
+        wider = cv2.dilate(images.label_map(image_id).astype(np.float32), np.ones((5, 5), np.uint8))
+        write_label_map(folder / "processed" / "labels" / f"{image_id}.png", wider.astype(np.int32))
+    summary = tune(folder)
+    tuned = Tuned.from_dict(summary["parameters"])
+    assert set(tuned.modality) == {"grey_tissue"}
+    assert tuned.of("grey_tissue").foreground < tuned.general.foreground == tuned.of("anything").foreground
+    for image_id, record in summary["image"].items():
+        parameters = Tuned.from_dict(summary["fold"][str(record["fold"])]["parameters"]).of(record["modality"])
+        predicted = segment_maps(maps[image_id], parameters)
+        assert record["ap"] == pytest.approx(average_precision(images.label_map(image_id), predicted), abs=1e-6)
+    assert dict(segment_test(folder / "oof.npz", tuned, {"image09": "grey_tissue"}))["image09"].max() == (
+        segment_maps(maps["image09"], tuned.of("grey_tissue")).max()
+    )
 
 
 def test_the_parts_add_up_to_the_whole(summary):
@@ -194,7 +213,7 @@ def test_maps_that_do_not_fit_the_splits_are_refused(tmp_path):
 def test_a_submission_needs_parameters(tmp_path, run):
     write_json(tmp_path / "cv.json", {"parameters": None})
     with pytest.raises(ValueError, match="holds no post-processing parameters"):
-        next(segment_test(run / "oof.npz", tmp_path / "cv.json", ["image00"]))
+        next(segment_test(run / "oof.npz", tmp_path / "cv.json", {"image00": "small_fluorescence"}))
 
 
 def end(_):

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig
 from nuclei.inference import load_predictor
 from nuclei.models import build_model
-from nuclei.postprocessing import Parameters
+from nuclei.postprocessing import Parameters, Tuned
 from nuclei.synthetic import make_image
-from nuclei.weights import find_best, load_weights, make_card, read_parameters, read_weights, write_page, write_weights
+from nuclei.weights import find_best, load_weights, make_card, read_tuned, read_weights, write_page, write_weights
 
 CPU = torch.device("cpu")
 TUNED = replace(Parameters(), foreground=0.55, area=33)
@@ -51,7 +51,7 @@ def test_a_file_comes_back_with_its_config_and_parameters(tmp_path):
     card, tensors = read_weights(tmp_path / "fold_3.safetensors")
     assert (card.name, card.fold, card.score, card.images, card.licence) == ("tiny", 3, 0.625, 7, "CC0-1.0")
     assert card.trained_on == ["image00", "image01"]
-    assert read_parameters(tmp_path) == TUNED
+    assert read_tuned(tmp_path) == Tuned(TUNED, {})
     assert tensors.keys() == content["model"].keys()
     for name, tensor in content["model"].items():
         assert tensors[name].dtype == (torch.float16 if tensor.is_floating_point() else tensor.dtype)

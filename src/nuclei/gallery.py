@@ -12,7 +12,7 @@ from nuclei.artifacts import Images, LabelMap, Maps
 from nuclei.classical import otsu_watershed
 from nuclei.intensity import stretch, to_display
 from nuclei.overlays import embed_image, find_outlines, nucleus_kinds, svg_path
-from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.postprocessing import Tuned, segment_maps
 from nuclei.standings import Summary, image_scores
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,13 @@ def open_predictions(runs: Path, summary: Summary, images: Images) -> Segment | 
     if not path.is_file() or not folds:
         return None
     maps = Maps(path)
-    parameters = {int(fold): Parameters.from_dict(part["parameters"]) for fold, part in folds.items()}
-    return lambda image_id: segment_maps(maps[image_id], parameters[records[image_id]["fold"]])
+    tuned = {int(fold): Tuned.from_dict(part["parameters"]) for fold, part in folds.items()}
+
+    def segment(image_id: str) -> LabelMap:
+        record = records[image_id]
+        return segment_maps(maps[image_id], tuned[record["fold"]].of(record["modality"]))
+
+    return segment
 
 
 def choose_images(summaries: Sequence[Summary], count: int) -> list[str]:

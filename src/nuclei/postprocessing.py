@@ -94,6 +94,34 @@ class Parameters:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """What the tuning found: parameters for any image, and others for images of a modality where those paid."""
+
+    general: Parameters
+    modality: Mapping[str, Parameters]
+
+    def of(self, modality: str) -> Parameters:
+        """The parameters for an image of this modality."""
+        return self.modality.get(modality, self.general)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The general values by name; under `modality`, where there are any, those of each."""
+        own = {modality: parameters.to_dict() for modality, parameters in sorted(self.modality.items())}
+        return {**self.general.to_dict(), **({"modality": own} if own else {})}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """What `to_dict` gave.
+
+        Raises:
+            ValueError: as in `Parameters.from_dict`.
+        """
+        general = {name: value for name, value in values.items() if name != "modality"}
+        own = values.get("modality", {})
+        return cls(Parameters.from_dict(general), {name: Parameters.from_dict(part) for name, part in own.items()})
+
+
+@dataclass(frozen=True)
 class Grown:
     """Nuclei before the false ones are dropped, an entry a pixel: most pixels are background and have none."""
 

@@ -2,11 +2,12 @@
 
 Each fold is scored with parameters that were searched on the images of the other folds; the parameters for the test
 images are searched on all. The search climbs along one parameter at a time over a coarse grid, then tries half steps
-of those that matter most. It keeps a step only if the gain is clear against its scatter over the images.
+of those that matter most. It keeps a step only if the gain is clear against its scatter over the images. From there
+it goes on for each modality that has enough images and is not the most of them, which the general ones suit anyway.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from nuclei.artifacts import Images, LabelMap, Maps, UInt8Array, read_json, read_splits
 from nuclei.metric import THRESHOLDS, average_precision
-from nuclei.postprocessing import DROPPING, Grown, Parameters, grow_nuclei, keep_nuclei, segment_maps
+from nuclei.postprocessing import DROPPING, Grown, Parameters, Tuned, grow_nuclei, keep_nuclei, segment_maps
 from nuclei.scoring import Record, open_pool, score_image, summarise
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,16 @@ FINE_FROM = 100
 """Fewer images cannot tell half steps apart and are spared them."""
 PASSES = 2
 """At most so many rounds of the coarse search over all parameters."""
+OWN_FROM = 60
+"""Fewer images of a modality get the general parameters."""
+OWN_GRID: dict[str, tuple[float, ...]] = {
+    "foreground": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75),
+    "seed": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6),
+    "border": (0.0, 0.5, 1.0, 2.0),
+    "relative_area": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
+    "confidence": (0.0, 0.6, 0.7, 0.8, 0.9),
+}
+"""Values tried for a modality."""
 CAUTION = 0.5
 """A step must gain more than this many standard errors of its mean gain over the images."""
 
@@ -72,21 +83,25 @@ def cross_validate(experiment: str, maps: Path, processed: Path, splits: Path, w
     with open_pool(workers, _MapScorer, maps, processed) as run:
         bar = tqdm(desc="tuning", unit=" segmentations", mininterval=1)
         scores = Scores(list(table.image_id), run, bar.update)
-        final = search(scores, everything, sample)
-        log.info("all folds: %s", _differences(final))
+        final = search_all(scores, everything, sample, table.modality)
+        log.info("all folds: %s", _describe(final))
         chosen = {}
         for fold in folds:
             others = np.flatnonzero(table.fold != fold)
-            chosen[fold] = search(scores, others, sample)
-            log.info("without fold %d: %s", fold, _differences(chosen[fold]))
-        scores.fill([Parameters(), final], everything)
+            chosen[fold] = search_all(scores, others, sample, table.modality)
+            log.info("without fold %d: %s", fold, _describe(chosen[fold]))
+        scores.fill([Parameters()], everything)
+        fitted = [final.of(modality) for modality in table.modality]
+        for parameters in dict.fromkeys(fitted):
+            scores.fill([parameters], np.flatnonzero([each == parameters for each in fitted]))
         bar.close()
-        records = list(run([(row.image_id, chosen[int(row.fold)]) for row in table.itertuples()]))
+        jobs = [(row.image_id, chosen[int(row.fold)].of(row.modality)) for row in table.itertuples()]
+        records = list(run(jobs))
     return {
         **summarise(experiment, table, records, {fold: chosen[fold].to_dict() for fold in folds}),
         "parameters": final.to_dict(),
         "score_default_parameters": round(scores.mean(Parameters(), everything), 6),
-        "score_fitted": round(scores.mean(final, everything), 6),
+        "score_fitted": round(float(np.mean([scores.mean(fitted[row], everything[[row]]) for row in everything])), 6),
     }
 
 
@@ -126,6 +141,22 @@ class Scores:
 
     def mean(self, candidate: Parameters, rows: Rows) -> float:
         return float(self.by_image(candidate, rows).mean())
+
+
+def search_all(scores: Scores, rows: Rows, sample: Rows, modalities: pd.Series) -> Tuned:
+    """General parameters, and those of each modality, that the images of `rows` favour, and no other image."""
+    general = search(scores, rows, sample)
+    own = {}
+    for modality in sorted(modalities.iloc[rows].unique()):
+        of_modality = rows[(modalities.iloc[rows] == modality).to_numpy()]
+        if OWN_FROM <= len(of_modality) <= len(rows) / 2:
+            best = general
+            for name, values in OWN_GRID.items():
+                near = tuple(sorted({*values, getattr(best, name)}))
+                best = _climb(scores, best, name, near, of_modality)
+            if best != general:
+                own[str(modality)] = best
+    return Tuned(general, own)
 
 
 def search(scores: Scores, rows: Rows, sample: Rows) -> Parameters:
@@ -168,22 +199,26 @@ def _gains(differences: FloatArray) -> bool:
     return bool(differences.mean() > max(CAUTION * error, 1e-9))
 
 
-def segment_test(maps: Path, cv: Path | Parameters, image_ids: Iterable[str]) -> Iterator[tuple[str, LabelMap]]:
-    """Image ids in their order, each with the label map of its maps by the parameters given or those of a `cv.json`.
+def segment_test(maps: Path, tuned: Path | Tuned, modalities: Mapping[str, str]) -> Iterator[tuple[str, LabelMap]]:
+    """Image ids in their order, each with the label map of its maps by what is tuned, given or in a `cv.json`.
+
+    `modalities` gives the modality of each of the images.
 
     Raises:
         ValueError: maps that lack an image; a `cv.json` without parameters.
     """
-    parameters, archive = cv if isinstance(cv, Parameters) else _read_parameters(cv), Maps(maps)
-    for image_id in image_ids:
-        yield image_id, segment_maps(archive[image_id], parameters)
+    archive = Maps(maps)
+    if isinstance(tuned, Path):
+        tuned = _read_tuned(tuned)
+    for image_id, modality in modalities.items():
+        yield image_id, segment_maps(archive[image_id], tuned.of(modality))
 
 
-def _read_parameters(cv: Path) -> Parameters:
+def _read_tuned(cv: Path) -> Tuned:
     values = read_json(cv).get("parameters")
     if values is None:
         raise ValueError(f"{cv}: holds no post-processing parameters; run the tuning on these maps' experiment")
-    return Parameters.from_dict(values)
+    return Tuned.from_dict(values)
 
 
 class _MapScorer:
@@ -235,6 +270,11 @@ def _stratified_sample(table: pd.DataFrame) -> Rows:
     """About COARSE_IMAGES rows, even in modality and fold, the same for all searches; all where fewer."""
     order = table.sort_values(["modality", "fold", "image_id"]).index.to_numpy()
     return np.sort(order[:: max(1, len(order) // COARSE_IMAGES)])
+
+
+def _describe(tuned: Tuned) -> str:
+    own = [f"; {modality}: {_differences(parameters)}" for modality, parameters in tuned.modality.items()]
+    return _differences(tuned.general) + "".join(own)
 
 
 def _differences(parameters: Parameters) -> str:

@@ -21,7 +21,7 @@ from nuclei.config import Config, parse_config
 from nuclei.ensemble import mean_of_maps
 from nuclei.inference import Predictor, load_predictor
 from nuclei.models import OURS
-from nuclei.postprocessing import Parameters
+from nuclei.postprocessing import Parameters, Tuned
 
 VERSION = 1
 """Of the format: the card's keys and what they mean."""
@@ -88,7 +88,7 @@ def make_card(checkpoint: Mapping[str, Any], cv: Mapping[str, Any], data: str, l
         name=config.name,
         fold=checkpoint.get("fold"),
         config=config.model_dump(mode="json"),
-        parameters=Parameters.from_dict(cv["parameters"]).to_dict(),
+        parameters=Tuned.from_dict(cv["parameters"]).to_dict(),
         score=cv["score"],
         images=cv["n_images"],
         trained_on=sorted(checkpoint["trained_on"]),
@@ -157,12 +157,13 @@ def load_weights(path: Path | str, device: torch.device) -> Weights:
             "of its own, or make the folder again with `make weights`"
         )
     digest = "-".join(sha256(file)[:16] for file in files)
-    return Weights(path, cards, predictors, Parameters.from_dict(cards[0].parameters), digest)
+    # the modality of one's own images is not known
+    return Weights(path, cards, predictors, Tuned.from_dict(cards[0].parameters).general, digest)
 
 
-def read_parameters(path: Path | str) -> Parameters:
+def read_tuned(path: Path | str) -> Tuned:
     """The tuned post-processing that a file carries, or the files of a folder."""
-    return Parameters.from_dict(read_weights(find_files(Path(path))[0])[0].parameters)
+    return Tuned.from_dict(read_weights(find_files(Path(path))[0])[0].parameters)
 
 
 def find_files(path: Path) -> list[Path]:
@@ -195,6 +196,7 @@ def write_page(path: Path | str, cards: Sequence[Card], sizes: Sequence[int]) ->
     config = Config.model_validate(card.config)
     encoder = "" if config.model.architecture in OURS else f" with encoder {config.model.encoder}"
     folds = ", ".join(str(each.fold) for each in cards)
+    general = Tuned.from_dict(card.parameters).general.to_dict()
     write_text(
         path,
         f"""# {card.name}
@@ -206,7 +208,7 @@ half precision, {max(sizes) / 1e6:.1f} MB at most. Their answer is the mean of t
 |---|---|
 | trained on | {card.data}, {card.images} images in {len(cards)} folds |
 | score out of fold | {card.score:.4f} (mean average precision over IoU 0.50 to 0.95; tuned on the other folds) |
-| post-processing | {", ".join(f"{name} {value:g}" for name, value in card.parameters.items())} |
+| post-processing | {", ".join(f"{name} {value:g}" for name, value in general.items())} |
 | licence of the data | {card.licence} |
 | format | safetensors, version {card.version} of the card in its metadata |
 
