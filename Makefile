@@ -81,7 +81,7 @@ $(DATA)/splits.csv: $(DATA)/processed/index.csv | $(READY)
 START = $(shell sed -n 's/^start *= *"\(.*\)".*/\1/p' $(CONFIGS)/$(1).toml)
 
 define FOLD
-$(RUNS)/$(1)/fold_$(2)/best.pt: $(CONFIGS)/$(1).toml $(DATA)/splits.csv $(foreach start,$(call START,$(1)),$(RUNS)/$(start)/fold_$(2)/best.pt) | $(READY)
+$(RUNS)/$(1)/fold_$(2)/best.pt: $(CONFIGS)/$(1).toml $(DATA)/splits.csv $(foreach start,$(call START,$(1)),$(if $(wildcard $(PACKED)/$(start)/fold_$(2).safetensors),,$(RUNS)/$(start)/fold_$(2)/best.pt)) | $(READY)
 	$(PYTHON) scripts/train.py --config $$< --processed $(DATA)/processed --splits $(DATA)/splits.csv --fold $(2) \
 	  --out $$(@D) --device $(DEVICE) --devices $(DEVICES) --nodes $(NODES) --workers $(WORKERS)
 

@@ -37,6 +37,7 @@ from nuclei.overlays import draw_comparison
 from nuclei.postprocessing import Parameters, segment_maps
 from nuclei.provenance import code_commit
 from nuclei.targets import CHANNELS
+from nuclei.weights import SHIPPED, SUFFIX, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def fit(fabric: Fabric, config: Config, images: Images, fold: Fold, folder: Path
     torch.manual_seed(_step_seed(training.seed, fold.number, 0))
     model = build_model(config.model, CHANNELS, pretrained=not training.start)
     if training.start:
-        load_start(model, folder.parent.parent / training.start / f"fold_{fold.number}" / "best.pt", fold)
+        load_start(model, find_start(folder.parent.parent, training.start, fold.number), fold)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(parameter_groups(model, training), fused=True)
     schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
@@ -155,21 +156,32 @@ def fit(fabric: Fabric, config: Config, images: Images, fold: Fold, folder: Path
         (folder / "last.pt").unlink(missing_ok=True)
 
 
+def find_start(runs: Path, experiment: str, fold: int) -> Path:
+    """The checkpoint of a run of this machine, else the file that the project ships of it."""
+    trained, shipped = runs / experiment / f"fold_{fold}" / "best.pt", SHIPPED / experiment / f"fold_{fold}{SUFFIX}"
+    return shipped if shipped.is_file() and not trained.is_file() else trained
+
+
 def load_start(model: nn.Module, path: Path, fold: Fold) -> None:
-    """Fills the network with the weights of an earlier run's checkpoint.
+    """Fills the network with the weights of an earlier run: its checkpoint, or a file of weights.
 
     Raises:
         ValueError: no checkpoint there; it saw images that this fold holds out; it is of another network.
     """
-    checkpoint = load_checkpoint(path)
-    seen = sorted(set(checkpoint["trained_on"]) & set(fold.validation))
+    if path.suffix == SUFFIX:
+        card, tensors = read_weights(path)
+        trained_on = card.trained_on
+    else:
+        checkpoint = load_checkpoint(path)
+        trained_on, tensors = checkpoint["trained_on"], checkpoint["model"]
+    seen = sorted(set(trained_on) & set(fold.validation))
     if seen:
         raise ValueError(
             f"training.start: {path} was trained on {len(seen)} images that fold {fold.number} holds out ({seen[0]} "
             "...), so its score would flatter; start from a run of the same splits"
         )
     try:
-        model.load_state_dict(checkpoint["model"])
+        model.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(
             f"training.start: {path} is of another network ({str(error).splitlines()[0]}); give [model] the values of "
