@@ -10,9 +10,9 @@ SUBMISSIONS ?= submissions
 PACKED      ?= weights
 WEIGHTS     ?=
 CONFIGS     ?= configs
-MEMBERS     ?= unet_lite0 unet_small
+MEMBERS     ?= encoder_unet_long
 # of the members in the ensemble's mean, in their order; alike where empty
-SHARES      ?= $(if $(filter file,$(origin MEMBERS)),3 1)
+SHARES      ?=
 FOLDS       ?= 0 1 2 3 4
 EXP         ?= ensemble
 MESSAGE     ?= $(EXP)
