@@ -19,6 +19,11 @@ MESSAGE     ?= $(EXP)
 SIZE        ?= 256
 TRUTH       ?= $(DATA)/raw/stage1_solution.csv
 REPORT      ?= report.html
+# a checkpoint to publish: of EXP, or else of the first member, the first fold
+MODEL       ?= $(if $(filter file,$(origin EXP)),$(firstword $(MEMBERS)),$(EXP))
+CHECKPOINT  ?= $(RUNS)/$(MODEL)/fold_0/best.pt
+KAGGLE      ?= upload
+KAGGLE_USER ?= $(KAGGLE_USERNAME)
 DEVICE      ?= auto
 DEVICES     ?= 1
 NODES       ?= 1
@@ -26,6 +31,7 @@ WORKERS     ?= 1
 
 PYTHON ?= .venv/bin/python
 READY  := $(if $(filter file,$(origin PYTHON)),.venv/installed.txt)
+PUBLISH := $(if $(filter file,$(origin PYTHON)),.venv/publishing.txt)
 DEVELOP := $(if $(filter file,$(origin PYTHON)),.venv/development.txt)
 
 export PYTHONPATH := $(CURDIR)/src$(if $(PYTHONPATH),:$(PYTHONPATH))
@@ -39,7 +45,7 @@ SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help setup data splits train predict weights segment submission leaderboard standings report score submit summary tensorboard demo test lint format bench
+.PHONY: help setup data splits train predict weights segment submission leaderboard standings report score submit summary export kaggle-notebook kaggle-model tensorboard demo test lint format bench
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +64,10 @@ setup: $(READY)  ## .venv with the pinned requirements (PYTHON=... uses yours in
 
 .venv/development.txt: .venv/installed.txt pyproject.toml
 	.venv/bin/python -m pip install --quiet --editable '.[dev]'
+	.venv/bin/python -m pip freeze --exclude-editable > $@.part && mv $@.part $@
+
+.venv/publishing.txt: .venv/installed.txt pyproject.toml
+	.venv/bin/python -m pip install --quiet --editable '.[publish]'
 	.venv/bin/python -m pip freeze --exclude-editable > $@.part && mv $@.part $@
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -184,6 +194,26 @@ summary: | $(READY)  ## layers, sizes, parameters and multiply-adds: EXP=unet SI
 
 tensorboard: | $(READY)  ## curves of all runs in the browser
 	$(PYTHON) -m tensorboard.main --logdir $(RUNS)
+
+# --- the way out ----------------------------------------------------------------------------------------------------
+
+ONNX    := $(basename $(CHECKPOINT)).onnx
+PROGRAM := $(basename $(CHECKPOINT)).pt2
+
+export: $(ONNX)  ## ONNX and torch.export of a trained network: EXP=unet or CHECKPOINT=<best.pt>
+
+$(ONNX) $(PROGRAM) &: $(CHECKPOINT) | $(PUBLISH)
+	$(PYTHON) scripts/export.py --checkpoint $< --onnx $(ONNX) --program $(PROGRAM)
+
+kaggle-notebook: | $(READY)  ## a notebook for Kaggle's GPU and its data set of code: KAGGLE_USER=<name> MEMBERS= FOLDS=
+	$(PYTHON) scripts/pack_notebook.py --out $(KAGGLE) --user "$(KAGGLE_USER)" --members "$(MEMBERS)" \
+	  --shares "$(SHARES)" --folds "$(FOLDS)"
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --dest $(KAGGLE)/dataset \
+	  --requirement $(KAGGLE)/dataset/wheels.txt
+
+kaggle-model: $(ONNX)  ## a folder for Kaggle Models: KAGGLE_USER=<name> EXP=unet or CHECKPOINT=<best.pt>
+	$(PYTHON) scripts/pack_model.py --files $(ONNX) $(CHECKPOINT) --out $(KAGGLE)/model --user "$(KAGGLE_USER)" \
+	  --experiment $(MODEL)
 
 # --- demonstration and checks ---------------------------------------------------------------------------------------
 

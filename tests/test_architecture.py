@@ -24,9 +24,10 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 LAYERS = {
     "words": "cli config intensity metric rle targets postprocessing mosaics synthetic shapes light classical "
     "provenance overlays pages",
-    "disk": "artifacts pictures exports archive transfer kaggle_client sources download competition splits",
+    "disk": "artifacts pictures exports notebook kaggle_model archive transfer kaggle_client sources download "
+    "competition splits",
     "learning": "losses augmentation models dataset",
-    "flows": "inference ensemble tiling stitching weights submission entry scoring tuning standings gallery "
+    "flows": "inference export ensemble tiling stitching weights submission entry scoring tuning standings gallery "
     "distributed",
     "stages": "segmentation training leaderboard report",
 }

@@ -98,6 +98,8 @@ class Baseline(nn.Module):
         self.smallest = SMALLEST.get(name, 2 * MULTIPLE)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            return self._forward_any(image_BCHW)
         height, width = image_BCHW.shape[-2:]
         bottom, right = self._missing(height), self._missing(width)
         if bottom or right:
@@ -105,6 +107,20 @@ class Baseline(nn.Module):
             image_BCHW = functional.pad(image_BCHW, (0, right, 0, bottom), mode=mode)
         logits_BCHW: Tensor = self.network(image_BCHW)
         return logits_BCHW[..., :height, :width]
+
+    def _forward_any(self, image_BCHW: Tensor) -> Tensor:
+        """`forward` for a graph of all sizes from `smallest` up, which cannot ask whether there is anything to pad."""
+        missing = []
+        for axis in (2, 3):
+            size = image_BCHW.shape[axis]
+            padded = (size + self.multiple - 1) // self.multiple * self.multiple
+            place = torch.arange(padded, device=image_BCHW.device)
+            mirrored = torch.where(place < size, place, 2 * (size - 1) - place)
+            image_BCHW = image_BCHW.index_select(axis, mirrored)
+            missing.append(padded - size)
+        # a negative padding crops, and, unlike a slice, does not ask either
+        out_BCHW: Tensor = functional.pad(self.network(image_BCHW), (0, -missing[1], 0, -missing[0]))
+        return out_BCHW
 
     def _missing(self, size: int) -> int:
         return -max(size, self.smallest) % self.multiple + max(self.smallest - size, 0)

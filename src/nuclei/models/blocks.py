@@ -253,7 +253,8 @@ def pad_to(features_BCHW: Tensor, height: int, width: int) -> Tensor:
     Halving drops an odd row or column, so doubling returns one pixel less than the skip has; it is put back here.
     """
     missing_h, missing_w = height - features_BCHW.shape[-2], width - features_BCHW.shape[-1]
-    if not missing_h and not missing_w:
+    # a graph for all sizes cannot ask whether this one is odd: it always pads, by nothing where nothing is missing
+    if not torch.compiler.is_exporting() and not missing_h and not missing_w:
         return features_BCHW
     top, left = missing_h // 2, missing_w // 2
     return functional.pad(features_BCHW, (left, missing_w - left, top, missing_h - top))

@@ -42,7 +42,10 @@ class DepthwiseConv2d(nn.Module):
     def _uneven_padding(self, height: int, width: int) -> list[int]:
         """Left, right, top, bottom such that the output has ceil(size / stride) pixels, the odd one behind."""
         reach = self.dilation * (self.weight.shape[-1] - 1) + 1
-        missing = [max((-(-size // self.stride) - 1) * self.stride + reach - size, 0) for size in (width, height)]
+        if torch.compiler.is_exporting():  # a graph of all sizes: all are multiples of the encoder's stride
+            missing = [max(reach - self.stride, 0)] * 2
+        else:
+            missing = [max(reach - (size % self.stride or self.stride), 0) for size in (width, height)]
         return [part for gap in missing for part in (gap // 2, gap - gap // 2)]
 
 

@@ -61,7 +61,8 @@ class TransformerBridge(nn.Module):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         height, width = features_BCHW.shape[-2:]
-        padded_BCHW = pad_to(features_BCHW, height + -height % self.patch, width + -width % self.patch)
+        rows, columns = (height + self.patch - 1) // self.patch, (width + self.patch - 1) // self.patch
+        padded_BCHW = pad_to(features_BCHW, rows * self.patch, columns * self.patch)
         embedded_BCHW = self.embed(padded_BCHW)
         size = embedded_BCHW.shape[-2:]
         embedded_BCHW = embedded_BCHW + self._positions(size[0], size[1]).to(embedded_BCHW.dtype)
@@ -70,8 +71,10 @@ class TransformerBridge(nn.Module):
             tokens_BND = layer(tokens_BND)
         attended_BCHW = self.norm(tokens_BND).transpose(1, 2).unflatten(2, size)
         restored_BCHW: Tensor = self.restore(attended_BCHW)
-        top, left = (padded_BCHW.shape[-2] - height) // 2, (padded_BCHW.shape[-1] - width) // 2
-        return features_BCHW + restored_BCHW[..., top : top + height, left : left + width]
+        more_h, more_w = rows * self.patch - height, columns * self.patch - width
+        top, left = more_h // 2, more_w // 2
+        # a negative padding crops, and, unlike a slice, does not ask whether there is anything to crop
+        return features_BCHW + functional.pad(restored_BCHW, (-left, left - more_w, -top, top - more_h))
 
     def _positions(self, height: int, width: int) -> Tensor:
         size = (height, width)

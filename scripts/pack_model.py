@@ -1,0 +1,29 @@
+"""Packs an exported network and its checkpoint as a folder for Kaggle Models."""
+
+import argparse
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=Path, nargs="+", required=True, help="what to publish: best.onnx, best.pt")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--user", required=True, help="your name on Kaggle")
+    parser.add_argument("--experiment", required=True, help="name of the variation")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+
+    from nuclei.kaggle_model import pack_model
+
+    pack_model(arguments.files, arguments.out, arguments.user, arguments.experiment)
+    print(f"once:  kaggle models create -p {arguments.out}")
+    print(f"then:  kaggle models variations create -p {arguments.out}/variation")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
