@@ -56,7 +56,7 @@ class Predictor:
         """Mean over the views of one zoom, (3, H, W) float32 at the image's own size."""
         height, width = image.shape[:2]
         if scale != 1:
-            size = max(16, round(width * scale)), max(16, round(height * scale))
+            size = zoom_size(width, scale), zoom_size(height, scale)
             resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
             image = resized.astype(np.uint8, copy=False)
         pixels = normalise(image, self.config.intensity.normalisation, self.config.model.in_channels)
@@ -92,6 +92,11 @@ class Predictor:
         """The pixels with their edge repeated where an image is smaller than the network takes."""
         bottom, right = (max(0, int(self.model.smallest) - size) for size in pixels_BCHW.shape[-2:])
         return functional.pad(pixels_BCHW, (0, right, 0, bottom), mode="replicate") if bottom or right else pixels_BCHW
+
+
+def zoom_size(size: int, scale: float) -> int:
+    """Pixels of a zoomed side."""
+    return max(16, round(size * scale))
 
 
 class View(NamedTuple):

@@ -7,30 +7,33 @@ What keeps the seams out:
   test-time averaging are views of the whole image, each with its own grid; the tile is cut out of the view.
 - The window of intensities, and the statistics of z_score, are those of the whole image.
 - Our own bilinear upsampling depends on the place in the image, and is told it (`models.blocks.Doubling`).
+- A zoomed tile is cut out of the zoomed image, which is resampled just there, and so are its maps on the way back.
 
 What a network takes from the whole image by itself (transformers, channel attention, instance and group normalisation)
-it takes from tile and margin here, and a zoomed view is the zoomed tile: there tiles differ a little from the whole.
+it takes from tile and margin here: there tiles differ a little from the whole.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from nuclei.ensemble import mean_of_maps
-from nuclei.inference import Predictor, View, average_views, list_views
+from nuclei.inference import Predictor, View, list_views, zoom_size
 from nuclei.intensity import Limits, Pixels, UInt8Array, apply_limits, find_limits, measure_statistics, normalise
 from nuclei.models.blocks import Span
 from nuclei.targets import CHANNELS
 
+FloatArray = npt.NDArray[np.float32]
+
 WHOLE = 2**21
 """Images up to so many pixels are predicted whole."""
-MARGIN = 192
-"""Pixels read around a tile on each side."""
+MARGIN = 256
+"""Pixels read around a tile on each side, from which on an EfficientNet encoder's maps differ by 1 of 255 at most."""
 SIDE = 832
 """Side of a tile without its margin."""
 
@@ -66,19 +69,84 @@ def list_tiles(shape: tuple[int, int], side: int = SIDE) -> list[Box]:
 
 @dataclass(frozen=True)
 class Scene:
-    """An image, which may lie on a disk, and what a network has to know of all of it."""
+    """An image, which may lie on a disk, in one zoom, and what a network has to know of all of it."""
 
     image: Pixels
     limits: Limits | None
     statistics: tuple[float, float] | None
+    scale: float = 1.0
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.image.shape[0], self.image.shape[1]
+        height, width = self.image.shape[:2]
+        return (height, width) if self.scale == 1 else (zoom_size(height, self.scale), zoom_size(width, self.scale))
 
     def read(self, box: Box) -> UInt8Array:
         """A part of the image (H, W, 3) uint8 in the window."""
-        return apply_limits(np.asarray(self.image[box.slices]), self.limits)
+        if self.scale == 1:
+            return apply_limits(np.asarray(self.image[box.slices]), self.limits)
+        height, width = self.shape
+        if self.scale > 1:
+            rows = Neighbours.find(self.image.shape[0], height, box.top, box.bottom)
+            columns = Neighbours.find(self.image.shape[1], width, box.left, box.right)
+            return enlarge(apply_limits(np.asarray(self.image[rows.span, columns.span]), self.limits), rows, columns)
+        rows_span, row_weights = resample(self.image.shape[0], height, box.top, box.bottom, area=True)
+        columns_span, column_weights = resample(self.image.shape[1], width, box.left, box.right, area=True)
+        source = apply_limits(np.asarray(self.image[rows_span, columns_span]), self.limits).astype(np.float32)
+        # the channels go first, for the products of matrices
+        zoomed = row_weights @ source.transpose(2, 0, 1) @ column_weights.T
+        return np.floor(zoomed.transpose(1, 2, 0) + 0.5).astype(np.uint8)
+
+
+class Neighbours(NamedTuple):
+    """For each pixel of a part of an enlarged axis the two it lies between (from `span` on) and the share of `high`."""
+
+    span: slice
+    low: npt.NDArray[np.intp]
+    high: npt.NDArray[np.intp]
+    share: FloatArray
+
+    @classmethod
+    def find(cls, source: int, target: int, start: int, stop: int) -> Self:
+        """Those of start..stop on an axis of `source` pixels that is enlarged to `target`."""
+        middles = ((np.arange(start, stop) + 0.5) * (source / target) - 0.5).astype(np.float32)
+        low = np.floor(middles).astype(np.intp)
+        first, last = max(0, int(low[0])), min(source - 1, int(low[-1]) + 1)
+        inside = np.clip(low, 0, source - 1) - first, np.clip(low + 1, 0, source - 1) - first
+        return cls(slice(first, last + 1), *inside, (middles - low).astype(np.float32))
+
+
+def enlarge(image: UInt8Array, rows: Neighbours, columns: Neighbours) -> UInt8Array:
+    """Part of an enlarged image (H, W, 3) uint8, to the last bit what OpenCV's linear interpolation has there.
+
+    A network may answer to a difference of 1 of 255 in what it sees with one of 90, so close is not enough here.
+    OpenCV counts in whole numbers: shares are of 2048, and the sum is cut three times.
+    """
+    right, below = (np.rint(axis.share * 2048).astype(np.int32) for axis in (columns, rows))
+    left, above = (np.rint((1 - axis.share) * 2048).astype(np.int32) for axis in (columns, rows))
+    pixels = image.astype(np.int32)
+    lines = (pixels[:, columns.low] * left[:, None] + pixels[:, columns.high] * right[:, None]) >> 4
+    upper, lower = (above[:, None, None] * lines[rows.low]) >> 16, (below[:, None, None] * lines[rows.high]) >> 16
+    return ((upper + lower + 2) >> 2).astype(np.uint8)
+
+
+def resample(source: int, target: int, start: int, stop: int, area: bool = False) -> tuple[slice, FloatArray]:
+    """Of an axis of `source` pixels resized to `target`: the pixels that start..stop is made from, and their weights.
+
+    The weights are (stop - start, pixels): linear between the middles of pixels, or the mean over the area of the new
+    pixel, as OpenCV resizes.
+    """
+    ratio = source / target
+    if area and ratio > 1:
+        begins = np.arange(start, stop)[:, None] * ratio
+        first, last = int(begins[0, 0]), min(source, int(np.ceil(begins[-1, 0] + ratio)))
+        pixels = np.arange(first, last)
+        weights = np.minimum(begins + ratio, pixels + 1) - np.maximum(begins, pixels)
+        return slice(first, last), (weights.clip(0) / ratio).astype(np.float32)
+    middles = ((np.arange(start, stop) + 0.5) * ratio - 0.5).clip(0, source - 1)
+    first, last = int(middles[0]), min(source, int(middles[-1]) + 2)
+    weights = 1 - np.abs(middles[:, None] - np.arange(first, last))
+    return slice(first, last), weights.clip(0).astype(np.float32)
 
 
 def survey(predictor: Predictor, image: Pixels) -> Scene:
@@ -106,15 +174,30 @@ def predict_tiles(
 
 def predict_tile(predictor: Predictor, scene: Scene, tile: Box, margin: int = MARGIN) -> UInt8Array:
     """Maps of one tile: probability * 255, (3, H, W) uint8."""
-    prediction = predictor.config.prediction
+    scales = predictor.config.prediction.scales
     total = np.zeros((CHANNELS, tile.bottom - tile.top, tile.right - tile.left), np.float32)
-    for scale in prediction.scales:
-        if scale == 1:
-            views = [_view_tile(predictor, scene, tile, view, margin) for view in list_views(prediction.flips)]
-            total += torch.stack(views).mean(dim=0).numpy()
-        else:
-            total += _zoom_tile(predictor, scene, tile, scale, margin)
-    return np.round(total * (255 / len(prediction.scales))).clip(0, 255).astype(np.uint8)
+    for scale in scales:
+        total += _zoom_tile(predictor, replace(scene, scale=scale), tile, margin)
+    return np.round(total * (255 / len(scales))).clip(0, 255).astype(np.uint8)
+
+
+def _zoom_tile(predictor: Predictor, scene: Scene, tile: Box, margin: int) -> FloatArray:
+    """Probabilities (3, H, W) of the tile by the views of a zoomed scene."""
+    if scene.scale == 1:
+        return _average_views(predictor, scene, tile, margin)
+    rows, row_weights = resample(scene.shape[0], scene.image.shape[0], tile.top, tile.bottom)
+    columns, column_weights = resample(scene.shape[1], scene.image.shape[1], tile.left, tile.right)
+    zoomed = np.zeros((CHANNELS, rows.stop - rows.start, columns.stop - columns.start), np.float32)
+    for part in list_tiles(zoomed.shape[1:]):  # a tile larger than others would take more memory than others
+        there = Box(*(edge + corner for edge, corner in zip(part, 2 * (rows.start, columns.start), strict=True)))
+        zoomed[(slice(None), *part.slices)] = _average_views(predictor, scene, there, margin)
+    return np.asarray(row_weights @ zoomed @ column_weights.T)
+
+
+def _average_views(predictor: Predictor, scene: Scene, tile: Box, margin: int) -> FloatArray:
+    views = list_views(predictor.config.prediction.flips)
+    answers = [_view_tile(predictor, scene, tile, view, margin) for view in views]
+    return np.asarray(torch.stack(answers).mean(dim=0).numpy())
 
 
 def _view_tile(predictor: Predictor, scene: Scene, tile: Box, view: View, margin: int) -> torch.Tensor:
@@ -143,19 +226,6 @@ def _turn_box_back(box: Box, view: View, shape: tuple[int, int]) -> Box:
     """Where a box of a view of `shape` lies in the image."""
     top, left, bottom, right = _turn_box(box, View(False, view.mirror), shape)
     return Box(left, top, right, bottom) if view.transposed else Box(top, left, bottom, right)
-
-
-def _zoom_tile(predictor: Predictor, scene: Scene, tile: Box, scale: float, margin: int) -> UInt8Array:
-    """Probabilities (3, H, W) float32 of the tile, from views of the zoomed tile and margin."""
-    read = tile.grow(round(margin / min(scale, 1)), scene.shape)
-    image = scene.read(read)
-    height, width = image.shape[:2]
-    size = max(16, round(width * scale)), max(16, round(height * scale))
-    zoomed = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    pixels = torch.from_numpy(_normalise(predictor, scene, np.asarray(zoomed, np.uint8)))
-    mean_CHW = average_views(predictor.forward, pixels, predictor.config.prediction.flips).numpy()
-    rows, columns = tile.inside(read).slices
-    return np.stack([cv2.resize(channel, (width, height)) for channel in mean_CHW])[:, rows, columns]
 
 
 def _normalise(predictor: Predictor, scene: Scene, image: UInt8Array) -> np.ndarray:
