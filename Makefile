@@ -46,9 +46,10 @@ SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: help setup data splits train predict weights segment submission leaderboard standings report score submit summary export kaggle-notebook kaggle-model tensorboard demo test lint format bench
+.PHONY: compare learning-curve
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  make submissions/<experiment>.csv   train, predict and tune one of: $(EXPERIMENTS)"
 	@echo "settings: SOURCE= MEMBERS='...' SHARES='...' WEIGHTS= FOLDS='...' DEVICE= DEVICES= NODES= WORKERS= EXP= TRUTH= PYTHON="
 
@@ -214,6 +215,56 @@ kaggle-notebook: | $(READY)  ## a notebook for Kaggle's GPU and its data set of 
 kaggle-model: $(ONNX)  ## a folder for Kaggle Models: KAGGLE_USER=<name> EXP=unet or CHECKPOINT=<best.pt>
 	$(PYTHON) scripts/pack_model.py --files $(ONNX) $(CHECKPOINT) --out $(KAGGLE)/model --user "$(KAGGLE_USER)" \
 	  --experiment $(MODEL)
+
+# --- comparison of the networks under one budget -------------------------------------------------------------------------
+
+COMPARISONS ?= comparisons
+VARIANTS    ?= $(filter-out budget,$(notdir $(basename $(wildcard configs/compare/*.toml))))
+STEPS       ?= $(shell sed -n 's/^steps = //p' configs/compare/budget.toml)
+HELD_OUT    ?= 0
+IMAGES      ?= 8 16 32 64 128 256 all
+SEEDS       ?= 0 1 2
+BUDGET      := $(RUNS)/compare/$(STEPS)_steps
+POINTS      := $(foreach images,$(IMAGES),$(foreach seed,$(SEEDS),images_$(images)_seed_$(seed)))
+OTHER_DATA  := $(if $(filter-out data,$(DATA)), DATA=$(DATA))
+
+# a config and those that it extends
+CHAIN = $(1) $(foreach other,$(shell sed -n 's/^extends *= *"\(.*\)".*/\1/p' $(1)),$(call CHAIN,$(dir $(1))$(other)))
+
+# $(1) is the run, $(2) the config that it extends, $(3) further lines of [training]
+define MEASURED
+$(BUDGET)/$(1).toml: $(call CHAIN,$(2))
+	@mkdir -p $$(@D)
+	@printf 'extends = "%s"\n[training]\nsteps = %s\n$(3)' $(CURDIR)/$(2) $(STEPS) > $$@.part && mv $$@.part $$@
+
+$(BUDGET)/$(1)/fold_$(HELD_OUT)/best.pt: $(BUDGET)/$(1).toml $(DATA)/splits.csv | $(READY)
+	$(PYTHON) scripts/train.py --config $$< --processed $(DATA)/processed --splits $(DATA)/splits.csv \
+	  --fold $(HELD_OUT) --out $$(@D) --device $(DEVICE) --workers $(WORKERS)
+
+$(BUDGET)/$(1)/measured.json: $(BUDGET)/$(1)/fold_$(HELD_OUT)/best.pt | $(READY)
+	$(PYTHON) scripts/measure.py --checkpoint $$< --processed $(DATA)/processed --splits $(DATA)/splits.csv \
+	  --out $$@ --device $(DEVICE)
+endef
+
+# read only where they are asked for: fifty rules, each with a look into its configs
+ifneq ($(filter compare learning-curve $(COMPARISONS)/% $(BUDGET)/%,$(MAKECMDGOALS)),)
+$(foreach variant,$(VARIANTS),$(eval $(call MEASURED,$(variant),configs/compare/$(variant).toml)))
+POINT = $(eval $(call MEASURED,images_$(1)_seed_$(2),configs/compare/unet_plain.toml,seed = $(2)\n$(3)))
+$(foreach seed,$(SEEDS),$(foreach images,$(filter-out all,$(IMAGES)),$(call POINT,$(images),$(seed),images = $(images)\n)))
+$(foreach seed,$(SEEDS),$(if $(filter all,$(IMAGES)),$(call POINT,all,$(seed))))
+endif
+
+compare: $(COMPARISONS)/compare.csv  ## the variants of configs/compare under one budget: STEPS= VARIANTS=
+
+$(COMPARISONS)/compare.csv: $(foreach variant,$(VARIANTS),$(BUDGET)/$(variant)/measured.json) | $(READY)
+	$(PYTHON) scripts/compare.py --measured $^ --configs configs/compare --table compare --out $(@D) \
+	  --command "make compare STEPS=$(STEPS)$(OTHER_DATA)"
+
+learning-curve: $(COMPARISONS)/learning_curve.csv  ## the small UNet on more and more images: STEPS= IMAGES= SEEDS=
+
+$(COMPARISONS)/learning_curve.csv: $(foreach point,$(POINTS),$(BUDGET)/$(point)/measured.json) | $(READY)
+	$(PYTHON) scripts/compare.py --measured $^ --configs configs/compare --table learning_curve --out $(@D) \
+	  --command "make learning-curve STEPS=$(STEPS)$(OTHER_DATA)"
 
 # --- demonstration and checks ---------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ def main() -> None:
     from nuclei.artifacts import Images, read_splits
     from nuclei.distributed import explain_lost_processes, launch, predict_shares
     from nuclei.inference import choose_device, load_checkpoint, load_predictor
-    from nuclei.training import choose_fold
+    from nuclei.training import held_out_images
     from nuclei.weights import load_weights
 
     if arguments.threads:
@@ -44,11 +44,7 @@ def main() -> None:
         predictor = load_weights(arguments.weights, device).predictors[0]
     else:
         checkpoint = load_checkpoint(arguments.checkpoint)
-        held_out = choose_fold(read_splits(arguments.splits), checkpoint["fold"]).validation
-        seen = sorted(set(held_out) & set(checkpoint["trained_on"]))
-        if seen:
-            found = f"{len(seen)} images that {arguments.splits} holds out ({seen[0]} ...)"
-            raise ValueError(f"{arguments.checkpoint} was trained on {found}: the splits have changed; train it again")
+        held_out = held_out_images(checkpoint, arguments.checkpoint, read_splits(arguments.splits))
         predictor = load_predictor(checkpoint, str(arguments.checkpoint), device)
         jobs = [(held_out, arguments.oof), *jobs]
     with explain_lost_processes():

@@ -29,7 +29,7 @@ LAYERS = {
     "learning": "losses augmentation models dataset",
     "flows": "inference export ensemble tiling stitching weights submission entry scoring tuning standings gallery "
     "distributed",
-    "stages": "segmentation training leaderboard report",
+    "stages": "segmentation training leaderboard report comparison plots",
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
 

@@ -1,33 +1,28 @@
 """The summary counts what the network is and shows the sizes that the text speaks of."""
 
-import runpy
-from pathlib import Path
-
 import pytest
 
-from nuclei.config import Config, ModelConfig
+from nuclei.config import ModelConfig
 from nuclei.models import build_model, parameter_count
-
-ROOT = Path(__file__).parents[1]
-summarise = runpy.run_path(str(ROOT / "scripts" / "summary.py"))["summarise"]
+from nuclei.models.summary import summarise
 
 
 def test_levels_of_the_full_unet_are_those_of_the_text():
-    statistics, levels = summarise(Config(name="unet"), 572)
+    statistics, levels = summarise(ModelConfig(), 572)
     assert levels == [(64, 572, 572), (128, 286, 286), (256, 143, 143), (512, 71, 71), (512, 35, 35)]
     assert statistics.total_params == 17_263_107
 
 
 @pytest.mark.parametrize("model", [{"width": 8}, {"width": 8, "upsampling": "transposed", "depth": 2}])
 def test_parameters_are_those_that_training_adjusts_and_multiply_adds_grow_with_the_area(model):
-    config = Config(name="tiny", model=ModelConfig(**model))
+    config = ModelConfig(**model)
     small, large = (summarise(config, size)[0] for size in (64, 128))
-    assert small.total_params == large.total_params == parameter_count(build_model(config.model, 3))
+    assert small.total_params == large.total_params == parameter_count(build_model(config, 3))
     assert large.total_mult_adds == pytest.approx(4 * small.total_mult_adds, rel=0.01)
 
 
 def test_multiply_adds_of_a_convolution_are_weights_times_pixels():
-    statistics, _ = summarise(Config(name="tiny", model=ModelConfig(width=4, depth=1)), 32)
+    statistics, _ = summarise(ModelConfig(width=4, depth=1), 32)
     convolutions = [layer for layer in statistics.summary_list if layer.class_name == "Conv2d"]
     assert len(convolutions) == 7
     for layer in convolutions:

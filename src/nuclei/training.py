@@ -8,6 +8,8 @@ import hashlib
 import json
 import logging
 import platform
+import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -74,6 +76,22 @@ def choose_fold(splits: Any, number: int, images: int | None = None, seed: int =
     if images is not None:
         training = draw_subset(training, others.modality.tolist(), images, seed)
     return Fold(number, training, splits.image_id[held_out].tolist())
+
+
+def held_out_images(checkpoint: dict[str, Any], source: Path, splits: Any) -> list[str]:
+    """Ids of the images that the checkpoint's fold holds out; `source` names the checkpoint in errors.
+
+    Raises:
+        ValueError: the checkpoint was trained on some of them.
+    """
+    held_out = choose_fold(splits, checkpoint["fold"]).validation
+    seen = sorted(set(held_out) & set(checkpoint["trained_on"]))
+    if seen:
+        raise ValueError(
+            f"{source} was trained on {len(seen)} images that the splits hold out ({seen[0]} ...): the splits have "
+            "changed since; train the fold again"
+        )
+    return held_out
 
 
 @dataclass
@@ -298,7 +316,12 @@ def write_checkpoint(path: Path, state: State, config: Config, fold: Fold, hardw
         "model": {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()},
         "fold": fold.number,
         "trained_on": fold.training,
-        "effort": {"parameters": parameter_count(network), "hardware": hardware, "commit": code_commit()},
+        "effort": {
+            "parameters": parameter_count(network),
+            "hardware": hardware,
+            "commit": code_commit(),
+            "peak_mib": peak_memory(),
+        },
     }
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
@@ -317,6 +340,14 @@ def _mean_over_processes(fabric: Fabric, value: float) -> float:
         return value
     mean: Any = fabric.all_reduce(torch.tensor(value, device=fabric.device), reduce_op="mean")
     return float(mean)
+
+
+def peak_memory() -> int:
+    """Most memory in MiB that was held at a time: the GPU's where one is used, else this process's, all in all."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
 
 
 def _average(model: nn.Module, decay: float) -> AveragedModel | None:

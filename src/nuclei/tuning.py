@@ -159,12 +159,12 @@ def search_all(scores: Scores, rows: Rows, sample: Rows, modalities: pd.Series) 
     return Tuned(general, own)
 
 
-def search(scores: Scores, rows: Rows, sample: Rows) -> Parameters:
+def search(scores: Scores, rows: Rows, sample: Rows, grid: Mapping[str, tuple[float, ...]] = GRID) -> Parameters:
     """The parameters that the images of `rows` favour, and no other image; `sample` is what the coarse search sees."""
     best, coarse_rows = Parameters(), np.intersect1d(rows, sample)
     for _ in range(PASSES):
         before = best
-        for name, values in GRID.items():
+        for name, values in grid.items():
             best = _climb(scores, best, name, values, coarse_rows)
         if best == before:
             break

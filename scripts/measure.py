@@ -1,0 +1,29 @@
+"""Measures a trained fold for the comparison: what it scores on the images held out, and what it costs."""
+
+import argparse
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="<run>/fold_<k>/best.pt, with log.csv beside it")
+    parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
+    parser.add_argument("--splits", type=Path, required=True, help="data/splits.csv")
+    parser.add_argument("--out", type=Path, required=True, help="measured.json")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
+    arguments = parser.parse_args()
+
+    from nuclei.artifacts import write_json
+    from nuclei.comparison import measure
+    from nuclei.inference import choose_device
+
+    device = choose_device(arguments.device)
+    measured = measure(arguments.checkpoint, arguments.processed, arguments.splits, device)
+    write_json(arguments.out, measured)
+    print(f"{measured['experiment']}: score {measured['score']:.4f}, Dice {measured['dice']:.4f}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,26 @@
+"""What a network costs: its layers' shapes, parameters and multiply-adds."""
+
+from typing import Any
+
+import torch
+import torchinfo
+
+from nuclei.config import ModelConfig
+from nuclei.models import OURS, build_model
+from nuclei.targets import CHANNELS
+
+
+def summarise(model: ModelConfig, size: int) -> tuple[Any, list[tuple[int, ...]]]:
+    """torchinfo's statistics for one square image, and (C, H, W) of each level on the way down (ours only)."""
+    ours = model.architecture in OURS
+    # on the device `meta` shapes are computed but no numbers; the library's networks need numbers to be built
+    device = "meta" if ours else "cpu"
+    with torch.device(device):
+        network: Any = build_model(model, CHANNELS, pretrained=False).eval()
+    levels: list[tuple[int, ...]] = []
+    for block in [network.inc, *network.downs] if ours else []:
+        block.register_forward_hook(lambda module, given, answer: levels.append(tuple(answer.shape[1:])))
+    shape = (1, model.in_channels, size, size)
+    columns = ("input_size", "output_size", "num_params", "mult_adds")
+    statistics = torchinfo.summary(network, shape, device=device, depth=4, col_names=columns, verbose=0)
+    return statistics, levels
