@@ -222,10 +222,10 @@ COMPARISONS ?= comparisons
 VARIANTS    ?= $(filter-out budget,$(notdir $(basename $(wildcard configs/compare/*.toml))))
 STEPS       ?= $(shell sed -n 's/^steps = //p' configs/compare/budget.toml)
 HELD_OUT    ?= 0
-IMAGES      ?= 8 16 32 64 128 256 all
+COUNTS      ?= 8 16 32 64 128 256 all
 SEEDS       ?= 0 1 2
 BUDGET      := $(RUNS)/compare/$(STEPS)_steps
-POINTS      := $(foreach images,$(IMAGES),$(foreach seed,$(SEEDS),images_$(images)_seed_$(seed)))
+POINTS      := $(foreach images,$(COUNTS),$(foreach seed,$(SEEDS),images_$(images)_seed_$(seed)))
 OTHER_DATA  := $(if $(filter-out data,$(DATA)), DATA=$(DATA))
 
 # a config and those that it extends
@@ -250,8 +250,8 @@ endef
 ifneq ($(filter compare learning-curve $(COMPARISONS)/% $(BUDGET)/%,$(MAKECMDGOALS)),)
 $(foreach variant,$(VARIANTS),$(eval $(call MEASURED,$(variant),configs/compare/$(variant).toml)))
 POINT = $(eval $(call MEASURED,images_$(1)_seed_$(2),configs/compare/unet_plain.toml,seed = $(2)\n$(3)))
-$(foreach seed,$(SEEDS),$(foreach images,$(filter-out all,$(IMAGES)),$(call POINT,$(images),$(seed),images = $(images)\n)))
-$(foreach seed,$(SEEDS),$(if $(filter all,$(IMAGES)),$(call POINT,all,$(seed))))
+$(foreach seed,$(SEEDS),$(foreach images,$(filter-out all,$(COUNTS)),$(call POINT,$(images),$(seed),images = $(images)\n)))
+$(foreach seed,$(SEEDS),$(if $(filter all,$(COUNTS)),$(call POINT,all,$(seed))))
 endif
 
 compare: $(COMPARISONS)/compare.csv  ## the variants of configs/compare under one budget: STEPS= VARIANTS=
@@ -260,7 +260,7 @@ $(COMPARISONS)/compare.csv: $(foreach variant,$(VARIANTS),$(BUDGET)/$(variant)/m
 	$(PYTHON) scripts/compare.py --measured $^ --configs configs/compare --table compare --out $(@D) \
 	  --command "make compare STEPS=$(STEPS)$(OTHER_DATA)"
 
-learning-curve: $(COMPARISONS)/learning_curve.csv  ## the small UNet on more and more images: STEPS= IMAGES= SEEDS=
+learning-curve: $(COMPARISONS)/learning_curve.csv  ## the small UNet on more and more images: STEPS= COUNTS= SEEDS=
 
 $(COMPARISONS)/learning_curve.csv: $(foreach point,$(POINTS),$(BUDGET)/$(point)/measured.json) | $(READY)
 	$(PYTHON) scripts/compare.py --measured $^ --configs configs/compare --table learning_curve --out $(@D) \

@@ -5,13 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nuclei.config import ModelConfig, TrainingConfig
+from nuclei.config import Config, ModelConfig, TrainingConfig, read_config
+from nuclei.dataset import make_target
+from nuclei.losses import activate, build_loss
 from nuclei.models import build_model, parameter_count, parameter_groups
+from nuclei.targets import CHANNELS
 
 SMALL = {"width": 8, "depth": 3}
 TRANSFORMER = {"architecture": "transunet", "transformer_layers": 2, "transformer_heads": 4}
@@ -55,6 +59,10 @@ CONFIGS |= {
     "encoder_unet": ModelConfig(architecture="encoder_unet", **LITE0, decoder_channels=(16, 16, 8, 8)),
     "encoder_unet frozen": ModelConfig(architecture="encoder_unet", **LITE0, frozen_stages=2, in_channels=1),
     "encoder_unet resnet": ModelConfig(architecture="encoder_unet", encoder="resnet18"),
+}
+ROOT = Path(__file__).parents[1]
+VARIANTS = {
+    path.stem: read_config(path) for path in sorted((ROOT / "configs/compare").glob("*.toml")) if path.stem != "budget"
 }
 every_model = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 every_own = pytest.mark.parametrize("config", [CONFIGS[name] for name in OURS], ids=OURS)
@@ -138,6 +146,30 @@ def test_every_own_model_overfits_one_batch(config: ModelConfig) -> None:
         optimiser.step()
     found = answers(model(image))[0] > 0
     dice = 2 * (found * discs).sum() / (found.sum() + discs.sum())
+    assert dice > 0.99
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_every_variant_overfits_one_batch_under_its_own_loss(config: Config) -> None:
+    yy, xx = np.mgrid[:64, :64]
+    label_maps = [
+        np.where(np.hypot(yy - 22, xx - 20) < 13, 1, np.where(np.hypot(yy - 40, xx - 42) < 14, 2, 0)).astype(np.int32),
+        np.where(np.hypot(yy - 34, xx - 33) < 15, 1, 0).astype(np.int32),
+    ]
+    target = torch.from_numpy(np.stack([make_target(label_map, config.target) for label_map in label_maps]))
+    inside = torch.from_numpy(np.stack(label_maps) > 0)
+    image = (inside[:, None] + 0.3 * torch.randn(2, 1, 64, 64)).expand(-1, config.model.in_channels, -1, -1)
+    model, criterion = build(config.model, CHANNELS), build_loss(config.loss, config.target)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(300):
+        output = model(image)
+        found = activate(answers(output)[0].detach(), config.target)[:, 0] > 0.5
+        dice = 2 * (found & inside).sum() / (found.sum() + inside.sum())
+        if dice > 0.99:
+            break
+        optimiser.zero_grad()
+        criterion(output, target).backward()
+        optimiser.step()
     assert dice > 0.99
 
 
@@ -315,8 +347,10 @@ def test_channels_last_stays_channels_last_through_the_unet() -> None:
         torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["bilinear", "transformer everything"])
-def test_our_models_compile_into_one_graph(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["bilinear", "transposed", "residual cbam", "transformer everything", "encoder_unet", "smp-unet"]
+)
+def test_models_compile_into_one_graph(name: str) -> None:
     model = build(CONFIGS[name]).eval()
     image = torch.rand(1, 3, 33, 47)
     with torch.no_grad():

@@ -1,8 +1,7 @@
 """Networks compared under one budget: what a trained fold scores and costs, as a table and a page.
 
 Scores are those of the submission's path without averaged views. A loss decides how sure a network sounds, so that no
-fixed threshold is fair to all: the two thresholds that matter most are searched on one half of the held-out images for
-the other half.
+fixed threshold is fair to all: they are searched on one half of the held-out images for the other half.
 """
 
 import time
@@ -27,7 +26,8 @@ from nuclei.tuning import GRID, Scores, search
 
 FloatArray = npt.NDArray[np.float64]
 
-SEARCHED = {name: GRID[name] for name in ("foreground", "seed")}
+SEARCHED = {"confidence": (0.0, Parameters.confidence), "foreground": GRID["foreground"], "seed": GRID["seed"]}
+"""Thresholds that are searched: whether unsure nuclei are dropped, where a nucleus ends, and where one is."""
 SIDE = 256
 """Height and width of the image whose multiply-adds and time are given."""
 REPEATS = 7
@@ -172,9 +172,9 @@ def _budget(frame: pd.DataFrame, target: str) -> list[str]:
     first = frame.iloc[0]
     machines, commits = (", ".join(sorted(set(frame[name].astype(str)) - {"nan"})) for name in ("hardware", "commit"))
     text = {
-        "compare": "Every variant has the same crops, in the same order, and the same steps. The intervals hold 95% of "
+        "compare": "Every variant has as many steps and crops. The intervals hold 95% of "
         "the means over resampled images; what another seed would change is not in them, see the spread at all images "
-        f"below. *Against plain* is the mean paired difference to `{BASE}`. The score has two thresholds searched on "
+        f"below. *Against plain* is the mean paired difference to `{BASE}`. The score has its thresholds searched on "
         "the other half of the held-out images, *as is* has none. Dice is that of all nuclei as one. Speeds are those "
         f"of the fastest stretch, predictions of {SIDE}x{SIDE} pixels one by one; multiply-adds are for such an image. "
         "Memory is the most that the training held at a time, of the GPU or else of the process.",
