@@ -121,7 +121,7 @@ def test_the_script_writes_both_files_of_a_checkpoint(tmp_path):
         env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
     )
     assert answer.returncode == 0, answer.stderr[-2000:]
-    assert answer.stdout.count("of the checkpoint (0.001)") == 2
+    assert answer.stdout.count("of the checkpoint (0.0001)") == 2
     import onnx
 
     metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "best.onnx").metadata_props}

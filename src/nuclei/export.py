@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 INPUT, OUTPUT = "image", "maps"
 OPSET = 18
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 """Largest difference of a probability that `check` lets pass."""
 LARGEST = 8192
 """Largest height and width in pixels that the graph is declared for."""
@@ -83,8 +83,8 @@ def level_window(image_BCHW: Tensor, config: IntensityConfig) -> Tensor:
     assert config.window_level is not None  # the config refuses a window without them
     assert config.window_width is not None
     black = config.window_level - config.window_width / 2
-    above_BCHW = image_BCHW.double() - black
-    return (above_BCHW * (255 / config.window_width)).round().clamp(0, 255).float()
+    above_BCHW = image_BCHW.double() - _double(black, image_BCHW)
+    return (above_BCHW * _double(255 / config.window_width, image_BCHW)).round().clamp(0, 255).float()
 
 
 def stretch_levels(levels_BCHW: Tensor, config: IntensityConfig) -> Tensor:
@@ -97,8 +97,9 @@ def stretch_levels(levels_BCHW: Tensor, config: IntensityConfig) -> Tensor:
     counts_BL = levels_BN.new_zeros(levels_BN.shape[0], 256).scatter_add(1, levels_BN, torch.ones_like(levels_BN))
     below_BL = counts_BL.cumsum(1).double()
     total_B1 = below_BL[:, -1:]
-    black_B1 = (below_BL <= config.low_percentile / 100 * total_B1).sum(1, keepdim=True)
-    white_B1 = (below_BL < config.high_percentile / 100 * total_B1).sum(1, keepdim=True)
+    low, high = (_double(value / 100, total_B1) for value in (config.low_percentile, config.high_percentile))
+    black_B1 = (below_BL <= low * total_B1).sum(1, keepdim=True)
+    white_B1 = (below_BL < high * total_B1).sum(1, keepdim=True)
     level_L = torch.arange(256, dtype=torch.float64, device=levels_BN.device)
     span_B1 = (white_B1 - black_B1).clamp(min=1).double()
     # torch answers a number over a tensor with the tensor's reciprocal, which rounds once more
@@ -106,6 +107,11 @@ def stretch_levels(levels_BCHW: Tensor, config: IntensityConfig) -> Tensor:
     table_BL = ((level_L - black_B1) * gain_B1).round().clamp(0, 255)
     table_BL = torch.where(white_B1 > black_B1, table_BL, level_L)
     return table_BL.to(levels_BCHW.dtype).gather(1, levels_BN).view_as(levels_BCHW)
+
+
+def _double(value: float, like: Tensor) -> Tensor:
+    """A number that keeps its double precision in ONNX, whose exporter rounds plain ones to single."""
+    return torch.tensor(value, dtype=torch.float64, device=like.device)
 
 
 def export_checkpoint(model: nn.Module, config: Config, onnx: Path, program: Path) -> dict[Path, float]:
