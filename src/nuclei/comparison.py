@@ -53,7 +53,7 @@ def measure(path: Path, processed: Path, splits: Path, device: torch.device) -> 
     default, fitted = cross_fit(maps, truths, halves)
     config, effort = predictor.config, checkpoint["effort"]
     statistics, _ = summarise(config.model, SIDE)
-    log = read_table(path.parent / "log.csv", ("minutes", "images_per_second"), "train again")
+    log = read_table(path.parent / "log.csv", ("minutes", "images_per_second", "peak_mib"), "train again")
     return {
         "experiment": config.name,
         "training_images": len(checkpoint["trained_on"]),
@@ -68,7 +68,7 @@ def measure(path: Path, processed: Path, splits: Path, device: torch.device) -> 
         "multiply_adds": statistics.total_mult_adds,
         "training_speed": float(log.images_per_second.max()),
         "inference_speed": inference_speed(predictor),
-        "peak_mib": effort["peak_mib"],
+        "peak_mib": int(log.peak_mib.max()),
         "minutes": float(log.minutes.iloc[-1]),
         "hardware": effort["hardware"],
         "commit": effort["commit"],

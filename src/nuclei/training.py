@@ -163,6 +163,7 @@ def fit(fabric: Fabric, config: Config, images: Images, fold: Fold, folder: Path
                 row["validation_score"], pictures = validate(network, config, images, fold, fabric.device)
                 _draw(events, pictures, int(row["step"]))
             row["minutes"] = minutes_before + (time.monotonic() - started) / 60
+            row["peak_mib"] = peak_memory()
             state.rows.append(row)
             if events:
                 _record(events, folder, state)
@@ -316,12 +317,7 @@ def write_checkpoint(path: Path, state: State, config: Config, fold: Fold, hardw
         "model": {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()},
         "fold": fold.number,
         "trained_on": fold.training,
-        "effort": {
-            "parameters": parameter_count(network),
-            "hardware": hardware,
-            "commit": code_commit(),
-            "peak_mib": peak_memory(),
-        },
+        "effort": {"parameters": parameter_count(network), "hardware": hardware, "commit": code_commit()},
     }
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
@@ -405,7 +401,7 @@ def _record(events: SummaryWriter, folder: Path, state: State) -> None:
         if name not in ("epoch", "step"):
             events.add_scalar(name, value, int(row["step"]))
     events.flush()
-    columns = ["epoch", "step", "loss", "learning_rate", "images_per_second", "validation_score", "minutes"]
+    columns = ["epoch", "step", "loss", "learning_rate", "images_per_second", "validation_score", "minutes", "peak_mib"]
     lines = [",".join(f"{row[name]:.6g}" if name in row else "" for name in columns) for row in state.rows]
     write_text(folder / "log.csv", "\n".join([",".join(columns), *lines]) + "\n")
 
