@@ -403,6 +403,7 @@ def test_parameter_groups_hold_every_parameter_once_and_give_the_encoder_its_rat
             {"architecture": "encoder_unet", **LITE0, "frozen_stages": 9},
             "frozen_stages = 9, but the encoder has 7 stages",
         ),
+        ({"architecture": "smp-unet", **LITE0, "frozen_stages": 2}, "frozen_stages = 2 means nothing to smp-unet"),
         ({"architecture": "encoder_unet", "decoder_channels": (64, 32)}, "encoder_unet takes 4 widths"),
         ({"weights": "imagenet"}, "model.weights = 'imagenet' means nothing to unet"),
         ({"transformer_layers": 2}, "means nothing to unet"),

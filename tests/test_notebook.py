@@ -9,28 +9,13 @@ from pathlib import Path
 
 import pytest
 from kaggle_server import KaggleServer, json_answer, point_client_at
+from tiny_config import TINY_CONFIG
 
 from nuclei.kaggle_client import connect
 from nuclei.notebook import CODE, WHEELS, pack_notebook
 from nuclei.submission import read_sizes, validate
 
 ROOT = Path(__file__).parents[1]
-CONFIG = """
-[model]
-width = 4
-depth = 2
-
-[training]
-steps = 2
-steps_per_epoch = 2
-batch_size = 2
-crop = 64
-validation_images = 1
-precision = "32-true"
-
-[prediction]
-flips = 1
-"""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +27,7 @@ def packed(tmp_path_factory) -> Path:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
         copy(ROOT / name, folder / "root" / name)
     (folder / "root/configs").mkdir()
-    (folder / "root/configs/tiny.toml").write_text(CONFIG)
+    (folder / "root/configs/tiny.toml").write_text(TINY_CONFIG.format(model="", scheme="energy", steps=2, flips=1))
     pack_notebook(folder / "root", folder, "Some-User", "tiny", "", "0 1")
     return folder
 

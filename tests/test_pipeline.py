@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tiny_config import TINY_CONFIG
 
 from nuclei.artifacts import read_json, sha256
 from nuclei.submission import read_sizes, validate
@@ -20,25 +21,6 @@ ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("NUCLEI_KILLS", "3"))
 """How often the run is killed; NUCLEI_KILLS=20 for a thorough look."""
 
-CONFIG = """
-[model]
-width = 4
-depth = 2
-{model}
-[target]
-scheme = "{scheme}"
-
-[training]
-steps = 6
-steps_per_epoch = 2
-batch_size = 2
-crop = 64
-validation_images = 1
-precision = "32-true"
-
-[prediction]
-flips = {flips}
-"""
 RESULTS = ("*/fold_*/best.pt", "*/fold_*/*.npz", "*/*.npz", "*/cv.json")
 
 
@@ -49,9 +31,9 @@ class Pipeline:
         self.folder = folder
         configs = folder / "configs"
         configs.mkdir(parents=True)
-        (configs / "first.toml").write_text(CONFIG.format(model="", scheme="energy", flips=2))
+        (configs / "first.toml").write_text(TINY_CONFIG.format(model="", scheme="energy", steps=6, flips=2))
         (configs / "second.toml").write_text(
-            CONFIG.format(model='upsampling = "transposed"', scheme="three_class", flips=1)
+            TINY_CONFIG.format(model='upsampling = "transposed"', scheme="three_class", steps=6, flips=1)
         )
         self.settings = [f"SOURCE={archive}", f"DATA={folder / 'data'}", f"RUNS={folder / 'runs'}"]
         self.settings += [f"SUBMISSIONS={folder / 'submissions'}", f"CONFIGS={configs}", "MEMBERS=first second"]

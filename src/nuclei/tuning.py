@@ -91,9 +91,11 @@ def cross_validate(experiment: str, maps: Path, processed: Path, splits: Path, w
             chosen[fold] = search_all(scores, others, sample, table.modality)
             log.info("without fold %d: %s", fold, _describe(chosen[fold]))
         scores.fill([Parameters()], everything)
-        fitted = [final.of(modality) for modality in table.modality]
-        for parameters in dict.fromkeys(fitted):
-            scores.fill([parameters], np.flatnonzero([each == parameters for each in fitted]))
+        fitted = np.zeros(len(table))
+        for modality in table.modality.unique():
+            of_modality = np.flatnonzero(table.modality == modality)
+            scores.fill([final.of(modality)], of_modality)
+            fitted[of_modality] = scores.by_image(final.of(modality), of_modality)
         bar.close()
         jobs = [(row.image_id, chosen[int(row.fold)].of(row.modality)) for row in table.itertuples()]
         records = list(run(jobs))
@@ -101,7 +103,7 @@ def cross_validate(experiment: str, maps: Path, processed: Path, splits: Path, w
         **summarise(experiment, table, records, {fold: chosen[fold].to_dict() for fold in folds}),
         "parameters": final.to_dict(),
         "score_default_parameters": round(scores.mean(Parameters(), everything), 6),
-        "score_fitted": round(float(np.mean([scores.mean(fitted[row], everything[[row]]) for row in everything])), 6),
+        "score_fitted": round(float(fitted.mean()), 6),
     }
 
 
@@ -150,10 +152,7 @@ def search_all(scores: Scores, rows: Rows, sample: Rows, modalities: pd.Series) 
     for modality in sorted(modalities.iloc[rows].unique()):
         of_modality = rows[(modalities.iloc[rows] == modality).to_numpy()]
         if OWN_FROM <= len(of_modality) <= len(rows) / 2:
-            best = general
-            for name, values in OWN_GRID.items():
-                near = tuple(sorted({*values, getattr(best, name)}))
-                best = _climb(scores, best, name, near, of_modality)
+            best = _climb_all(scores, general, OWN_GRID, of_modality)
             if best != general:
                 own[str(modality)] = best
     return Tuned(general, own)
@@ -164,8 +163,7 @@ def search(scores: Scores, rows: Rows, sample: Rows, grid: Mapping[str, tuple[fl
     best, coarse_rows = Parameters(), np.intersect1d(rows, sample)
     for _ in range(PASSES):
         before = best
-        for name, values in grid.items():
-            best = _climb(scores, best, name, values, coarse_rows)
+        best = _climb_all(scores, best, grid, coarse_rows)
         if best == before:
             break
     if len(rows) >= FINE_FROM:
@@ -173,6 +171,13 @@ def search(scores: Scores, rows: Rows, sample: Rows, grid: Mapping[str, tuple[fl
             value = getattr(best, name)
             near = tuple(round(value + shift, 3) for shift in (-step, 0, step) if 0 <= value + shift <= 1)
             best = _climb(scores, best, name, near, rows)
+    return best
+
+
+def _climb_all(scores: Scores, best: Parameters, grid: Mapping[str, tuple[float, ...]], rows: Rows) -> Parameters:
+    """The best along the values of one parameter after the other, each time from what it is already."""
+    for name, values in grid.items():
+        best = _climb(scores, best, name, tuple(sorted({*values, getattr(best, name)})), rows)
     return best
 
 

@@ -6,7 +6,8 @@ experiment, and their answer is the mean of their maps, as everywhere here.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,17 +125,29 @@ def read_weights(path: Path | str) -> tuple[Card, dict[str, torch.Tensor]]:
     Raises:
         ValueError: the file is missing, damaged, of something else, or of another version of the format.
     """
+    with _open(path) as file:
+        return _read_card(file, path), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+
+
+def read_card(path: Path | str) -> Card:
+    """The card of a file, its tensors left alone.
+
+    Raises:
+        ValueError: as in `read_weights`.
+    """
+    with _open(path) as file:
+        return _read_card(file, path)
+
+
+@contextmanager
+def _open(path: Path | str) -> Iterator[Any]:
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such file of weights; make one with `make weights EXP=<experiment>`")
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            yield file
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable {SUFFIX} file ({error}); fetch or make it again") from error
-    if text is None:
-        raise ValueError(f"{path}: no weights of this project, it has no card; make some with `make weights`")
-    return _parse_card(text, path), tensors
 
 
 def load_weights(path: Path | str, device: torch.device) -> Weights:
@@ -163,7 +176,7 @@ def load_weights(path: Path | str, device: torch.device) -> Weights:
 
 def read_tuned(path: Path | str) -> Tuned:
     """The tuned post-processing that a file carries, or the files of a folder."""
-    return Tuned.from_dict(read_weights(find_files(Path(path))[0])[0].parameters)
+    return Tuned.from_dict(read_card(find_files(Path(path))[0]).parameters)
 
 
 def find_files(path: Path) -> list[Path]:
@@ -184,7 +197,7 @@ def find_best(root: Path = SHIPPED) -> Path:
     Raises:
         ValueError: no folder holds weights.
     """
-    scores = {file.parent: read_weights(file)[0].score for file in sorted(root.glob(f"*/*{SUFFIX}"))}
+    scores = {file.parent: read_card(file).score for file in sorted(root.glob(f"*/*{SUFFIX}"))}
     if not scores:
         raise ValueError(f"{root}: no weights there; name some (WEIGHTS=<file or folder>) or train and `make weights`")
     return max(scores, key=lambda folder: scores[folder])
@@ -234,7 +247,10 @@ def _halve(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.half()
 
 
-def _parse_card(text: str, path: Path | str) -> Card:
+def _read_card(file: Any, path: Path | str) -> Card:
+    text = (file.metadata() or {}).get(_KEY)
+    if text is None:
+        raise ValueError(f"{path}: no weights of this project, it has no card; make some with `make weights`")
     try:
         values = json.loads(text)
         version = values["version"]

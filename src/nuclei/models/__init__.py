@@ -11,7 +11,9 @@ from torch import nn
 from nuclei.config import ModelConfig, TrainingConfig
 
 OURS = ("unet", "transunet")
-LIBRARY_KEYS = ("encoder", "weights", "decoder_channels", "frozen_stages")
+ENCODER_UNET = "encoder_unet"
+LIBRARY_KEYS = ("encoder", "weights", "decoder_channels")
+ENCODER_KEYS = (*LIBRARY_KEYS, "frozen_stages")
 TRANSFORMER_KEYS = ("transformer_layers", "transformer_heads", "transformer_patch")
 
 
@@ -75,11 +77,12 @@ def parameter_groups(model: nn.Module, training: TrainingConfig) -> list[dict[st
 def _check_keys(config: ModelConfig) -> None:
     """A key that this architecture would not look at is a mistake in the config, not something to pass over."""
     everyone = ("architecture", "in_channels")
-    foreign: tuple[str, ...] = LIBRARY_KEYS
+    foreign: tuple[str, ...] = ENCODER_KEYS
     if config.architecture == "unet":
         foreign += TRANSFORMER_KEYS
     elif config.architecture not in OURS:
-        foreign = tuple(key for key in ModelConfig.model_fields if key not in everyone + LIBRARY_KEYS)
+        own = ENCODER_KEYS if config.architecture == ENCODER_UNET else LIBRARY_KEYS
+        foreign = tuple(key for key in ModelConfig.model_fields if key not in everyone + own)
     defaults = ModelConfig()
     for key in foreign:
         value = getattr(config, key)

@@ -15,6 +15,7 @@ import logging
 import math
 import pickle
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -25,12 +26,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nuclei.config import ModelConfig
+from nuclei.models import ENCODER_UNET
 from nuclei.models.pretrained import EncoderUNet
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "smp-"
-ENCODER_UNET = "encoder_unet"
 PACKAGE = "package:"
 MULTIPLE = 32
 DECODER_CHANNELS = (128, 64, 48, 32)
@@ -140,22 +141,27 @@ def _build_ours(config: ModelConfig, out_channels: int, pretrained: bool) -> Enc
             f"model.decoder_channels = {list(widths)}: {ENCODER_UNET} takes {len(DECODER_CHANNELS)} widths, deepest "
             f"first, such as {list(DECODER_CHANNELS)}"
         )
-    download = _download(config, pretrained)
-    try:
-        encoder = library.encoders.get_encoder(
+    encoder = _create(
+        config,
+        pretrained,
+        lambda download: library.encoders.get_encoder(
             config.encoder, in_channels=config.in_channels, depth=len(widths) + 1, weights=download
-        )
-    except Exception as error:  # the library and its download raise all kinds
-        raise ValueError(_why_not(config, download, error)) from error
+        ),
+    )
     if pretrained and config.weights not in ("none", "imagenet"):
         load_encoder(encoder, config)
     return EncoderUNet(encoder, config.in_channels, widths, out_channels, config.frozen_stages)
 
 
-def _download(config: ModelConfig, pretrained: bool) -> str | bool | None:
+def _create(config: ModelConfig, pretrained: bool, create: Callable[[str | bool | None], Any]) -> Any:
+    """What `create` makes, told which weights the library is to download, if the config asks for such."""
+    download: str | bool | None = None
     if pretrained and config.weights == "imagenet":
-        return True if config.encoder.startswith("tu-") else "imagenet"  # timm's have no name of weights
-    return None
+        download = True if config.encoder.startswith("tu-") else "imagenet"  # timm's have no name of weights
+    try:
+        return create(download)
+    except Exception as error:  # the library and its download raise all kinds
+        raise ValueError(_why_not(config, download, error)) from error
 
 
 def _build(config: ModelConfig, name: str, out_channels: int, pretrained: bool) -> Any:
@@ -168,13 +174,13 @@ def _build(config: ModelConfig, name: str, out_channels: int, pretrained: bool) 
     options = _decoder_options(config, known[name])
     if name == "dpt" and "vit_" in config.encoder:
         options["dynamic_img_size"] = True
-    download = _download(config, pretrained)
-    try:
-        network = library.create_model(
+    network = _create(
+        config,
+        pretrained,
+        lambda download: library.create_model(
             name, config.encoder, download, in_channels=config.in_channels, classes=out_channels, **options
-        )
-    except Exception as error:  # the library and its download raise all kinds
-        raise ValueError(_why_not(config, download, error)) from error
+        ),
+    )
     if pretrained and config.weights not in ("none", "imagenet"):
         load_encoder(network.encoder, config)
     return network
