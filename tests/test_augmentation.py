@@ -25,6 +25,16 @@ def test_the_preset_none_changes_nothing():
     assert np.array_equal(label_map, LABEL_MAP)
 
 
+def test_changes_come_independently_of_each_other():
+    square, labels = IMAGE[:64, :64], LABEL_MAP[:64, :64]
+    augmentation = Augmentation(AugmentationConfig())
+    values = np.sort(square.ravel())
+    changed = (augmentation(square, labels, seed)[0] for seed in range(200))
+    only_turned = [np.array_equal(np.sort(image.ravel()), values) for image in changed]
+    # the chances that geometry, colour, inversion, contrast and blur stay out, multiplied; the least of them is 0.5
+    assert np.mean(only_turned) == pytest.approx(0.7 * 0.7 * 0.9 * 0.5 * 0.75, abs=0.1)
+
+
 def test_labels_survive_every_change_of_geometry():
     square, labels = IMAGE[:128, :128], LABEL_MAP[:128, :128]
     augmentation = Augmentation(AugmentationConfig())
