@@ -37,6 +37,8 @@ OURS = {
     "deep supervision transposed": {"deep_supervision": True, "upsampling": "transposed"},
     "dropout": {"dropout": 0.2},
     "depth 1": {"depth": 1},
+    "packed": {"packing": 2, "depth": 2},
+    "packed deep supervision": {"packing": 2, "depth": 2, "deep_supervision": True, "upsampling": "transposed"},
     "odd width": {"width": 5, "normalisation": "group"},
     "transformer": TRANSFORMER,
     "transformer patch 2": {**TRANSFORMER, "transformer_patch": 2, "upsampling": "transposed", "in_channels": 1},
@@ -136,7 +138,7 @@ def test_every_own_model_overfits_one_batch(config: ModelConfig) -> None:
     image = (discs + 0.3 * torch.randn_like(discs)).expand(-1, config.in_channels, -1, -1)
     model = build(config, 1)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(60):
+    for _ in range(150):
         loss = sum(
             functional.binary_cross_entropy_with_logits(scale, functional.adaptive_avg_pool2d(discs, scale.shape[-2:]))
             for scale in answers(model(image))

@@ -60,9 +60,10 @@ def test_a_box_grows_to_the_grid_and_stays_in_the_image():
 
 
 @pytest.mark.parametrize("upsampling", ["bilinear", "transposed"])
+@pytest.mark.parametrize("packing", [1, 2])
 @pytest.mark.parametrize("flips", [1, 2, 4, 8])
-def test_tiles_give_the_maps_of_the_whole_image(upsampling, flips):
-    assert differences([predictor(upsampling=upsampling, flips=flips)], picture()).max() <= 1
+def test_tiles_give_the_maps_of_the_whole_image(upsampling, packing, flips):
+    assert differences([predictor(upsampling=upsampling, packing=packing, flips=flips)], picture()).max() <= 1
 
 
 @pytest.mark.parametrize("skip", ["attention", "add"])

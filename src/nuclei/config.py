@@ -36,6 +36,8 @@ class ModelConfig(Section):
     """Channels of the first level; each level below has twice as many."""
     depth: Annotated[int, Field(ge=1, le=6)] = 4
     """How often the image is halved."""
+    packing: Literal[1, 2, 4] = 1
+    """Pixels a side that come in, and go out, as channels: every level is so many times smaller, and cheaper."""
     upsampling: Literal["bilinear", "transposed"] = "bilinear"
     normalisation: Literal["batch", "instance", "group"] = "batch"
     skip: Literal["concat", "add", "attention"] = "concat"

@@ -8,14 +8,19 @@ the features of the same size from the way down (the skip) are joined in, which 
 
 The sizes below an odd one are rounded down (572, 286, 143, 71, 35) and padded again on the way up, so any image fits.
 
+The first level costs most, many pixels with few channels each. With `packing = 2` each 2x2 pixels come in as channels
+and go out from four channels a class, nothing of them lost, and all levels are half as large.
+
 Source: Ronneberger, Fischer, Brox 2015, U-Net: Convolutional Networks for Biomedical Image Segmentation. As in nearly
 every later implementation the convolutions are padded, so that the output has the size of the input, and normalised.
+Packing: Shi et al. 2016, Efficient Sub-Pixel Convolutional Neural Network.
 """
 
 from functools import partial
 from itertools import pairwise
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nuclei.config import ModelConfig
 from nuclei.models.blocks import DoubleConv, Down, OutConv, Span, Up
@@ -31,8 +36,9 @@ class UNet(nn.Module):
     def __init__(self, config: ModelConfig, out_channels: int) -> None:
         super().__init__()
         self.depth = config.depth
-        self.multiple = 2**config.depth
-        self.smallest = 2 ** (config.depth + 1)
+        self.packing = config.packing
+        self.multiple = config.packing * 2**config.depth
+        self.smallest = 2 * self.multiple
         self.in_channels = config.in_channels
         widths = [config.width * 2**level for level in range(config.depth + 1)]
         # Bilinear upsampling keeps the channels, so the block below it has to hand up half as many (see blocks.Up).
@@ -40,7 +46,7 @@ class UNet(nn.Module):
         self.bottleneck_channels = widths[-1] // shrink
         encoder_block, decoder_block = _block(config, "encoder"), _block(config, "decoder")
 
-        self.inc = encoder_block(config.in_channels, widths[0])
+        self.inc = encoder_block(config.in_channels * config.packing**2, widths[0])
         down_channels = [*widths[:-1], self.bottleneck_channels]
         self.downs = nn.ModuleList(Down(above, here, encoder_block) for above, here in pairwise(down_channels))
         # The original drops out at the end of the contracting path, nowhere else.
@@ -52,6 +58,7 @@ class UNet(nn.Module):
             Up(widths[level], up_channels[level], config.upsampling, config.skip, decoder_block)
             for level in reversed(range(config.depth))
         )
+        out_channels *= config.packing**2
         self.outc = OutConv(up_channels[0], out_channels)
         coarse = up_channels[1:] if config.deep_supervision else []
         self.coarse_heads = nn.ModuleList(OutConv(channels, out_channels) for channels in coarse)
@@ -59,7 +66,8 @@ class UNet(nn.Module):
 
     def forward(self, image_BCHW: Tensor) -> Tensor | list[Tensor]:
         self._check(image_BCHW)
-        skips = [self.inc(image_BCHW)]
+        height, width = image_BCHW.shape[-2:]
+        skips = [self.inc(self._pack(image_BCHW))]
         for down in self.downs:
             skips.append(down(skips[-1]))
         features_BCHW = self.bridge(self.dropout(skips.pop()))
@@ -68,11 +76,27 @@ class UNet(nn.Module):
         for up in self.ups:
             features_BCHW = up(features_BCHW, skips.pop())
             levels.append(features_BCHW)
-        logits_BCHW: Tensor = self.outc(levels.pop())
+        logits_BCHW = self._unpack(self.outc(levels.pop()), height, width)
         if not (self.training and self.coarse_heads):
             return logits_BCHW
-        coarse = [head(level) for head, level in zip(self.coarse_heads, reversed(levels), strict=True)]
+        coarse = [
+            self._unpack(head(level), height >> step, width >> step)
+            for step, (head, level) in enumerate(zip(self.coarse_heads, reversed(levels), strict=True), 1)
+        ]
         return [logits_BCHW, *coarse]
+
+    def _pack(self, image_BCHW: Tensor) -> Tensor:
+        """Squares of pixels as channels; a last one that is not whole repeats the edge."""
+        if self.packing == 1:
+            return image_BCHW
+        below, right = (-size % self.packing for size in image_BCHW.shape[-2:])
+        whole_BCHW = functional.pad(image_BCHW, (0, right, 0, below), mode="replicate")
+        return functional.pixel_unshuffle(whole_BCHW, self.packing)
+
+    def _unpack(self, logits_BCHW: Tensor, height: int, width: int) -> Tensor:
+        if self.packing == 1:
+            return logits_BCHW
+        return functional.pixel_shuffle(logits_BCHW, self.packing)[..., :height, :width]
 
     def set_place(self, place: tuple[Span, Span] | None) -> None:
         """Tells that what comes next is a tile of a larger image, which lies there (None: whole images again).
@@ -82,7 +106,9 @@ class UNet(nn.Module):
         for level, up in zip(reversed(range(self.depth)), self.ups, strict=True):
             assert isinstance(up, Up)
             if up.bilinear is not None:
-                up.bilinear.place = place and (place[0].shrink(2 ** (level + 1)), place[1].shrink(2 ** (level + 1)))
+                packed = place and [Span(span.start, span.full + -span.full % self.packing) for span in place]
+                size = self.packing * 2 ** (level + 1)
+                up.bilinear.place = packed and (packed[0].shrink(size), packed[1].shrink(size))
 
     def _check(self, image_BCHW: Tensor) -> None:
         _, channels, height, width = image_BCHW.shape
