@@ -106,9 +106,14 @@ class UNet(nn.Module):
         for level, up in zip(reversed(range(self.depth)), self.ups, strict=True):
             assert isinstance(up, Up)
             if up.bilinear is not None:
-                packed = place and [Span(span.start, span.full + -span.full % self.packing) for span in place]
-                size = self.packing * 2 ** (level + 1)
-                up.bilinear.place = packed and (packed[0].shrink(size), packed[1].shrink(size))
+                size = 2 ** (level + 1)
+                up.bilinear.place = place and (
+                    self._pack_span(place[0]).shrink(size),
+                    self._pack_span(place[1]).shrink(size),
+                )
+
+    def _pack_span(self, span: Span) -> Span:
+        return Span(span.start // self.packing, -(-span.full // self.packing))
 
     def _check(self, image_BCHW: Tensor) -> None:
         _, channels, height, width = image_BCHW.shape
