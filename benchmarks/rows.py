@@ -1,9 +1,12 @@
 """The rows of RESULTS.md: what is held against what, and in what sense the answers are the same."""
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -202,35 +205,49 @@ def tuning(data: Data, scratch: Path) -> Iterator[Row]:
     )
 
 
-def start_up(root: Path) -> list[str]:
-    """Lines of a table: seconds to the help of a script, and to the first line of one that loads everything."""
-    lines = []
-    for script in sorted((root / "scripts").glob("*.py")):
-        lines.append((f"`{script.name} --help`", _seconds([script, "--help"]), 0.3))
-    missing = [
-        "--processed",
-        "x",
-        "--splits",
-        "none.csv",
-        "--fold",
-        "0",
-        "--out",
-        "x",
-        "--config",
-        root / "configs/unet.toml",
-    ]
-    lines.append(("`train.py` to its first line", _seconds([root / "scripts/train.py", *missing]), 3.0))
-    return [f"| {name} | {seconds:.2f} s | {bar} s |" for name, seconds, bar in lines]
+def start_up(root: Path, data: Data) -> list[dict[str, Any]]:
+    """Seconds to the help of each script, and for those that load most to their first line and to their first work."""
+    scripts, weights = root / "scripts", root / "weights/encoder_unet_long"
+    config, processed = root / "configs/encoder_unet.toml", ["--processed", data.processed]
+    helps = [(f"`{path.name} --help`", [path, "--help"], "", 0.3) for path in sorted(scripts.glob("*.py"))]
+    with TemporaryDirectory() as folder:
+        out, picture = Path(folder) / "x/fold_0", data.processed / "images" / f"{data.ids[0]}.png"
+        train = ["train.py", "--config", config, *processed, "--splits", data.splits, "--fold", 0, "--out", out]
+        segment = ["segment.py", "--images", picture, "--out", out]
+        predict = ["predict.py", "--weights", next(weights.glob("*.safetensors")), *processed, "--test", out / "x.npz"]
+        folds = ["make_folds.py", "--index", data.processed / "index.csv", "--out", out / "splits.csv"]
+        runs = [(f"`{command[0]}` to its first line", command, "", 3.0) for command in (train, predict, segment, folds)]
+        runs += [
+            ("`train.py` (encoder_unet) to its first step", train, "| 1/", None),
+            ("`predict.py` (encoder_unet) to its first image", predict, "| 1/", None),
+            ("`segment.py` (five encoder_unets) to its first image", segment, "| 1/", None),
+        ]
+        runs = [(name, [scripts / first, *others], until, bar) for name, (first, *others), until, bar in runs]
+        measured = []
+        for name, command, until, bar in [*helps, *runs]:
+            seconds = []
+            for _ in range(3):
+                seconds.append(_seconds(command, until))
+                shutil.rmtree(out, ignore_errors=True)
+            measured.append({"name": name, "seconds": min(seconds), "bar": bar})
+    return measured
 
 
-def _seconds(command: list[Any]) -> float:
-    """The shortest of three runs, in the processor's time: other work may run beside it."""
-    spent = []
-    for _ in range(3):
-        begun = processor_seconds()
-        subprocess.run([sys.executable, *map(str, command)], capture_output=True, check=False)
-        spent.append(processor_seconds() - begun)
-    return min(spent)
+def _seconds(command: list[Any], until: str) -> float:
+    """The processor's time, since other work may run beside it, until the command has said this, or anything."""
+    begun = processor_seconds()
+    said = ""
+    with subprocess.Popen(
+        [sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout
+        while until not in said or not said.strip():
+            read = os.read(process.stdout.fileno(), 4096).decode(errors="replace")
+            if not read:
+                raise ValueError(f"{command[0]} ended before it said {until or 'anything'!r}: {said[-500:]}")
+            said += read
+        process.kill()
+    return processor_seconds() - begun
 
 
 class _DecodingCrops(Crops):

@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
@@ -21,14 +21,11 @@ HEAD = """## Tried
 
 The ratio is above 1 where what is in use (first) is faster than what was tried (second).
 """
-
-
-def run(data: Data) -> Iterator[Row]:
-    """Each trial's row."""
-    yield from connected_components(data)
-    yield from distances(data)
-    yield from overlaps(data)
-    yield from forward(data)
+NOTES = """\
+Not kept: none wins enough to be a dependency. Counting shared pixels is a quarter of the metric's millisecond, and a
+compiled forward pass is 4% faster. Not tried: OpenVINO, fastmorph. Not measured yet: the rows of prediction and of
+the search, which `make bench ROWS='prediction tuning'` runs.
+"""
 
 
 def connected_components(data: Data) -> Iterator[Row]:
@@ -124,3 +121,12 @@ def _export(model: torch.nn.Module, pixels: torch.Tensor) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(buffer.getvalue(), options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {"pixels": pixels.numpy()})[0]
+
+
+TRIALS: dict[str, Callable[[Data], Iterator[Row]]] = {
+    "components": connected_components,
+    "distances": distances,
+    "overlaps": overlaps,
+    "forward": forward,
+}
+"""What was tried, by the name under which `make bench ROWS=...` runs it."""

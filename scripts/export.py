@@ -1,6 +1,7 @@
 """Writes a trained checkpoint as ONNX and as a torch.export program, raw pixels in and maps out, and checks both."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from nuclei.cli import run
@@ -16,6 +17,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+
+    logging.info("exporting %s", arguments.checkpoint)
 
     import torch
 

@@ -1,6 +1,7 @@
 """Packs the trained folds of an experiment into files to pass on: half precision, config and post-processing inside."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from nuclei.cli import run
@@ -16,10 +17,13 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from nuclei.artifacts import read_json
+
+    cv = read_json(arguments.cv)
+    logging.info("packing %d networks of %s", len(arguments.checkpoints), cv["experiment"])
+
     from nuclei.inference import load_checkpoint
     from nuclei.weights import SUFFIX, make_card, write_page, write_weights
 
-    cv = read_json(arguments.cv)
     cards, sizes, written = [], [], set()
     for path in arguments.checkpoints:
         checkpoint = load_checkpoint(path)

@@ -1,6 +1,7 @@
 """Measures a trained fold for the comparison: what it scores on the images held out, and what it costs."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from nuclei.cli import run
@@ -14,6 +15,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="measured.json")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
     arguments = parser.parse_args()
+
+    logging.info("measuring %s", arguments.checkpoint)
 
     from nuclei.artifacts import write_json
     from nuclei.comparison import measure

@@ -1,9 +1,7 @@
-"""Predicts the maps of a trained fold: of the images it never saw (oof.npz) and of the test images (test.npz).
-
-With --weights instead of --checkpoint those of the test images alone.
-"""
+"""Predicts the maps of a fold's held-out images (oof.npz) and of the test images (test.npz; --weights: these alone)."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from nuclei.cli import run
@@ -26,20 +24,24 @@ def main() -> None:
     if arguments.checkpoint and not (arguments.splits and arguments.oof):
         parser.error("--checkpoint needs --splits and --oof")
 
-    import torch
-
     from nuclei.artifacts import Images, read_splits
+
+    images = Images(arguments.processed)
+    jobs = [(images.ids("test"), arguments.test)]
+    logging.info("%d test images, by %s", len(jobs[0][0]), arguments.checkpoint or arguments.weights)
+
+    import torch  # seconds, so not before the first line
+
     from nuclei.distributed import explain_lost_processes, launch, predict_shares
     from nuclei.inference import choose_device, load_checkpoint, load_predictor
-    from nuclei.training import held_out_images
+    from nuclei.splits import held_out_images
     from nuclei.weights import load_weights
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    device, images = choose_device(arguments.device), Images(arguments.processed)
+    device = choose_device(arguments.device)
     fabric = launch(device, arguments.devices, arguments.nodes)
     device = device if fabric.world_size == 1 else fabric.device
-    jobs = [(images.ids("test"), arguments.test)]
     if arguments.weights:
         predictor = load_weights(arguments.weights, device).predictors[0]
     else:

@@ -1,6 +1,7 @@
 """Finds the nuclei of your own images: label maps, QuPath's GeoJSON, ImageJ's regions, measurements, overlays."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from nuclei.cli import run
@@ -18,9 +19,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None, help="threads of torch (default: all cores)")
     arguments = parser.parse_args()
 
-    import torch
+    from nuclei.pictures import MAX_PIXELS, find_pictures
+    from nuclei.weights import find_best, find_files
 
-    from nuclei.pictures import MAX_PIXELS
+    found, weights = find_pictures(arguments.images), arguments.weights or find_best()
+    logging.info(
+        "pictures: %d in %s; networks: %d in %s", len(found), arguments.images, len(find_files(weights)), weights
+    )
+
+    import torch  # seconds, so not before what may be wrong with the arguments
+
     from nuclei.segmentation import segment_folder
 
     if arguments.threads:
@@ -28,7 +36,7 @@ def main() -> None:
     rows = segment_folder(
         arguments.images,
         arguments.out,
-        arguments.weights,
+        weights,
         arguments.channel,
         arguments.pixel_size,
         arguments.device,

@@ -1,6 +1,7 @@
 """Shows a config's network layer by layer: shapes, parameters, multiply-adds, memory; then the levels of our UNet."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from nuclei.cli import run
@@ -13,9 +14,13 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from nuclei.config import read_config
-    from nuclei.models.summary import summarise
 
-    statistics, levels = summarise(read_config(arguments.config).model, arguments.size)
+    config = read_config(arguments.config)
+    logging.info("%s on an image of %d x %d pixels", config.name, arguments.size, arguments.size)
+
+    from nuclei.models.summary import summarise  # torch: seconds
+
+    statistics, levels = summarise(config.model, arguments.size)
     print(statistics)
     for number, (channels, height, width) in enumerate(levels):
         print(f"level {number}: {channels:5d} channels, {height} x {width}")

@@ -1,6 +1,7 @@
 """Trains one fold of an experiment: runs/<experiment>/fold_<k>/best.pt. Killed, the same command goes on."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from nuclei.cli import run
@@ -20,24 +21,34 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None, help="threads of torch (default: all cores)")
     arguments = parser.parse_args()
 
-    import torch
-
     from nuclei.artifacts import Images, read_splits
     from nuclei.config import read_config
-    from nuclei.distributed import explain_lost_processes, launch
-    from nuclei.inference import choose_device, resolve_precision
-    from nuclei.training import choose_fold, fit
+    from nuclei.splits import choose_fold
 
-    config = read_config(arguments.config)
+    config, images = read_config(arguments.config), Images(arguments.processed)
     training = config.training
     fold = choose_fold(read_splits(arguments.splits), arguments.fold, training.images, training.seed)
+    logging.info(
+        "%s fold %d: %d images to train on, %d held out",
+        config.name,
+        fold.number,
+        len(fold.training),
+        len(fold.validation),
+    )
+
+    import torch  # seconds, so not before what may be wrong with the arguments
+
+    from nuclei.distributed import explain_lost_processes, launch
+    from nuclei.inference import choose_device, resolve_precision
+    from nuclei.training import fit
+
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
     precision = resolve_precision(training.precision, device)
     fabric = launch(device, arguments.devices, arguments.nodes, precision)
     with explain_lost_processes():
-        fit(fabric, config, Images(arguments.processed), fold, arguments.out, arguments.workers)
+        fit(fabric, config, images, fold, arguments.out, arguments.workers)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,14 @@ try:
 except SystemExit:
     print(sorted({"torch", "pandas", "cv2", "numpy", "sklearn"} & sys.modules.keys()))
 """
+MISTAKE = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    print(end.code, "torch" in sys.modules)
+"""
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 LAYERS = {
@@ -76,6 +84,27 @@ def test_a_script_is_short(path):
 def test_help_loads_nothing_heavy(path):
     answer = subprocess.run([sys.executable, "-c", HELP, path], capture_output=True, text=True, env=ENVIRONMENT)
     assert answer.stdout.strip().endswith("[]"), answer.stdout[-200:]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --config configs/unet.toml --processed none --splits none --fold 0 --out none",
+        "predict --weights none --processed none --test none",
+        "segment --images none --out none",
+        "make_submission --maps none --weights none --processed none --out none",
+        "make_weights --checkpoints none --cv none --out none",
+        "summary --config none",
+    ],
+)
+def test_what_is_wrong_with_the_arguments_is_said_before_torch_is_loaded(command):
+    script, *others = command.split()
+    answer = subprocess.run(
+        [sys.executable, "-c", MISTAKE, f"scripts/{script}.py", *others],
+        capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT,
+    )  # fmt: skip
+    assert answer.stderr.startswith("error: ") and "none" in answer.stderr
+    assert answer.stdout.split() == ["1", "False"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))

@@ -1,5 +1,3 @@
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import tifffile
@@ -8,7 +6,7 @@ from torch.utils.data import DataLoader
 
 from nuclei.artifacts import Images, write_csv
 from nuclei.config import AugmentationConfig, Config, IntensityConfig, LossConfig, TargetConfig, TrainingConfig
-from nuclei.dataset import Batches, Crops, draw_subset, draw_weights
+from nuclei.dataset import Batches, Crops, draw_weights
 
 CONFIG = Config(
     name="tiny",
@@ -105,27 +103,6 @@ def test_balance_lifts_the_rare_modality(balance, share):
     weights = draw_weights(["common"] * 9 + ["rare"], balance)
     assert weights.sum() == pytest.approx(1)
     assert weights[-1] == pytest.approx(share)
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_smaller_subsets_lie_within_larger_ones_and_hold_every_modality_in_its_share(seed):
-    ids = [f"image{number:03d}" for number in range(100)]
-    modalities = ["common"] * 80 + ["rare"] * 20
-    subsets = [draw_subset(ids, modalities, count, seed) for count in (8, 16, 32, 64, 100)]
-    for smaller, larger in pairwise(subsets):
-        assert set(smaller) < set(larger)
-    for subset in subsets:
-        assert subset == sorted(set(subset))
-        rare = sum(image_id >= "image080" for image_id in subset)
-        assert abs(rare - 0.2 * len(subset)) <= 1
-    assert subsets[-1] == ids
-
-
-def test_another_seed_draws_other_images_and_too_many_are_refused():
-    ids = [f"image{number:03d}" for number in range(50)]
-    assert draw_subset(ids, ["any"] * 50, 8, 0) != draw_subset(ids, ["any"] * 50, 8, 1)
-    with pytest.raises(ValueError, match=r"training.images = 51, but the fold has 50 images"):
-        draw_subset(ids, ["any"] * 50, 51, 0)
 
 
 def test_an_epoch_draws_each_image_as_often_as_its_weight_says(images):

@@ -1,10 +1,12 @@
 """Folds keep groups together and are even; splits that leak are refused."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from nuclei.splits import assign_folds, check_splits, imbalance, summarise, weigh
+from nuclei.splits import assign_folds, check_splits, choose_fold, draw_subset, imbalance, summarise, weigh
 
 MODALITIES = ("small_fluorescence", "large_fluorescence", "purple_tissue", "grey_tissue", "pink_purple_tissue")
 
@@ -133,3 +135,49 @@ def test_the_summary_counts_images_nuclei_and_shared_pictures():
     assert sum(totals["groups"]) == 5
     assert sum(totals["nuclei"]) == splits.nuclei.sum()
     assert lines[-2:] == ["1 x 2 images from one picture", "2 x 4 images from one picture"]
+
+
+SPLITS = pd.DataFrame({"image_id": list("abcd"), "fold": [0, 0, 1, 1], "group": list("xxyz"), "modality": list("mmmn")})
+
+
+def test_a_fold_holds_out_its_images():
+    fold = choose_fold(SPLITS, 1)
+    assert (fold.training, fold.validation) == (["a", "b"], ["c", "d"])
+
+
+def test_a_fold_of_fewer_images_holds_out_the_same_ones():
+    fold = choose_fold(SPLITS, 0, images=1, seed=3)
+    assert len(fold.training) == 1
+    assert set(fold.training) < {"c", "d"}
+    assert fold.validation == ["a", "b"]
+
+
+def test_an_unknown_fold_is_refused_not_replaced():
+    with pytest.raises(ValueError, match=r"fold 7 is unknown: the splits have the folds \[0, 1\]"):
+        choose_fold(SPLITS, 7)
+
+
+def test_a_leak_is_refused():
+    with pytest.raises(ValueError, match="both sides of fold 0"):
+        choose_fold(SPLITS.assign(group=list("xyyz")), 0)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_smaller_subsets_lie_within_larger_ones_and_hold_every_modality_in_its_share(seed):
+    ids = [f"image{number:03d}" for number in range(100)]
+    modalities = ["common"] * 80 + ["rare"] * 20
+    subsets = [draw_subset(ids, modalities, count, seed) for count in (8, 16, 32, 64, 100)]
+    for smaller, larger in pairwise(subsets):
+        assert set(smaller) < set(larger)
+    for subset in subsets:
+        assert subset == sorted(set(subset))
+        rare = sum(image_id >= "image080" for image_id in subset)
+        assert abs(rare - 0.2 * len(subset)) <= 1
+    assert subsets[-1] == ids
+
+
+def test_another_seed_draws_other_images_and_too_many_are_refused():
+    ids = [f"image{number:03d}" for number in range(50)]
+    assert draw_subset(ids, ["any"] * 50, 8, 0) != draw_subset(ids, ["any"] * 50, 8, 1)
+    with pytest.raises(ValueError, match=r"training.images = 51, but the fold has 50 images"):
+        draw_subset(ids, ["any"] * 50, 51, 0)

@@ -13,7 +13,8 @@ from nuclei.config import AugmentationConfig, Config, LossConfig, ModelConfig, T
 from nuclei.inference import load_checkpoint
 from nuclei.models import build_model
 from nuclei.postprocessing import Parameters
-from nuclei.training import Fold, choose_fold, fit, learning_rate_factor
+from nuclei.splits import Fold
+from nuclei.training import fit, learning_rate_factor
 from nuclei.weights import make_card, write_weights
 
 ROOT = Path(__file__).parents[1]
@@ -148,31 +149,6 @@ def test_the_learning_rate_rises_then_falls_to_zero():
     assert max(factors) == factors[10] == pytest.approx(1)
     assert factors[100] == pytest.approx(0)
     assert factors[10:] == sorted(factors[10:], reverse=True)
-
-
-SPLITS = pd.DataFrame({"image_id": list("abcd"), "fold": [0, 0, 1, 1], "group": list("xxyz"), "modality": list("mmmn")})
-
-
-def test_a_fold_holds_out_its_images():
-    fold = choose_fold(SPLITS, 1)
-    assert (fold.training, fold.validation) == (["a", "b"], ["c", "d"])
-
-
-def test_a_fold_of_fewer_images_holds_out_the_same_ones():
-    fold = choose_fold(SPLITS, 0, images=1, seed=3)
-    assert len(fold.training) == 1
-    assert set(fold.training) < {"c", "d"}
-    assert fold.validation == ["a", "b"]
-
-
-def test_an_unknown_fold_is_refused_not_replaced():
-    with pytest.raises(ValueError, match=r"fold 7 is unknown: the splits have the folds \[0, 1\]"):
-        choose_fold(SPLITS, 7)
-
-
-def test_a_leak_is_refused():
-    with pytest.raises(ValueError, match="both sides of fold 0"):
-        choose_fold(SPLITS.assign(group=list("xyyz")), 0)
 
 
 def test_fifty_steps_lose_what_they_lost_before(processed, tmp_path):

@@ -7,22 +7,25 @@ fixed threshold is fair to all: they are searched on one half of the held-out im
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from nuclei.artifacts import Images, LabelMap, UInt8Array, read_splits, read_table
-from nuclei.inference import Predictor, load_checkpoint, load_predictor
 from nuclei.leaderboard import bootstrap_interval
 from nuclei.metric import average_precision
-from nuclei.models.summary import summarise
 from nuclei.postprocessing import Parameters, segment_maps
-from nuclei.training import held_out_images
+from nuclei.splits import held_out_images
 from nuclei.tuning import GRID, Scores, search
+
+# The table and the page do without torch, which takes seconds to load.
+if TYPE_CHECKING:
+    import torch
+
+    from nuclei.inference import Predictor
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -38,12 +41,15 @@ FOUND = 127
 """Foreground above this of 255 counts as a nucleus in the Dice coefficient."""
 
 
-def measure(path: Path, processed: Path, splits: Path, device: torch.device) -> dict[str, Any]:
+def measure(path: Path, processed: Path, splits: Path, device: "torch.device") -> dict[str, Any]:
     """What a checkpoint scores on the images that its fold holds out, and what it costs.
 
     Raises:
         ValueError: no checkpoint; it was trained on images that the splits hold out; fewer than two held out.
     """
+    from nuclei.inference import load_checkpoint, load_predictor
+    from nuclei.models.summary import summarise
+
     checkpoint, table = load_checkpoint(path), read_splits(splits)
     ids = sorted(held_out_images(checkpoint, path, table))
     predictor, images = load_predictor(checkpoint, str(path), device), Images(processed)
@@ -115,7 +121,7 @@ def dice(maps: UInt8Array, truth: LabelMap) -> float:
     return 2 * int((found & there).sum()) / total if total else 1.0
 
 
-def inference_speed(predictor: Predictor) -> float:
+def inference_speed(predictor: "Predictor") -> float:
     """Images of SIDE x SIDE pixels a second, one after the other, in the fastest of REPEATS."""
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
 

@@ -93,24 +93,6 @@ def draw_weights(modalities: Sequence[str], balance: float) -> np.ndarray:
     return np.asarray(weights / weights.sum())
 
 
-def draw_subset(ids: Sequence[str], modalities: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` of the ids, in their order, each modality with its share; a smaller draw of a seed lies in a larger one.
-
-    Raises:
-        ValueError: fewer ids than `count`.
-    """
-    if count > len(ids):
-        raise ValueError(f"training.images = {count}, but the fold has {len(ids)} images to train on; lower it")
-    generator = np.random.default_rng(seed)
-    turns = np.empty(len(ids))
-    for modality in sorted(set(modalities)):
-        members = np.flatnonzero(np.array(modalities) == modality)
-        # the k-th image of n has its turn at (k + chance) / n: any stretch of turns holds every modality's share
-        turns[generator.permutation(members)] = (np.arange(len(members)) + generator.random()) / len(members)
-    chosen = np.sort(np.argsort(turns, kind="stable")[:count])
-    return [ids[number] for number in chosen]
-
-
 class Batches(Sampler[list[int]]):
     """Positions of the examples of each batch from `first_step` on; a rank takes its share of every global batch.
 

@@ -2,11 +2,15 @@
 
 import logging
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from tqdm import tqdm
 
 log = logging.getLogger(__name__)
 
@@ -14,6 +18,15 @@ FloatArray = npt.NDArray[np.float64]
 
 SHUFFLES = 200
 """Shuffles of which `assign_folds` keeps the most even one."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Images to train on and images held out, by id; `number` is the fold that is held out."""
+
+    number: int
+    training: list[str]
+    validation: list[str]
 
 
 def assign_folds(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
@@ -43,7 +56,7 @@ def assign_folds(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
         log.warning("no modality has %d images: the folds are balanced in nuclei and not in modality", n_folds)
         strata = np.zeros_like(strata)
     best: tuple[float, npt.NDArray[np.int64]] | None = None
-    for shuffle in range(SHUFFLES):
+    for shuffle in tqdm(range(SHUFFLES), desc="shuffles", mininterval=1, leave=False):
         splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed * SHUFFLES + shuffle)
         folds = np.zeros(len(train), np.int64)
         with warnings.catch_warnings():
@@ -113,3 +126,57 @@ def summarise(splits: pd.DataFrame) -> list[str]:
     lines += [f"{name:20}" + "".join(f"{count:7}" for count in row) for name, row in table.iterrows()]
     sizes, counts = np.unique(splits.groupby("group").size(), return_counts=True)
     return lines + [f"{n} x {size} images from one picture" for size, n in zip(sizes, counts, strict=True) if size > 1]
+
+
+def choose_fold(splits: pd.DataFrame, number: int, images: int | None = None, seed: int = 0) -> Fold:
+    """The fold `number` of a table of splits, to train on all others or on so many `images` of them, drawn by seed.
+
+    Raises:
+        ValueError: an unknown fold; a group of images on both sides; fewer images than asked for.
+    """
+    known = sorted(splits.fold.unique().tolist())
+    if number not in known:
+        raise ValueError(f"fold {number} is unknown: the splits have the folds {known}")
+    held_out = splits.fold == number
+    shared = set(splits.group[held_out]) & set(splits.group[~held_out])
+    if shared:
+        raise ValueError(f"groups {sorted(shared)[:3]} stand on both sides of fold {number}; run `make splits` again")
+    others = splits[~held_out]
+    training = others.image_id.tolist()
+    if images is not None:
+        training = draw_subset(training, others.modality.tolist(), images, seed)
+    return Fold(number, training, splits.image_id[held_out].tolist())
+
+
+def held_out_images(checkpoint: dict[str, Any], source: Path, splits: pd.DataFrame) -> list[str]:
+    """Ids of the images that the checkpoint's fold holds out; `source` names the checkpoint in errors.
+
+    Raises:
+        ValueError: the checkpoint was trained on some of them.
+    """
+    held_out = choose_fold(splits, checkpoint["fold"]).validation
+    seen = sorted(set(held_out) & set(checkpoint["trained_on"]))
+    if seen:
+        raise ValueError(
+            f"{source} was trained on {len(seen)} images that the splits hold out ({seen[0]} ...): the splits have "
+            "changed since; train the fold again"
+        )
+    return held_out
+
+
+def draw_subset(ids: Sequence[str], modalities: Sequence[str], count: int, seed: int) -> list[str]:
+    """`count` of the ids, in their order, each modality with its share; a smaller draw of a seed lies in a larger one.
+
+    Raises:
+        ValueError: fewer ids than `count`.
+    """
+    if count > len(ids):
+        raise ValueError(f"training.images = {count}, but the fold has {len(ids)} images to train on; lower it")
+    generator = np.random.default_rng(seed)
+    turns = np.empty(len(ids))
+    for modality in sorted(set(modalities)):
+        members = np.flatnonzero(np.array(modalities) == modality)
+        # the k-th image of n has its turn at (k + chance) / n: any stretch of turns holds every modality's share
+        turns[generator.permutation(members)] = (np.arange(len(members)) + generator.random()) / len(members)
+    chosen = np.sort(np.argsort(turns, kind="stable")[:count])
+    return [ids[number] for number in chosen]

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from nuclei.artifacts import Images, UInt8Array, atomic_path, write_text
 from nuclei.config import Config, TrainingConfig
-from nuclei.dataset import Batches, Crops, draw_subset
+from nuclei.dataset import Batches, Crops
 from nuclei.inference import Predictor, autocast_type, load_checkpoint
 from nuclei.intensity import window_image
 from nuclei.losses import build_loss
@@ -38,6 +38,7 @@ from nuclei.models import build_model, parameter_count, parameter_groups
 from nuclei.overlays import draw_comparison
 from nuclei.postprocessing import Parameters, segment_maps
 from nuclei.provenance import code_commit
+from nuclei.splits import Fold
 from nuclei.targets import CHANNELS
 from nuclei.weights import SHIPPED, SUFFIX, read_weights
 
@@ -47,51 +48,6 @@ LOADER_TIMEOUT = 600
 """Seconds without a batch after which a stuck loader worker ends the run with an error."""
 PICTURES = 4
 """Images of a validation that TensorBoard shows with annotation and prediction."""
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Images to train on and images held out, by id; `number` is the fold that is held out."""
-
-    number: int
-    training: list[str]
-    validation: list[str]
-
-
-def choose_fold(splits: Any, number: int, images: int | None = None, seed: int = 0) -> Fold:
-    """The fold `number` of a table of splits, to train on all others or on so many `images` of them, drawn by seed.
-
-    Raises:
-        ValueError: an unknown fold; a group of images on both sides; fewer images than asked for.
-    """
-    known = sorted(splits.fold.unique().tolist())
-    if number not in known:
-        raise ValueError(f"fold {number} is unknown: the splits have the folds {known}")
-    held_out = splits.fold == number
-    shared = set(splits.group[held_out]) & set(splits.group[~held_out])
-    if shared:
-        raise ValueError(f"groups {sorted(shared)[:3]} stand on both sides of fold {number}; run `make splits` again")
-    others = splits[~held_out]
-    training = others.image_id.tolist()
-    if images is not None:
-        training = draw_subset(training, others.modality.tolist(), images, seed)
-    return Fold(number, training, splits.image_id[held_out].tolist())
-
-
-def held_out_images(checkpoint: dict[str, Any], source: Path, splits: Any) -> list[str]:
-    """Ids of the images that the checkpoint's fold holds out; `source` names the checkpoint in errors.
-
-    Raises:
-        ValueError: the checkpoint was trained on some of them.
-    """
-    held_out = choose_fold(splits, checkpoint["fold"]).validation
-    seen = sorted(set(held_out) & set(checkpoint["trained_on"]))
-    if seen:
-        raise ValueError(
-            f"{source} was trained on {len(seen)} images that the splits hold out ({seen[0]} ...): the splits have "
-            "changed since; train the fold again"
-        )
-    return held_out
 
 
 @dataclass

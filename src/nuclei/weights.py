@@ -10,19 +10,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from nuclei.artifacts import UInt8Array, atomic_path, sha256, write_text
 from nuclei.config import Config, parse_config
 from nuclei.ensemble import mean_of_maps
-from nuclei.inference import Predictor, load_predictor
-from nuclei.models import OURS
 from nuclei.postprocessing import Parameters, Tuned
+
+# A card is read without torch, which takes seconds to load: it is imported where there are tensors.
+if TYPE_CHECKING:
+    import torch
+
+    from nuclei.inference import Predictor
 
 VERSION = 1
 """Of the format: the card's keys and what they mean."""
@@ -62,7 +64,7 @@ class Weights:
 
     path: Path
     cards: list[Card]
-    predictors: list[Predictor]
+    predictors: "list[Predictor]"
     parameters: Parameters
     digest: str
     """Changes with the content of any of the files."""
@@ -98,12 +100,14 @@ def make_card(checkpoint: Mapping[str, Any], cv: Mapping[str, Any], data: str, l
     )
 
 
-def write_weights(path: Path | str, tensors: Mapping[str, torch.Tensor], card: Card) -> int:
+def write_weights(path: Path | str, tensors: "Mapping[str, torch.Tensor]", card: Card) -> int:
     """Writes a file of weights and returns its bytes. The same weights give the same bytes.
 
     Raises:
         ValueError: the file would be larger than MAX_BYTES.
     """
+    from safetensors.torch import save
+
     content = save(
         {name: _halve(tensor) for name, tensor in tensors.items()},
         {_KEY: json.dumps(card.model_dump(mode="json"), sort_keys=True)},
@@ -119,13 +123,13 @@ def write_weights(path: Path | str, tensors: Mapping[str, torch.Tensor], card: C
     return len(content)
 
 
-def read_weights(path: Path | str) -> tuple[Card, dict[str, torch.Tensor]]:
+def read_weights(path: Path | str) -> "tuple[Card, dict[str, torch.Tensor]]":
     """Card and tensors of a file.
 
     Raises:
         ValueError: the file is missing, damaged, of something else, or of another version of the format.
     """
-    with _open(path) as file:
+    with _open(path, "pt") as file:
         return _read_card(file, path), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
 
 
@@ -135,27 +139,29 @@ def read_card(path: Path | str) -> Card:
     Raises:
         ValueError: as in `read_weights`.
     """
-    with _open(path) as file:
+    with _open(path, "numpy") as file:
         return _read_card(file, path)
 
 
 @contextmanager
-def _open(path: Path | str) -> Iterator[Any]:
+def _open(path: Path | str, framework: str) -> Iterator[Any]:
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such file of weights; make one with `make weights EXP=<experiment>`")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             yield file
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable {SUFFIX} file ({error}); fetch or make it again") from error
 
 
-def load_weights(path: Path | str, device: torch.device) -> Weights:
+def load_weights(path: Path | str, device: "torch.device") -> Weights:
     """The networks of a file, or of all files of a folder, on a device.
 
     Raises:
         ValueError: as in `read_weights`; a folder without files, or with those of several experiments.
     """
+    from nuclei.inference import load_predictor
+
     path = Path(path)
     files = find_files(path)
     cards, predictors = [], []
@@ -205,6 +211,8 @@ def find_best(root: Path = SHIPPED) -> Path:
 
 def write_page(path: Path | str, cards: Sequence[Card], sizes: Sequence[int]) -> None:
     """Writes the README.md of a folder of weights: what they are, how well they do, how to use them."""
+    from nuclei.models import OURS
+
     card = cards[0]
     config = Config.model_validate(card.config)
     encoder = "" if config.model.architecture in OURS else f" with encoder {config.model.encoder}"
@@ -239,8 +247,10 @@ label_map = segment("image.tif", weights="weights/{card.name}")
     )
 
 
-def _halve(tensor: torch.Tensor) -> torch.Tensor:
+def _halve(tensor: "torch.Tensor") -> "torch.Tensor":
     """Half precision, but where the numbers are beyond it; whole numbers stay as they are."""
+    import torch
+
     tensor = tensor.detach().cpu().contiguous()
     if not tensor.is_floating_point() or tensor.abs().max() > torch.finfo(torch.float16).max:
         return tensor

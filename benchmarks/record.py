@@ -1,0 +1,85 @@
+"""results.json, what was measured and by which run, and RESULTS.md, which shows it.
+
+A run of some sections replaces those alone. Each section keeps its run (date, commit, images, machine), since the
+others may be older.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import trials
+from harness import Row
+
+from nuclei.artifacts import read_json, write_json, write_text
+
+SECTIONS = ("metric", "run_lengths", "postprocessing", "opening", "crops", "training", "prediction", "tuning")
+START_UP = "start_up"
+HEAD = """# Speed, held against how it is usually done
+
+Written by `make bench`: ours and the peer take turns, and the ratio (peer / ours, above 1 where ours is faster) is
+taken within each pair; its median stands first, the least and the most in brackets. Both answers are compared before
+anything is timed, and the row says in what sense they are the same. Memory is what a process grew by at most. The
+ratios depend on the images in the sample. `make bench ROWS='metric crops'` measures some sections anew and leaves the
+others as they are; the last column says which run measured a row.
+"""
+TABLE = [
+    "| what | against | ours | theirs | ratio | bar | MiB, ours / theirs | the same | run |",
+    "|---|---|---|---|---|---|---|---|---|",
+]
+
+Section = dict[str, Any]
+"""`run` in words and `rows`."""
+
+
+def plain(row: Row) -> dict[str, Any]:
+    """A row as results.json keeps it: the spread of the ratios in place of each of them."""
+    kept = {name: value for name, value in vars(row).items() if name != "ratios"}
+    return kept | {"ratio": row.ratio, "least": min(row.ratios), "most": max(row.ratios), "pairs": len(row.ratios)}
+
+
+def update(folder: Path, name: str, run: str, rows: list[dict[str, Any]]) -> None:
+    """Replaces a section of `<folder>/results.json` and writes `<folder>/RESULTS.md` anew."""
+    path = folder / "results.json"
+    sections: dict[str, Section] = read_json(path) if path.is_file() else {}
+    sections[name] = {"run": run, "rows": rows}
+    write_json(path, sections)
+    write_text(folder / "RESULTS.md", page(sections))
+
+
+def page(sections: dict[str, Section]) -> str:
+    """RESULTS.md: what is held against peers, the start of the scripts, what was tried, and the runs by number."""
+    runs = sorted({section["run"] for section in sections.values()})
+    numbers = {name: runs.index(section["run"]) + 1 for name, section in sections.items()}
+
+    def table(names: tuple[str, ...]) -> list[str]:
+        return TABLE + [
+            _line(row, numbers[name]) for name in names if name in sections for row in sections[name]["rows"]
+        ]
+
+    lines = [HEAD, *table(SECTIONS), ""]
+    if START_UP in sections:
+        lines += ["| start, the shortest of three | processor's time | bar | run |", "|---|---|---|---|"]
+        lines += [_start(row, numbers[START_UP]) for row in sections[START_UP]["rows"]]
+    lines += ["", trials.HEAD, *table(tuple(trials.TRIALS)), "", trials.NOTES, "## Runs", ""]
+    return "\n".join([*lines, *(f"{number}. {run}" for number, run in enumerate(runs, 1))]) + "\n"
+
+
+def _line(row: dict[str, Any], run: int) -> str:
+    ratio = f"**{row['ratio']:.2f}** ({row['least']:.2f} to {row['most']:.2f}, {row['pairs']} pairs)"
+    bar = "" if row["bar"] is None else f"{row['bar']:g}: {_verdict(row['ratio'] >= row['bar'])}"
+    times = [f"{_time(row[name])} {row['clock']}" for name in ("ours_seconds", "peer_seconds")]
+    memory = f"{row['ours_memory']:.0f} / {row['peer_memory']:.0f}"
+    return f"| {' | '.join([row['name'], row['peer'], *times, ratio, bar, memory, row['equal'], str(run)])} |"
+
+
+def _start(row: dict[str, Any], run: int) -> str:
+    bar = "" if row["bar"] is None else f"{row['bar']:g} s: {_verdict(row['seconds'] <= row['bar'])}"
+    return f"| {row['name']} | {row['seconds']:.2f} s | {bar} | {run} |"
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "missed"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.2f} ms"
