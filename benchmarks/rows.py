@@ -1,6 +1,7 @@
 """The rows of RESULTS.md: what is held against what, and in what sense the answers are the same."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from nuclei.rle import decode_label_map, encode_label_map
 from nuclei.tuning import _MapScorer, cross_validate
 
 CROP, BATCH, STEPS = 256, 4, 2
+BEGUN = r"\| [1-9]\d*/"
+"""What a progress bar says once a first step is done."""
 
 
 def metric(data: Data) -> Iterator[Row]:
@@ -209,18 +212,20 @@ def start_up(root: Path, data: Data) -> list[dict[str, Any]]:
     """Seconds to the help of each script, and for those that load most to their first line and to their first work."""
     scripts, weights = root / "scripts", root / "weights/encoder_unet_long"
     config, processed = root / "configs/encoder_unet.toml", ["--processed", data.processed]
-    helps = [(f"`{path.name} --help`", [path, "--help"], "", 0.3) for path in sorted(scripts.glob("*.py"))]
+    helps = [(f"`{path.name} --help`", [path, "--help"], ".", 0.3) for path in sorted(scripts.glob("*.py"))]
     with TemporaryDirectory() as folder:
         out, picture = Path(folder) / "x/fold_0", data.processed / "images" / f"{data.ids[0]}.png"
         train = ["train.py", "--config", config, *processed, "--splits", data.splits, "--fold", 0, "--out", out]
         segment = ["segment.py", "--images", picture, "--out", out]
         predict = ["predict.py", "--weights", next(weights.glob("*.safetensors")), *processed, "--test", out / "x.npz"]
         folds = ["make_folds.py", "--index", data.processed / "index.csv", "--out", out / "splits.csv"]
-        runs = [(f"`{command[0]}` to its first line", command, "", 3.0) for command in (train, predict, segment, folds)]
+        runs = [
+            (f"`{command[0]}` to its first line", command, ".", 3.0) for command in (train, predict, segment, folds)
+        ]
         runs += [
-            ("`train.py` (encoder_unet) to its first step", train, "| 1/", None),
-            ("`predict.py` (encoder_unet) to its first image", predict, "| 1/", None),
-            ("`segment.py` (five encoder_unets) to its first image", segment, "| 1/", None),
+            ("`train.py` (encoder_unet) to its first step", train, BEGUN, None),
+            ("`predict.py` (encoder_unet) to its first image", predict, BEGUN, None),
+            ("`segment.py` (five encoder_unets) to its first image", segment, BEGUN, None),
         ]
         runs = [(name, [scripts / first, *others], until, bar) for name, (first, *others), until, bar in runs]
         measured = []
@@ -234,17 +239,17 @@ def start_up(root: Path, data: Data) -> list[dict[str, Any]]:
 
 
 def _seconds(command: list[Any], until: str) -> float:
-    """The processor's time, since other work may run beside it, until the command has said this, or anything."""
+    """The processor's time, since other work may run beside it, until the command has said what is looked for."""
     begun = processor_seconds()
     said = ""
     with subprocess.Popen(
         [sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         assert process.stdout
-        while until not in said or not said.strip():
+        while not re.search(until, said):
             read = os.read(process.stdout.fileno(), 4096).decode(errors="replace")
             if not read:
-                raise ValueError(f"{command[0]} ended before it said {until or 'anything'!r}: {said[-500:]}")
+                raise ValueError(f"{command[0]} ended before it said {until!r}: {said[-500:]}")
             said += read
         process.kill()
     return processor_seconds() - begun

@@ -103,7 +103,8 @@ def test_what_is_wrong_with_the_arguments_is_said_before_torch_is_loaded(command
         [sys.executable, "-c", MISTAKE, f"scripts/{script}.py", *others],
         capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT,
     )  # fmt: skip
-    assert answer.stderr.startswith("error: ") and "none" in answer.stderr
+    assert answer.stderr.startswith("error: ")
+    assert "none" in answer.stderr
     assert answer.stdout.split() == ["1", "False"]
 
 
