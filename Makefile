@@ -19,6 +19,7 @@ MESSAGE     ?= $(EXP)
 SIZE        ?= 256
 TRUTH       ?= $(DATA)/raw/stage1_solution.csv
 REPORT      ?= report.html
+EDA         ?= eda.html
 # a checkpoint to publish: of EXP, or else of the first member, the first fold
 MODEL       ?= $(if $(filter file,$(origin EXP)),$(firstword $(MEMBERS)),$(EXP))
 CHECKPOINT  ?= $(RUNS)/$(MODEL)/fold_0/best.pt
@@ -46,7 +47,7 @@ SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: help setup data splits train predict weights segment submission leaderboard standings report score submit summary export kaggle-notebook kaggle-model tensorboard demo test lint format bench
-.PHONY: compare learning-curve
+.PHONY: compare learning-curve eda
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -85,6 +86,15 @@ $(DATA)/processed/index.csv: $(DATA)/raw/manifest.csv | $(READY)
 
 $(DATA)/splits.csv: $(DATA)/processed/index.csv | $(READY)
 	$(PYTHON) scripts/make_folds.py --index $< --out $@ --folds $(words $(FOLDS))
+
+eda: $(EDA)  ## eda.html and eda.csv: sizes, modalities, nuclei, annotations worth a second look, contact sheets
+
+# folds where there are some, or where this very command makes them
+DEALT := $(or $(wildcard $(DATA)/splits.csv),$(if $(filter splits,$(MAKECMDGOALS)),$(DATA)/splits.csv))
+
+$(EDA) $(basename $(EDA)).csv &: $(DATA)/processed/index.csv $(DEALT) | $(READY)
+	$(PYTHON) scripts/eda.py --processed $(<D) $(if $(DEALT),--splits $(DEALT)) \
+	  --page $(EDA) --table $(basename $(EDA)).csv
 
 # --- experiments: $(1) is the experiment, $(2) the fold -----------------------------------------------------------------
 

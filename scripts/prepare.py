@@ -32,6 +32,7 @@ def main() -> None:
         prepared = list(tqdm(jobs, desc="images", total=len(order), unit="image"))
     index = competition.build_index(prepared)
     stale = competition.remove_stale(arguments.out, index)
+    artifacts.write_csv(arguments.out / "settled.csv", competition.settled_table(prepared))
     artifacts.write_csv(arguments.out / "index.csv", index)
     print("\n".join(competition.summarise(prepared, index)))
     print(f"{len(index)} images in {arguments.out}, {stale} stale files removed")

@@ -1,5 +1,6 @@
-"""Prepared images that several tests share, made on the spot by the generator."""
+"""What several tests share: prepared images, made on the spot by the generator, and a browser."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -35,3 +36,21 @@ def processed(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def images(processed) -> Images:
     return Images(processed)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no Chromium with its driver here: `apt-get install chromium chromium-driver`")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-background-networking"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield started
+    started.quit()

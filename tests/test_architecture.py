@@ -31,13 +31,13 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 LAYERS = {
     "words": "cli config intensity metric rle targets postprocessing mosaics synthetic shapes light classical "
-    "provenance overlays pages",
+    "annotations provenance overlays pages",
     "disk": "artifacts pictures exports notebook kaggle_model archive transfer kaggle_client sources download "
     "competition splits",
     "learning": "losses augmentation models dataset",
     "flows": "inference export ensemble tiling stitching weights submission entry scoring tuning standings gallery "
-    "distributed",
-    "stages": "segmentation training leaderboard report comparison plots",
+    "census distributed",
+    "stages": "segmentation training leaderboard report survey comparison plots",
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
 

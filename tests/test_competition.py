@@ -1,6 +1,7 @@
 """The archive's peculiarities are read, settled and named; the prepare and fold stages run on a small archive."""
 
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -322,8 +323,27 @@ def test_prepare_gives_the_same_bytes_again_also_over_the_remains_of_a_killed_ru
     assert list(index.columns) == list(artifacts.INDEX_COLUMNS)
     assert index.subset.tolist() == ["train"] * 8 + ["test"] * 2
     assert index.image_id.tolist() == [f"train{k:02d}" for k in range(8)] + ["test8", "test9"]
-    assert set(contents(remains)) == {*index.image, *index.label.dropna(), "index.csv"}
+    assert set(contents(remains)) == {*index.image, *index.label.dropna(), "settled.csv", "index.csv"}
     assert "small_fluorescence" in first.stdout
+
+
+def test_prepare_records_overlaps_and_masks_left_out_by_image(archive, tmp_path):
+    raw = tmp_path / "raw"
+    shutil.copytree(archive, raw)
+    masks = raw / "stage1_train/train01/masks"
+    first = cv2.imread(str(masks / "mask001.png"), cv2.IMREAD_GRAYSCALE)
+    wide = cv2.dilate(first, np.ones((3, 3), np.uint8))
+    write_png(masks / "over.png", wide)
+    write_png(masks / "empty.png", np.zeros_like(first))
+    done = run_script("prepare.py", "--raw", raw, "--out", tmp_path / "out", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    settled = artifacts.read_table(tmp_path / "out/settled.csv", artifacts.SETTLED_COLUMNS, "").set_index("image_id")
+    assert list(settled.index) == find_images(raw, "train")
+    assert settled.contested_pixels["train01"] == np.count_nonzero(first)
+    assert settled.left_out["train01"] == "empty.png"
+    others = settled.drop(index="train01")
+    assert (others.contested_pixels == 0).all()
+    assert others.left_out.isna().all()
 
 
 def test_prepare_leaves_no_index_behind_when_it_fails(archive, tmp_path):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from browsing import choose, click, column, find, widen
 from sample_runs import write_runs
 
 from nuclei.artifacts import read_json
@@ -37,49 +38,11 @@ def page(folder):
     return write_report(folder, folder / "report.html", "--images", "3")
 
 
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no Chromium with its driver here: `apt-get install chromium chromium-driver`")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-background-networking"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield started
-    started.quit()
-
-
 @pytest.fixture
 def opened(browser, page):
     browser.get(page.as_uri())
     yield browser
     assert browser.get_log("browser") == [], "the page complained"
-
-
-def find(browser, selector):
-    return browser.find_elements("css selector", selector)
-
-
-def choose(browser, selector, value):
-    browser.execute_script(
-        "const s = document.querySelector(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event('change'));",
-        selector,
-        value,
-    )
-
-
-def click(browser, element):
-    browser.execute_script("arguments[0].click()", element)
-
-
-def column(browser, selector):
-    return [element.get_attribute("textContent").strip() for element in find(browser, selector)]
 
 
 def test_a_click_on_a_heading_sorts_and_another_one_turns_the_order(opened, folder):
@@ -145,9 +108,7 @@ def test_a_click_on_an_image_puts_two_experiments_side_by_side(opened, folder):
 
 @pytest.mark.parametrize("width", [390, 1400])
 def test_nothing_sticks_out_of_the_window(opened, width):
-    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    opened.refresh()
+    widen(opened, width)
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width
 
 

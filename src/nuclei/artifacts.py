@@ -22,6 +22,7 @@ LabelMap = npt.NDArray[np.int32]
 
 INDEX_COLUMNS = ("image_id", "subset", "image", "label", "height", "width", "nuclei", "modality", "group")
 SPLIT_COLUMNS = ("image_id", "fold", "group", "modality", "nuclei")
+SETTLED_COLUMNS = ("image_id", "contested_pixels", "left_out")
 
 
 @contextmanager

@@ -29,25 +29,29 @@ def otsu_watershed(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     Source: Otsu, A Threshold Selection Method from Gray-Level Histograms, IEEE Trans. SMC 9 (1979), and Meyer,
     Topographic distance and watershed lines, Signal Processing 38 (1994).
     """
+    brightness = nuclear_brightness(image)
+    if brightness.min() == brightness.max():
+        return np.zeros(brightness.shape, np.int32)
+    foreground = ndimage.binary_fill_holes(brightness > threshold_otsu(brightness))
+    return _drop_small(split_touching(foreground), MIN_AREA)
+
+
+def nuclear_brightness(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Grey image (H, W) uint8 in which nuclei are brighter than what surrounds them, of an RGB image (H, W, 3) uint8.
+
+    Raises:
+        ValueError: the image is no (H, W, 3) uint8 array.
+    """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(
             f"got an image of shape {image.shape} and type {image.dtype}, expected (H, W, 3) uint8; "
             "read it with nuclei.artifacts.read_image"
         )
-    brightness = nuclear_brightness(image)
-    if brightness.min() == brightness.max():
-        return np.zeros(brightness.shape, np.int32)
-    foreground = ndimage.binary_fill_holes(brightness > threshold_otsu(brightness))
-    return _drop_small(_split(foreground), MIN_AREA)
-
-
-def nuclear_brightness(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Grey image (H, W) uint8 in which nuclei are brighter than what surrounds them."""
     grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
     return 255 - grey if np.median(grey) > BRIGHT_BACKGROUND else grey
 
 
-def _split(foreground: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+def split_touching(foreground: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
     """Label map of a foreground (H, W), touching nuclei parted where the distance to the background has a saddle."""
     distance = cv2.distanceTransform(foreground.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     distance = cv2.GaussianBlur(distance, (0, 0), 1.0)

@@ -202,6 +202,20 @@ def build_index(prepared: Sequence[Prepared]) -> pd.DataFrame:
     return index[list(artifacts.INDEX_COLUMNS)]
 
 
+def settled_table(prepared: Sequence[Prepared]) -> pd.DataFrame:
+    """What merging the masks had to settle, a row a training image; names of masks left out are parted by slashes."""
+    rows = [
+        {
+            "image_id": image.row["image_id"],
+            "contested_pixels": image.contested_pixels,
+            "left_out": "/".join(image.left_out),
+        }
+        for image in prepared
+        if image.row["subset"] == "train"
+    ]
+    return pd.DataFrame(rows, columns=list(artifacts.SETTLED_COLUMNS))
+
+
 def remove_stale(out: Path, index: pd.DataFrame) -> int:
     """Number of PNG files removed from `<out>/images` and `<out>/labels` because `index` does not name them."""
     named = {*index.image, *index.label.dropna()}

@@ -1,14 +1,14 @@
-"""Images of the report with what each experiment made of them: which to show, and their outlines as SVG paths."""
+"""Images of a page with outlines as SVG paths; in the report, which to show and what each experiment made of them."""
 
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from nuclei.artifacts import Images, LabelMap, Maps
+from nuclei.artifacts import Images, LabelMap, Maps, Pixels
 from nuclei.classical import otsu_watershed
 from nuclei.intensity import stretch, to_display
 from nuclei.overlays import embed_image, find_outlines, nucleus_kinds, svg_path
@@ -17,6 +17,7 @@ from nuclei.standings import Summary, image_scores
 
 log = logging.getLogger(__name__)
 
+Key = TypeVar("Key")
 Segment = Callable[[str], LabelMap]
 """The label map that an experiment gives an image of this id, made by networks that never saw it."""
 
@@ -71,43 +72,55 @@ def draw_pictures(
 ) -> dict[str, dict[str, Any]]:
     """Pictures by image id, as many of the chosen ones in their order as `size` bytes of the page hold.
 
-    A picture has `src` (data URI), `width` and `height` (pixels of the image), `truth` (a path for each nucleus) and
-    `predicted`: by experiment `paths`, and the kinds of the annotated (`truth`) and predicted nuclei (`kinds`), one
-    letter each: the first of hit, missed, extra, split, and g for merged.
+    A picture has what `draw_picture` gives and `predicted`: by experiment `paths`, and the kinds of the annotated
+    (`truth`) and predicted nuclei (`kinds`), one letter each: see `kind_letters`.
     """
-    pictures: dict[str, dict[str, Any]] = {}
-    for image_id in tqdm(list(chosen), desc="pictures", unit="image", mininterval=1):
-        picture = _draw_picture(images, image_id, segments)
+    return fill_page(chosen, lambda image_id: _draw_predicted(images, image_id, segments), size)
+
+
+def fill_page(chosen: Iterable[Key], draw: Callable[[Key], dict[str, Any]], size: int) -> dict[Key, dict[str, Any]]:
+    """What `draw` makes of the chosen ones in their order, as many as `size` bytes of a page hold, at least one."""
+    pictures: dict[Key, dict[str, Any]] = {}
+    for key in tqdm(list(chosen), desc="pictures", unit="image", mininterval=1):
+        picture = draw(key)
         size -= len(json.dumps(picture))
         if size < 0 and pictures:
             log.info("the page is full after %d images", len(pictures))
             break
-        pictures[image_id] = picture
+        pictures[key] = picture
     return pictures
 
 
-def _draw_picture(images: Images, image_id: str, segments: Mapping[str, Segment]) -> dict[str, Any]:
-    image, truth = images.image(image_id), images.label_map(image_id)
-    height, width = truth.shape
-    picture: dict[str, Any] = {
-        "src": embed_image(stretch(to_display(image), 0.1, 99.9), SIDE),
+def draw_picture(image: Pixels, label_map: LabelMap, side: int = SIDE) -> dict[str, Any]:
+    """An image for a page: `src` (data URI, at most `side` pixels long), `width` and `height` of the image itself, and
+    `truth`, an SVG path for each nucleus."""
+    height, width = label_map.shape
+    return {
+        "src": embed_image(stretch(to_display(image), 0.1, 99.9), side),
         "width": width,
         "height": height,
-        "truth": _paths(truth),
-        "predicted": {},
+        "truth": trace(label_map, side),
     }
-    for name, segment in segments.items():
-        predicted = segment(image_id)
-        annotated, made = nucleus_kinds(truth, predicted)
-        picture["predicted"][name] = {"paths": _paths(predicted), "truth": _letters(annotated), "kinds": _letters(made)}
-    return picture
 
 
-def _paths(label_map: LabelMap) -> list[str]:
+def trace(label_map: LabelMap, side: int = SIDE) -> list[str]:
+    """SVG paths of the nuclei in ascending order of labels, as fine as a picture of `side` pixels shows them."""
     # coarser in large images, which the page shows smaller
-    tolerance = max(0.6, max(label_map.shape) / SIDE)
+    tolerance = max(0.6, max(label_map.shape) / side)
     return [svg_path(outlines) for outlines in find_outlines(label_map, tolerance)]
 
 
-def _letters(kinds: Iterable[str]) -> str:
+def kind_letters(kinds: Iterable[str]) -> str:
+    """The kinds of `overlays`, a letter each: the first of hit, missed, extra, split, and g for merged."""
     return "".join("g" if kind == "merged" else kind[0] for kind in kinds)
+
+
+def _draw_predicted(images: Images, image_id: str, segments: Mapping[str, Segment]) -> dict[str, Any]:
+    truth = images.label_map(image_id)
+    picture = draw_picture(images.image(image_id), truth)
+    picture["predicted"] = {}
+    for name, segment in segments.items():
+        predicted = segment(image_id)
+        annotated, made = map(kind_letters, nucleus_kinds(truth, predicted))
+        picture["predicted"][name] = {"paths": trace(predicted), "truth": annotated, "kinds": made}
+    return picture

@@ -1,6 +1,9 @@
 "use strict";
-// Small charts as SVG, drawn to the width of their place. No library, no network.
+// Small charts and pictures as SVG; charts are drawn to the width of their place. No library, no network.
 
+const byId = (id) => document.getElementById(id);
+const words = (name) => name.replaceAll("_", " ");
+const rgb = (kind) => `rgb(${COLOURS[kind].join(",")})`;
 const escapeText = (text) => String(text).replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
 const finite = (values) => values.filter((value) => Number.isFinite(value));
 
@@ -65,6 +68,34 @@ function dotChart(place, rows) {
   });
   place.innerHTML = `<svg class="chart" viewBox="0 0 ${width} ${height}" height="${height}" role="img" data-rows="${shown.length}">${svg}</svg>`;
 }
+
+// A row for each of rows: {label, colour, quantiles: 5%, 25%, 50%, 75% and 95%}, on a logarithmic axis.
+function rangeChart(place, rows) {
+  const shown = rows.filter((row) => row.quantiles.every((value) => value > 0));
+  if (!shown.length) {
+    place.innerHTML = '<p class="note">Nothing recorded here.</p>';
+    return;
+  }
+  const width = Math.max(place.clientWidth, 260), step = 44, height = shown.length * step + 26;
+  const low = Math.min(...shown.map((row) => row.quantiles[0])) / 1.15, high = Math.max(...shown.map((row) => row.quantiles[4])) * 1.15;
+  const x = (value) => 10 + (Math.log(value / low) / Math.log(high / low)) * (width - 24);
+  let svg = "";
+  for (let power = 10 ** Math.floor(Math.log10(low)); power <= high; power *= 10)
+    for (const value of [1, 2, 5].map((factor) => factor * power).filter((value) => value >= low && value <= high)) svg += `<line class="axis" x1="${x(value)}" x2="${x(value)}" y1="0" y2="${height - 24}"/><text x="${x(value)}" y="${height - 8}" text-anchor="middle">${tickText(+value.toPrecision(3))}</text>`;
+  shown.forEach((row, index) => {
+    const y = index * step + 30, [q05, q25, q50, q75, q95] = row.quantiles.map(x);
+    svg += `<g stroke="${row.colour}"><title>${row.quantiles.map((value) => +value.toPrecision(3)).join(", ")}</title><line x1="${q05}" x2="${q95}" y1="${y}" y2="${y}" stroke-width="2"/><rect x="${q25}" y="${y - 6}" width="${Math.max(q75 - q25, 1)}" height="12" rx="2" fill="${row.colour}" fill-opacity=".35"/><line x1="${q50}" x2="${q50}" y1="${y - 8}" y2="${y + 8}" stroke-width="3"/></g><text class="row" x="10" y="${y - 13}">${escapeText(row.label)}</text>`;
+  });
+  place.innerHTML = `<svg class="chart" viewBox="0 0 ${width} ${height}" height="${height}" role="img" data-rows="${shown.length}">${svg}</svg>`;
+}
+
+// A path through the outlines of a kind, of all where no letter of the kinds is given for each.
+function outlines(list, letters, kind, dashed, thin) {
+  const d = list.filter((_, index) => !letters || letters[index] === (kind === "merged" ? "g" : kind[0])).join("");
+  return d && `<path d="${d}" stroke="${rgb(kind)}" ${dashed ? 'stroke-dasharray="5 3"' : ""} ${thin ? 'opacity=".6" style="stroke-width:1"' : ""} class="${kind}"/>`;
+}
+
+const pictureSvg = (picture, paths, attributes = "") => `<svg class="picture" viewBox="0 0 ${picture.width} ${picture.height}" ${attributes}><image href="${picture.src}" width="${picture.width}" height="${picture.height}"/><g transform="translate(.5 .5)">${paths}</g></svg>`;
 
 // Sorts a table by the column of a clicked heading: numbers by data-value, empty cells last, words by their letters.
 function sortTable(table, column, descending) {

@@ -1,9 +1,6 @@
 const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
 const names = [...new Set([...data.experiments.map((one) => one.name), ...data.curves.map((one) => one.experiment)])];
 const colour = (name) => `var(--e${names.indexOf(name) % 10})`;
-const words = (name) => name.replaceAll("_", " ");
-const rgb = (kind) => `rgb(${COLOURS[kind].join(",")})`;
 const hidden = new Set();
 const position = new Map(data.images.map((image, index) => [image.id, index]));
 const drawn = Object.keys(data.pictures);
@@ -51,18 +48,14 @@ function drawCurves() {
 // The image with outlines: errors shows missed and split annotations and extra and merged predictions over thin hits.
 function pictureOf(id, name, layer) {
   const picture = data.pictures[id], made = picture.predicted[name];
-  const paths = (list, letters, kind, dashed, thin) => {
-    const d = list.filter((_, index) => !letters || letters[index] === (kind === "merged" ? "g" : kind[0])).join("");
-    return d && `<path d="${d}" stroke="${rgb(kind)}" ${dashed ? 'stroke-dasharray="5 3"' : ""} ${thin ? 'opacity=".6" style="stroke-width:1"' : ""} class="${kind}"/>`;
-  };
   let svg = "";
-  if (layer === "truth") svg += paths(picture.truth, null, "hit");
-  if (layer === "predicted" && made) svg += paths(made.paths, null, "extra");
+  if (layer === "truth") svg += outlines(picture.truth, null, "hit");
+  if (layer === "predicted" && made) svg += outlines(made.paths, null, "extra");
   if (layer === "errors" && made) {
-    svg += paths(made.paths, made.kinds, "hit", false, true) + paths(picture.truth, made.truth, "missed") + paths(picture.truth, made.truth, "split");
-    svg += paths(made.paths, made.kinds, "extra", true) + paths(made.paths, made.kinds, "merged", true);
+    svg += outlines(made.paths, made.kinds, "hit", false, true) + outlines(picture.truth, made.truth, "missed") + outlines(picture.truth, made.truth, "split");
+    svg += outlines(made.paths, made.kinds, "extra", true) + outlines(made.paths, made.kinds, "merged", true);
   }
-  return `<svg class="picture" viewBox="0 0 ${picture.width} ${picture.height}" data-image="${id}" data-layer="${layer}"><image href="${picture.src}" width="${picture.width}" height="${picture.height}"/><g transform="translate(.5 .5)">${svg}</g></svg>`;
+  return pictureSvg(picture, svg, `data-image="${id}" data-layer="${layer}"`);
 }
 
 function describe(id, name) {

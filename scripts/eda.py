@@ -1,0 +1,36 @@
+"""Writes a look at the data: one page for a browser, and a table with a row for each image."""
+
+import argparse
+import os
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
+    parser.add_argument("--splits", type=Path, help="table of folds; without it no image has one")
+    parser.add_argument("--page", type=Path, required=True, help="the page, .html; it is written last")
+    parser.add_argument("--table", type=Path, required=True, help="the table, .csv")
+    parser.add_argument("--thumbnails", type=int, default=8, help="images of each modality and fold (default 8)")
+    parser.add_argument("--megabytes", type=float, default=12, help="room for pictures (default 12)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    arguments = parser.parse_args()
+
+    from nuclei.artifacts import Images, write_csv, write_text
+    from nuclei.census import take_census
+    from nuclei.survey import survey_page
+
+    census = take_census(arguments.processed, arguments.splits, arguments.workers)
+    page = survey_page(census, Images(arguments.processed), arguments.thumbnails, arguments.megabytes)
+    write_csv(arguments.table, census.images.round(4))
+    write_text(arguments.page, page)
+    reasons = census.findings.groupby("reason", sort=False).number.agg(["size", "sum"])
+    for reason, images, number in reasons.itertuples():
+        print(f"{reason:12}{images:5} images{number:7}")
+    print(f"{arguments.page}: {len(census.images)} images, {arguments.page.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
