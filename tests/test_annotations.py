@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclei.annotations import REASONS, find_suspicious, find_unlabelled, measure_nuclei
+from nuclei.annotations import REASONS, find_holes, find_suspicious, find_unlabelled, measure_nuclei
 from nuclei.synthetic import make_image
 
 MODALITIES = ("small_fluorescence", "large_fluorescence", "purple_tissue")
@@ -85,6 +85,15 @@ def test_a_disc_with_a_hole_is_reported_with_the_size_of_the_hole():
     assert list(found) == ["hole"]
     assert found["hole"].labels == [3]
     assert found["hole"].words == "1 nucleus: 6 pixels"
+
+
+def test_the_holes_of_a_nucleus_are_what_it_encloses():
+    label_map = discs(*row_of(6))
+    label_map[39:42, 52:54] = 0
+    label_map[40, 33] = 0
+    holes = find_holes(label_map, [3])
+    assert np.argwhere(holes == 3).tolist() == [[row, column] for row in (39, 40, 41) for column in (52, 53)]
+    assert (holes[holes != 3] == 0).all()
 
 
 def test_a_nucleus_inside_another_one_is_a_hole_of_the_outer():

@@ -115,6 +115,15 @@ def _pieces_and_holes(mask: npt.NDArray[np.bool_]) -> tuple[int, int]:
     return pieces - 1, int(statistics[1:, cv2.CC_STAT_AREA].sum() - statistics[parts[0, 0], cv2.CC_STAT_AREA])
 
 
+def find_holes(label_map: LabelMap, labels: list[int]) -> LabelMap:
+    """Map (H, W) of the pixels that these nuclei enclose and that are not their own, under their labels."""
+    found = np.zeros_like(label_map)
+    for label in labels:
+        mask = label_map == label
+        found[ndimage.binary_fill_holes(mask) & ~mask] = label
+    return found
+
+
 def find_unlabelled(image: npt.NDArray[np.uint8], label_map: LabelMap) -> LabelMap:
     """Label map of objects of an RGB image (H, W, 3) uint8 that look like nuclei and that no nucleus covers.
 

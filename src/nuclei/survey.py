@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nuclei.annotations import REASONS, find_unlabelled
+from nuclei.annotations import REASONS, find_holes, find_unlabelled
 from nuclei.artifacts import Images, LabelMap, Pixels
 from nuclei.census import Census
 from nuclei.competition import KNOWN_BAD, MODALITIES
@@ -235,10 +235,14 @@ def _draw_thumbnail(images: Images, image_id: str) -> dict[str, Any]:
 
 def draw_finding(images: Images, finding: pd.Series) -> dict[str, Any]:
     """A close-up of a finding: as `gallery.draw_picture`, with `kinds`, a letter for each nucleus (m for those that are
-    meant), and `found`, the paths of objects that no nucleus covers."""
+    meant), and `found`, the paths of what is not annotated: objects that no nucleus covers, or holes."""
     image, label_map = images.image(finding.image_id), images.label_map(finding.image_id)
-    is_unlabelled = finding.reason == "unlabelled"
-    objects = find_unlabelled(to_display(image), label_map) if is_unlabelled else np.zeros_like(label_map)
+    objects = np.zeros_like(label_map)
+    if finding.reason == "unlabelled":
+        objects = find_unlabelled(to_display(image), label_map)
+    elif finding.reason == "hole":
+        objects = find_holes(label_map, finding.labels)
+    # few nuclei are seen among all that is not annotated
     meant = np.isin(label_map, finding.labels) if finding.labels and finding.reason != "few" else objects > 0
     window = close_up(meant)
     image, label_map, objects = image[window], label_map[window], objects[window]
