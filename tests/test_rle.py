@@ -75,6 +75,12 @@ def test_the_type_and_memory_order_of_a_label_map_do_not_matter(label_map, dtype
     assert rle.encode_label_map(np.asfortranarray(label_map.astype(dtype))) == rle.encode_label_map(label_map)
 
 
+@given(LABEL_MAPS)
+def test_labels_may_be_as_large_as_their_type_allows(label_map):
+    largest = np.iinfo(np.int64).max // max(int(label_map.max()), 1)
+    assert rle.encode_label_map(label_map.astype(np.int64) * largest) == rle.encode_label_map(label_map)
+
+
 @pytest.mark.parametrize("shape", [(1, 5), (5, 1), (3, 4), (1, 1)])
 def test_a_full_mask_is_one_run_and_an_empty_one_none(shape):
     assert rle.encode(np.ones(shape, bool)) == f"1 {shape[0] * shape[1]}"

@@ -189,10 +189,10 @@ def _overlaps_of_maps(truth: Labels, predicted: Labels) -> _Overlaps:
     if cells >= 2**63:
         raise ValueError(f"labels up to {truth.max()} and {predicted.max()} are too large to count; number them from 1")
     pairs, counts = _count(true_labels.astype(np.int64) * columns + predicted_labels.astype(np.int64), lengths, cells)
-    true_labels, predicted_labels = np.divmod(pairs, columns)
-    true_areas, true_indices = _areas(true_labels, counts)
-    predicted_areas, predicted_indices = _areas(predicted_labels, counts)
-    is_shared = (true_labels > 0) & (predicted_labels > 0)
+    true_of_pair, predicted_of_pair = np.divmod(pairs, columns)
+    true_areas, true_indices = _areas(true_of_pair, counts)
+    predicted_areas, predicted_indices = _areas(predicted_of_pair, counts)
+    is_shared = (true_of_pair > 0) & (predicted_of_pair > 0)
     return _Overlaps(
         true_areas, predicted_areas, true_indices[is_shared], predicted_indices[is_shared], counts[is_shared]
     )

@@ -7,7 +7,6 @@ Source: https://www.kaggle.com/c/data-science-bowl-2018/overview/evaluation
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
 LabelMap = npt.NDArray[np.int32]
+Labels = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
 
 LARGEST_IMAGE = 2**31
@@ -35,7 +35,7 @@ def encode(mask: Mask) -> str:
     return "".join(encode_label_map(mask.astype(np.uint8)))
 
 
-def encode_label_map(label_map: npt.NDArray[np.integer[Any]]) -> list[str]:
+def encode_label_map(label_map: Labels) -> list[str]:
     """Runs of each nucleus of a label map (H, W), in ascending order of labels; no nuclei give an empty list.
 
     Labels need not be consecutive, and a nucleus may have several pieces.
@@ -45,22 +45,58 @@ def encode_label_map(label_map: npt.NDArray[np.integer[Any]]) -> list[str]:
     """
     if label_map.ndim != 2 or not np.issubdtype(label_map.dtype, np.integer):
         raise ValueError(f"expected a label map (H, W) of integers, got {label_map.dtype} of shape {label_map.shape}")
-    pixels = label_map.ravel(order="F")
-    if not pixels.size:
+    if not label_map.size:
         return []
-    starts = np.concatenate(([0], np.flatnonzero(pixels[1:] != pixels[:-1]) + 1))
-    lengths = np.diff(starts, append=pixels.size)
-    labels = pixels[starts]
-    if labels.min() < 0:
-        raise ValueError(f"expected 0 for background and labels from 1, got the label {labels.min()}")
-    order = np.argsort(labels, kind="stable")
-    order = order[np.count_nonzero(labels == 0) :]
-    if not order.size:
+    places, begun, ended = _changes(label_map)
+    if begun.min() < 0:
+        raise ValueError(f"expected 0 for background and labels from 1, got the label {begun.min()}")
+    if int(begun.max()) >= _LARGEST_NUMBER // label_map.size:  # the keys below would not fit 64 bits
+        names = np.unique(np.append(begun, 0))
+        begun, ended = np.searchsorted(names, begun), np.searchsorted(names, ended)
+    # One sort by label and place brings the k-th beginning and the k-th end of all runs together.
+    above = label_map.size + 1
+    begins = np.sort((begun.astype(np.int64) * above + places)[begun > 0])
+    places[0] = label_map.size  # the first change, before the first pixel, is where the last pixel's run ends
+    ends = np.sort((ended.astype(np.int64) * above + places)[ended > 0])
+    labels, starts = np.divmod(begins, above)
+    return _write(starts + 1, ends - begins, np.flatnonzero(np.diff(labels, prepend=0)))
+
+
+def _changes(label_map: Labels) -> tuple[IntArray, Labels, Labels]:
+    """Where, down the columns first, a pixel differs from the one before, and the labels of the two.
+
+    The first pixel always counts, and before it comes the last. Neighbours are compared along the rows of memory, and
+    only the few places are put into the order of the columns: turning the whole image takes several times longer.
+    """
+    height, width = label_map.shape
+    differs = np.ones(label_map.shape, bool)
+    np.not_equal(label_map[1:], label_map[:-1], out=differs[1:])
+    np.not_equal(label_map[0, 1:], label_map[-1, :-1], out=differs[0, 1:])
+    rows, columns = np.divmod(np.flatnonzero(differs), width)
+    return columns * height + rows, label_map[rows, columns], label_map[rows - 1, columns - (rows == 0)]
+
+
+def _write(starts: IntArray, lengths: IntArray, first_runs: IntArray) -> list[str]:
+    """`start length` pairs in decimal, a string from each of `first_runs` on to the next.
+
+    All digits of all numbers are made at once, and the zeros in front left out: a third of the time of `str`.
+    """
+    if not len(starts):
         return []
-    numbers = list(map(str, np.stack([starts[order] + 1, lengths[order]], axis=1).ravel().tolist()))
-    first_runs = np.flatnonzero(np.diff(labels[order], prepend=0))
-    bounds = [*(2 * first_runs).tolist(), len(numbers)]
-    return [" ".join(numbers[begin:end]) for begin, end in pairwise(bounds)]
+    numbers = np.stack([starts, lengths], axis=1).ravel()
+    largest = int(numbers.max())
+    numbers = numbers.astype(np.uint32 if largest < 2**32 else np.uint64)
+    digits = len(str(largest))
+    characters = np.full((len(numbers), digits + 1), ord(" "), np.uint8)
+    is_written = np.ones(characters.shape, bool)
+    rest = numbers
+    for column in reversed(range(digits)):
+        is_written[:, column] = rest > 0
+        tens = rest // 10
+        characters[:, column] = rest - 10 * tens + ord("0")
+        rest = tens
+    characters[2 * first_runs[1:] - 1, digits] = ord("\n")
+    return characters[is_written][:-1].tobytes().decode().split("\n")
 
 
 def parse(runs: str) -> tuple[IntArray, IntArray]:
