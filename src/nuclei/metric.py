@@ -188,7 +188,9 @@ def _overlaps_of_maps(truth: Labels, predicted: Labels) -> _Overlaps:
     cells = (int(true_labels.max(initial=0)) + 1) * columns
     if cells >= 2**63:
         raise ValueError(f"labels up to {truth.max()} and {predicted.max()} are too large to count; number them from 1")
-    pairs, counts = _count(true_labels.astype(np.int64) * columns + predicted_labels.astype(np.int64), lengths, cells)
+    keys = np.multiply(true_labels, columns, dtype=np.int64, casting="unsafe")
+    keys += predicted_labels.astype(np.int64)
+    pairs, counts = _count(keys, lengths, cells)
     true_of_pair, predicted_of_pair = np.divmod(pairs, columns)
     true_areas, true_indices = _areas(true_of_pair, counts)
     predicted_areas, predicted_indices = _areas(predicted_of_pair, counts)
@@ -202,7 +204,7 @@ def _count(keys: IntArray, lengths: IntArray, cells: int) -> tuple[IntArray, Int
     """The keys that occur, in ascending order, and the sum of the lengths of each; keys lie below `cells`."""
     if cells <= _LARGEST_TABLE:
         table = np.bincount(keys, lengths, cells)  # in float64, which is exact for the pixels of any image
-        found = np.flatnonzero(table)
+        found = np.flatnonzero(table > 0)
         return found, table[found].astype(np.int64)
     found, places = np.unique(keys, return_inverse=True)
     return found, np.bincount(places, lengths).astype(np.int64)
