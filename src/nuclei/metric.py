@@ -173,27 +173,28 @@ def _overlaps_of_maps(truth: Labels, predicted: Labels) -> _Overlaps:
     if truth.shape != predicted.shape or truth.ndim != 2:
         raise ValueError(f"expected two label maps of one shape (H, W), got {truth.shape} and {predicted.shape}")
     true_pixels, predicted_pixels = truth.ravel(), predicted.ravel()
-    is_bound = np.ones(truth.size + 1, bool)
+    is_bound = np.empty(truth.size + 1, bool)
+    is_bound[0] = is_bound[-1] = True
     np.not_equal(true_pixels[1:], true_pixels[:-1], out=is_bound[1:-1])
     is_bound[1:-1] |= predicted_pixels[1:] != predicted_pixels[:-1]
     bounds = np.flatnonzero(is_bound)
-    starts, lengths = bounds[:-1], np.diff(bounds)
+    starts, lengths = bounds[:-1], bounds[1:] - bounds[:-1]
     true_labels, predicted_labels = true_pixels[starts], predicted_pixels[starts]
     for name, labels in (("true", true_labels), ("predicted", predicted_labels)):
-        if not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
+        if labels.dtype.kind not in "iu" or (labels.dtype.kind == "i" and labels.min(initial=0) < 0):
             raise ValueError(
                 f"expected integers from 0 in the {name} label map, got {labels.dtype} from {labels.min(initial=0)}"
             )
     columns = int(predicted_labels.max(initial=0)) + 1
-    cells = (int(true_labels.max(initial=0)) + 1) * columns
-    if cells >= 2**63:
+    rows = int(true_labels.max(initial=0)) + 1
+    if rows * columns >= 2**63:
         raise ValueError(f"labels up to {truth.max()} and {predicted.max()} are too large to count; number them from 1")
     keys = np.multiply(true_labels, columns, dtype=np.int64, casting="unsafe")
     keys += predicted_labels.astype(np.int64)
-    pairs, counts = _count(keys, lengths, cells)
+    pairs, counts = _count(keys, lengths, rows * columns)
     true_of_pair, predicted_of_pair = np.divmod(pairs, columns)
-    true_areas, true_indices = _areas(true_of_pair, counts)
-    predicted_areas, predicted_indices = _areas(predicted_of_pair, counts)
+    true_areas, true_indices = _areas(true_of_pair, counts, rows)
+    predicted_areas, predicted_indices = _areas(predicted_of_pair, counts, columns)
     is_shared = (true_of_pair > 0) & (predicted_of_pair > 0)
     return _Overlaps(
         true_areas, predicted_areas, true_indices[is_shared], predicted_indices[is_shared], counts[is_shared]
@@ -210,9 +211,12 @@ def _count(keys: IntArray, lengths: IntArray, cells: int) -> tuple[IntArray, Int
     return found, np.bincount(places, lengths).astype(np.int64)
 
 
-def _areas(labels: IntArray, counts: IntArray) -> tuple[IntArray, IntArray]:
-    """Area of each nucleus in ascending order of labels, and each label's index into them (-1 for background)."""
-    present, areas = _count(labels, counts, int(labels.max(initial=0)) + 1)
+def _areas(labels: IntArray, counts: IntArray, above: int) -> tuple[IntArray, IntArray]:
+    """Area of each nucleus in ascending order of labels, and each label's index into them (-1 for background).
+
+    Labels lie below `above`.
+    """
+    present, areas = _count(labels, counts, above)
     has_background = bool(len(present)) and present[0] == 0
     return areas[int(has_background) :], np.searchsorted(present, labels) - int(has_background)
 
@@ -232,8 +236,10 @@ def _overlaps_of_runs(truth: Runs, predicted: Runs) -> _Overlaps:
     shared = np.minimum(true_ends[true_runs], predicted_ends[predicted_runs]) - np.maximum(
         true_starts[true_runs], predicted_starts[predicted_runs]
     )
-    true_areas, true_indices = _areas(true_nuclei + 1, true_lengths)
-    predicted_areas, predicted_indices = _areas(predicted_nuclei + 1, predicted_lengths)
+    (true_areas, true_indices), (predicted_areas, predicted_indices) = (
+        _areas(nuclei + 1, lengths, int(nuclei.max(initial=0)) + 2)
+        for nuclei, lengths in ((true_nuclei, true_lengths), (predicted_nuclei, predicted_lengths))
+    )
     keys = true_indices[true_runs] * max(len(predicted_areas), 1) + predicted_indices[predicted_runs]
     pairs, intersections = _count(keys, shared, len(true_areas) * len(predicted_areas))
     return _Overlaps(
