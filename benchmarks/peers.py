@@ -55,6 +55,11 @@ def cellpose_precision(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return average_precision(truth, predicted, threshold=ABOVE)[0]
 
 
+def read_picture(folder: Path) -> np.ndarray:
+    """The RGB image of a folder of the archive, (H, W, 3) uint8."""
+    return np.asarray(imread(next((folder / "images").glob("*.png")))[..., :3])
+
+
 def read_masks(folder: Path) -> np.ndarray:
     """Label map of an image of the archive, read mask by mask; where two overlap the later one stays."""
     label_map: np.ndarray | None = None

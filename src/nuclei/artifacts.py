@@ -76,7 +76,7 @@ def read_image(path: Path | str) -> Pixels:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if image is None:
         raise ValueError(f"{path}: no readable image there; run `make data` again to write it anew")
-    return np.ascontiguousarray(image[..., ::-1])
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
 def _read_tiff(path: Path | str) -> Pixels:
@@ -93,8 +93,10 @@ def _read_tiff(path: Path | str) -> Pixels:
 
 def write_image(path: Path | str, image: Pixels) -> None:
     """Writes an RGB image (H, W, 3) uint8 or uint16 as PNG, with one channel where the three are equal."""
+    import cv2
+
     grey = bool((image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all())
-    _write_png(path, image[..., 0] if grey else image[..., ::-1])
+    _write_png(path, image[..., 0] if grey else image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 6])
 
 
 def read_label_map(path: Path | str) -> LabelMap:
@@ -119,13 +121,18 @@ def write_label_map(path: Path | str, label_map: npt.NDArray[np.integer]) -> Non
     """
     if label_map.size and int(label_map.max()) > np.iinfo(np.uint16).max:
         raise ValueError(f"{path}: label {int(label_map.max())} does not fit 16 bits (at most 65,535 nuclei)")
-    _write_png(path, label_map.astype(np.uint16))
-
-
-def _write_png(path: Path | str, pixels: npt.NDArray[Any]) -> None:
     import cv2
 
-    done, encoded = cv2.imencode(".png", np.ascontiguousarray(pixels), [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    # Label maps are flat: unfiltered and searched less for repetitions they are read in less than half of the time, and
+    # still take a tenth of what the images do. OpenCV before 4.12 leaves no choice of the filter.
+    unfiltered = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE] if hasattr(cv2, "IMWRITE_PNG_FILTER") else []
+    _write_png(path, label_map.astype(np.uint16), [cv2.IMWRITE_PNG_COMPRESSION, 3, *unfiltered])
+
+
+def _write_png(path: Path | str, pixels: npt.NDArray[Any], flags: list[int]) -> None:
+    import cv2
+
+    done, encoded = cv2.imencode(".png", np.ascontiguousarray(pixels), flags)
     if not done:
         raise ValueError(f"{path}: OpenCV cannot encode an array of shape {pixels.shape} and type {pixels.dtype}")
     with atomic_path(path) as temporary:
