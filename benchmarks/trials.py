@@ -3,6 +3,8 @@
 import io
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -14,7 +16,9 @@ from harness import Row, compare
 
 from nuclei.dataset import Crops
 from nuclei.inference import autocast_type
+from nuclei.metric import _overlaps_of_maps
 from nuclei.models import build_model
+from nuclei.rle import _write, encode_label_map, parse_rows
 from nuclei.targets import rims
 
 HEAD = """## Tried
@@ -22,9 +26,13 @@ HEAD = """## Tried
 The ratio is above 1 where what is in use (first) is faster than what was tried (second).
 """
 NOTES = """\
-Not kept: none wins enough to be a dependency. Counting shared pixels is a quarter of the metric's millisecond, and a
-compiled forward pass is 4% faster. Not tried: OpenVINO, fastmorph. Not measured yet: the rows of prediction and of
-the search, which `make bench ROWS='prediction tuning'` runs.
+Not kept: none wins enough to be a dependency, or the code. A compiled forward pass is 4% faster. `CCL_SAUF` takes a
+quarter off a step that is a third of the post-processing. Deflated bytes without a PNG around them would be read
+several times faster, but in a format of our own that no viewer opens, to save a millisecond an image once a run. Images
+filtered by UP would bring the prepared folder near the 64 MB that it may have. What is left of the start of `train.py`
+is torch, its compiler (any optimiser of torch imports it, and torchvision does), timm, and the images. Not tried:
+OpenVINO, fastmorph. Not measured yet: the rows of prediction and of the search, which
+`make bench ROWS='prediction tuning'` runs.
 """
 
 
@@ -32,14 +40,22 @@ def connected_components(data: Data) -> Iterator[Row]:
     import cc3d
 
     masks = [(truth > 0).astype(np.uint8) for truth in data.truths()]
-    yield compare(
-        "connected pieces of an image, OpenCV",
-        "connected-components-3d",
-        lambda: [cv2.connectedComponents(mask, connectivity=4)[1] for mask in masks],
-        lambda: [cc3d.connected_components(mask, connectivity=4) for mask in masks],
-        rows.same_nuclei,
-        items=len(masks),
-    )
+
+    def chosen(mask: np.ndarray) -> np.ndarray:
+        return cv2.connectedComponentsWithAlgorithm(mask, 4, cv2.CV_32S, cv2.CCL_SAUF)[1]
+
+    for name, label in (
+        ("connected-components-3d", lambda mask: cc3d.connected_components(mask, connectivity=4)),
+        ("OpenCV's CCL_SAUF", chosen),
+    ):
+        yield compare(
+            "connected pieces of an image, OpenCV",
+            name,
+            lambda: [cv2.connectedComponents(mask, connectivity=4)[1] for mask in masks],
+            partial(_each, label, masks),
+            rows.same_nuclei,
+            items=len(masks),
+        )
 
 
 def distances(data: Data) -> Iterator[Row]:
@@ -65,21 +81,96 @@ def overlaps(data: Data) -> Iterator[Row]:
 
     pairs = list(zip(data.truths(), data.predictions(), strict=True))
 
-    def counted(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    def ours(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        found = _overlaps_of_maps(truth, predicted)
+        table = np.zeros((len(found.true_areas), len(found.predicted_areas)), int)
+        table[found.true_indices, found.predicted_indices] = found.intersections
+        return table
+
+    def pixel_by_pixel(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         shape = int(truth.max()) + 1, int(predicted.max()) + 1
         return np.bincount((truth * shape[1] + predicted).ravel(), minlength=shape[0] * shape[1]).reshape(shape)
 
     def check(one: list[np.ndarray], other: list[np.ndarray]) -> str:
-        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+        assert all(np.array_equal(a, b[1:, 1:]) for a, b in zip(one, other, strict=True))
         return "counts"
 
+    for name, theirs in (
+        ("numba, each pixel (compiled before)", _label_overlap),
+        ("NumPy, each pixel", pixel_by_pixel),
+    ):
+        yield compare(
+            "pixels in common, stretches in NumPy",
+            name,
+            lambda: [ours(*pair) for pair in pairs],
+            partial(_each, lambda pair, theirs=theirs: theirs(*pair), pairs),
+            check,
+            items=len(pairs),
+        )
+
+
+def decoding(data: Data) -> Iterator[Row]:
+    """Label maps from their files against deflated bytes without a PNG around them; images against another filter."""
+    import imagecodecs
+
+    truths = data.truths()
+    packed = [(imagecodecs.zlibng_encode(truth.astype(np.uint16).tobytes(), 6), truth.shape) for truth in truths]
+
+    def unpack(item: tuple[bytes, tuple[int, int]]) -> np.ndarray:
+        content, shape = item
+        pixels = imagecodecs.zlibng_decode(content, out=2 * shape[0] * shape[1])
+        return np.frombuffer(pixels, np.uint16).reshape(shape).astype(np.int32)
+
     yield compare(
-        "pixels in common, NumPy",
-        "numba (compiled before)",
-        lambda: [counted(*pair) for pair in pairs],
-        lambda: [_label_overlap(*pair) for pair in pairs],
+        "label map, PNG by OpenCV",
+        "bytes in memory, zlib-ng by imagecodecs",
+        lambda: [data.images.label_map(image_id) for image_id in data.ids],
+        partial(_each, unpack, packed),
+        rows.same_nuclei,
+        items=len(truths),
+    )
+    images = [data.images.image(image_id) for image_id in data.ids]
+    grey = [image[..., 0] if (image == image[..., :1]).all() else image for image in images]
+    filters = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+    kept, filtered = (
+        [cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 6, *flags])[1] for image in grey]
+        for flags in ([], filters)
+    )
+
+    def check(one: list[np.ndarray], other: list[np.ndarray]) -> str:
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+        return f"pixels; theirs takes {sum(map(len, filtered)) / sum(map(len, kept)):.2f} of the bytes"
+
+    yield compare(
+        "image, PNG from memory, OpenCV's filters",
+        "filter UP",
+        lambda: [cv2.imdecode(png, cv2.IMREAD_COLOR) for png in kept],
+        lambda: [cv2.imdecode(png, cv2.IMREAD_COLOR) for png in filtered],
         check,
-        items=len(pairs),
+        items=len(images),
+    )
+
+
+def digits(data: Data) -> Iterator[Row]:
+    """The numbers of run lengths as text: all digits of all of them at once, against Python's `str` of each."""
+    runs = [parse_rows(encode_label_map(truth)) for truth in data.truths()]
+    work = [(starts, lengths, np.flatnonzero(np.diff(rows, prepend=-1))) for starts, lengths, rows in runs]
+
+    def by_str(starts: np.ndarray, lengths: np.ndarray, first_runs: np.ndarray) -> list[str]:
+        numbers = list(map(str, np.stack([starts, lengths], axis=1).ravel().tolist()))
+        return [" ".join(numbers[begin:end]) for begin, end in pairwise([*(2 * first_runs).tolist(), len(numbers)])]
+
+    def check(one: list[list[str]], other: list[list[str]]) -> str:
+        assert one == other
+        return "strings"
+
+    yield compare(
+        "run lengths as text, all digits at once",
+        "`str` of each number",
+        lambda: [_write(*part) for part in work],
+        lambda: [by_str(*part) for part in work],
+        check,
+        items=len(work),
     )
 
 
@@ -110,6 +201,10 @@ def forward(data: Data) -> Iterator[Row]:
     yield compare("four views through the UNet, eager", "ONNX Runtime, float32", ours, stored, check)
 
 
+def _each(work: Callable[[Any], Any], items: list[Any]) -> list[Any]:
+    return [work(item) for item in items]
+
+
 def _export(model: torch.nn.Module, pixels: torch.Tensor) -> Any:
     import onnxruntime
 
@@ -127,6 +222,8 @@ TRIALS: dict[str, Callable[[Data], Iterator[Row]]] = {
     "components": connected_components,
     "distances": distances,
     "overlaps": overlaps,
+    "decoding": decoding,
+    "digits": digits,
     "forward": forward,
 }
 """What was tried, by the name under which `make bench ROWS=...` runs it."""
