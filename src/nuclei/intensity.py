@@ -8,6 +8,7 @@ black and white are more than the noise of a camera, or of a CT of soft tissue, 
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -74,8 +75,10 @@ def apply_limits(image: Pixels, limits: Limits | None) -> UInt8Array:
     if image.dtype.itemsize > 2 or image.dtype.kind == "f":
         return _scale(image, *limits)
     lowest, highest = np.iinfo(image.dtype).min, np.iinfo(image.dtype).max
-    levels = image.astype(np.int32) - lowest if lowest else image
-    return np.take(_scale(np.arange(lowest, highest + 1), *limits), levels)
+    table = _scale(np.arange(lowest, highest + 1), *limits)
+    if image.dtype == np.uint8:
+        return np.asarray(cv2.LUT(image, table), np.uint8)
+    return np.take(table, image.astype(np.int32) - lowest if lowest else image)
 
 
 def to_display(image: Pixels) -> UInt8Array:
@@ -190,8 +193,12 @@ def _counted_limits(image: Pixels, low: float, high: float) -> Limits | None:
     lowest, highest = np.iinfo(image.dtype).min, np.iinfo(image.dtype).max
     counts = np.zeros(highest - lowest + 1, np.int64)
     for band in _bands(image):
-        levels = band[..., :3].astype(np.int32) - lowest if image.ndim == 3 else band.astype(np.int32) - lowest
-        counts += np.bincount(levels.ravel(), minlength=len(counts))
+        levels = band[..., :3] if image.ndim == 3 else band
+        if lowest:
+            levels = (levels.astype(np.int32) - lowest).astype(np.uint16)
+        # counts in float32, which is exact for a band's pixels, and takes less than half of NumPy's time
+        count = cv2.calcHist([levels.reshape(1, -1)], [0], None, [len(counts)], [0, len(counts)])
+        counts += count.ravel().astype(np.int64)
     # grey stands for three equal channels: the same shares, rounded in the same way, as if it were written as colour
     histogram = counts.cumsum() * (3 if image.ndim == 2 or image.shape[2] == 1 else 1)
     black = int(np.searchsorted(histogram, low / 100 * histogram[-1], side="right"))
