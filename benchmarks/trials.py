@@ -27,8 +27,8 @@ The ratio is above 1 where what is in use (first) is faster than what was tried 
 """
 NOTES = """\
 Not kept: none wins enough to be a dependency, or the code. A compiled forward pass is 4% faster. `CCL_SAUF` takes a
-quarter off a step that is a third of the post-processing. Deflated bytes without a PNG around them would be read
-several times faster, but in a format of our own that no viewer opens, to save a millisecond an image once a run. Images
+quarter off what is under a third of the post-processing. Deflated bytes without a PNG around them would be read several
+times faster, but in a format of our own that no viewer opens, to save half a millisecond an image once a run. Images
 filtered by UP would bring the prepared folder near the 64 MB that it may have. What is left of the start of `train.py`
 is torch, its compiler (any optimiser of torch imports it, and torchvision does), timm, and the images. Not tried:
 OpenVINO, fastmorph. Not measured yet: the rows of prediction and of the search, which
