@@ -20,9 +20,10 @@ SIZE        ?= 256
 TRUTH       ?= $(DATA)/raw/stage1_solution.csv
 REPORT      ?= report.html
 EDA         ?= eda.html
-# a checkpoint to publish: of EXP, or else of the first member, the first fold
+# a network to publish: of EXP, or else of the first member, the first fold; where it is not trained here, as shipped
 MODEL       ?= $(if $(filter file,$(origin EXP)),$(firstword $(MEMBERS)),$(EXP))
-CHECKPOINT  ?= $(RUNS)/$(MODEL)/fold_0/best.pt
+FIRST_FOLD   = $(RUNS)/$(MODEL)/fold_0/best.pt
+CHECKPOINT  ?= $(firstword $(wildcard $(FIRST_FOLD) $(PACKED)/$(MODEL)/fold_0.safetensors) $(FIRST_FOLD))
 KAGGLE      ?= upload
 KAGGLE_USER ?= $(KAGGLE_USERNAME)
 DEVICE      ?= auto
@@ -208,10 +209,12 @@ tensorboard: | $(READY)  ## curves of all runs in the browser
 
 # --- the way out ----------------------------------------------------------------------------------------------------
 
-ONNX    := $(basename $(CHECKPOINT)).onnx
-PROGRAM := $(basename $(CHECKPOINT)).pt2
+# beside a checkpoint; of weights, whose folder is the repository's, among the runs
+EXPORTED := $(if $(filter %.safetensors,$(CHECKPOINT)),$(RUNS)/$(subst /,_,$(patsubst %/,%,$(dir $(CHECKPOINT))))/$(basename $(notdir $(CHECKPOINT)))/best,$(basename $(CHECKPOINT)))
+ONNX     := $(EXPORTED).onnx
+PROGRAM  := $(EXPORTED).pt2
 
-export: $(ONNX)  ## ONNX and torch.export of a trained network: EXP=unet or CHECKPOINT=<best.pt>
+export: $(ONNX)  ## ONNX and torch.export of a trained network: EXP=unet or CHECKPOINT=<best.pt, .safetensors>
 
 $(ONNX) $(PROGRAM) &: $(CHECKPOINT) | $(PUBLISH)
 	$(PYTHON) scripts/export.py --checkpoint $< --onnx $(ONNX) --program $(PROGRAM)
@@ -222,7 +225,7 @@ kaggle-notebook: | $(READY)  ## a notebook for Kaggle's GPU and its data set of 
 	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --dest $(KAGGLE)/dataset \
 	  --requirement $(KAGGLE)/dataset/wheels.txt
 
-kaggle-model: $(ONNX)  ## a folder for Kaggle Models: KAGGLE_USER=<name> EXP=unet or CHECKPOINT=<best.pt>
+kaggle-model: $(ONNX)  ## a folder for Kaggle Models: KAGGLE_USER=<name> EXP=unet or CHECKPOINT=
 	$(PYTHON) scripts/pack_model.py --files $(ONNX) $(CHECKPOINT) --out $(KAGGLE)/model --user "$(KAGGLE_USER)" \
 	  --experiment $(MODEL)
 

@@ -1,4 +1,4 @@
-"""Writes a trained checkpoint as ONNX and as a torch.export program, raw pixels in and maps out, and checks both."""
+"""Writes a trained network as ONNX and as a torch.export program, raw pixels in and maps out, and checks both."""
 
 import argparse
 import logging
@@ -9,7 +9,7 @@ from nuclei.cli import run
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt of a trained fold")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt of a trained fold, or .safetensors")
     parser.add_argument("--onnx", type=Path, required=True, help="ONNX file to write")
     parser.add_argument("--program", type=Path, required=True, help="torch.export file to write (.pt2)")
     return parser.parse_args()
@@ -23,9 +23,9 @@ def main() -> None:
     import torch
 
     from nuclei.export import TOLERANCE, export_checkpoint
-    from nuclei.inference import load_checkpoint, load_predictor
+    from nuclei.weights import load_trained
 
-    predictor = load_predictor(load_checkpoint(arguments.checkpoint), str(arguments.checkpoint), torch.device("cpu"))
+    predictor = load_trained(arguments.checkpoint, torch.device("cpu"))
     differences = export_checkpoint(predictor.model, predictor.config, arguments.onnx, arguments.program)
     for path, difference in differences.items():
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, within {difference:.1g} of the checkpoint ({TOLERANCE:g})")

@@ -30,11 +30,14 @@ EXPERIMENTS = {
     },
     "attention": {"model": SMALL | {"skip": "attention"}, "intensity": {"normalisation": "z_score"}},
     "deep supervision": {"model": SMALL | {"deep_supervision": True, "in_channels": 1}},
+    "packed": {"model": SMALL | {"packing": 2}},
     "transunet": {
         "model": SMALL | TRANSFORMER | {"transformer_patch": 2},
         "intensity": {"window": "level", "window_level": 120.0, "window_width": 100.0},
     },
     "smp-unet": {"model": {"architecture": "smp-unet", "encoder": "resnet18", "decoder_channels": (32, 16)}},
+    # its convolutions pad as TensorFlow does, by the image's size
+    "encoder_unet": {"model": {"architecture": "encoder_unet", "encoder": "tu-tf_efficientnet_lite0"}},
 }
 
 
@@ -51,14 +54,6 @@ def test_both_files_answer_like_the_network_on_odd_sizes(name, tmp_path):
     differences = export.export_checkpoint(model, config, onnx, program)
     assert set(differences) == {onnx, program}
     assert sorted(tmp_path.iterdir()) == [onnx, program]
-
-
-def test_an_encoder_that_cannot_be_exported_is_refused_with_the_reason(tmp_path):
-    model = {"architecture": "encoder_unet", "encoder": "tu-tf_efficientnet_lite0"}
-    config = Config.model_validate({"name": "small", "model": model})
-    network = build_model(config.model, CHANNELS, pretrained=False).eval()
-    with pytest.raises(ValueError, match=r"padding .* by the image's size"):
-        export.export_checkpoint(network, config, tmp_path / "best.onnx", tmp_path / "best.pt2")
 
 
 @pytest.mark.parametrize("tie", [(5, 229), (3, 33), (0, 102)])
@@ -101,6 +96,8 @@ def test_a_network_that_asks_for_the_size_is_refused_in_words():
     _, config = make_network("bilinear")
 
     class Asking(torch.nn.Module):
+        smallest = 8
+
         def forward(self, pixels):
             return pixels if int(pixels.sum()) > 3 else -pixels
 
@@ -126,3 +123,11 @@ def test_the_script_writes_both_files_of_a_checkpoint(tmp_path):
 
     metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "best.onnx").metadata_props}
     assert Config.model_validate_json(metadata["experiment"]) == config
+
+
+def test_without_a_trained_network_make_exports_the_shipped_weights(tmp_path):
+    command = ["make", "--dry-run", "export", f"RUNS={tmp_path}", f"PYTHON={sys.executable}"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    source, out = "weights/encoder_unet_long/fold_0.safetensors", tmp_path / "weights_encoder_unet_long" / "fold_0"
+    assert answer.stdout.strip().endswith(f"--checkpoint {source} --onnx {out}/best.onnx --program {out}/best.pt2")

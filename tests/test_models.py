@@ -56,6 +56,7 @@ CONFIGS = {name: ModelConfig(**{**SMALL, **changes}) for name, changes in OURS.i
     f"smp-{name}": ModelConfig(architecture=f"smp-{name}", encoder=encoder, in_channels=1 if i % 2 else 3)
     for i, (name, encoder) in enumerate(BASELINES.items())
 }
+ENCODER = "network.encoder."
 LITE0 = {"encoder": "tu-tf_efficientnet_lite0"}
 CONFIGS |= {
     "encoder_unet": ModelConfig(architecture="encoder_unet", **LITE0, decoder_channels=(16, 16, 8, 8)),
@@ -486,6 +487,49 @@ def test_frozen_stages_stay_as_they_came_and_the_others_learn() -> None:
     prefix = "network.encoder.model."
     assert not [name for name in changed if name.removeprefix(prefix).startswith(frozen)]
     assert {f"{prefix}blocks.{stage}.0.conv_pw.weight" for stage in (2, 3, 4, 5, 6)} <= changed
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 3)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_our_same_padding_answers_like_timms_to_the_bit_under_the_same_names(
+    kernel: tuple[int, int], stride: tuple[int, int], dilation: int
+) -> None:
+    from nuclei.models.baselines import import_library
+    from nuclei.models.same_padding import SameConv2d, replace_same
+
+    import_library()
+    from timm.layers import Conv2dSame
+
+    theirs = nn.Sequential(Conv2dSame(4, 8, kernel, stride, dilation=dilation, groups=2))
+    ours = nn.Sequential(Conv2dSame(4, 8, kernel, stride, dilation=dilation, groups=2))
+    replace_same(ours)
+    assert type(ours[0]) is SameConv2d
+    ours.load_state_dict(theirs.state_dict())
+    for size in [(12, 13), (13, 12), (15, 7), (1, 2)]:
+        image = torch.rand(1, 4, *size)
+        assert torch.equal(ours(image), theirs(image))
+
+
+@pytest.mark.parametrize("size", [(64, 96), (67, 33)])
+def test_the_shipped_weights_keep_timms_own_features(size: tuple[int, int]) -> None:
+    """What our convolutions take the place of is timm's, with which the weights were trained."""
+    from nuclei.models.baselines import import_library
+    from nuclei.weights import SHIPPED, read_weights
+
+    card, tensors = read_weights(SHIPPED / "encoder_unet_long" / "fold_0.safetensors")
+    model = build_model(ModelConfig.model_validate(card.config["model"]), 3, pretrained=False).eval()
+    model.load_state_dict(tensors)
+    theirs = import_library().encoders.get_encoder(card.config["model"]["encoder"], weights=None).eval()
+    theirs.load_state_dict(
+        {name.removeprefix(ENCODER): tensor for name, tensor in tensors.items() if name.startswith(ENCODER)}
+    )
+    assert "Conv2dSame" in {type(module).__name__ for module in theirs.modules()}
+    image = torch.rand(1, 3, *size) * 2 - 1
+    with torch.inference_mode():
+        features, expected = model.network.encoder(image), theirs(image)
+    for one, other in zip(features, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("kernel", "stride", "same"), [(3, 1, False), (5, 1, False), (3, 2, True), (5, 2, True)])

@@ -11,7 +11,16 @@ from nuclei.inference import load_predictor
 from nuclei.models import build_model
 from nuclei.postprocessing import Parameters, Tuned
 from nuclei.synthetic import make_image
-from nuclei.weights import find_best, load_weights, make_card, read_tuned, read_weights, write_page, write_weights
+from nuclei.weights import (
+    find_best,
+    load_trained,
+    load_weights,
+    make_card,
+    read_tuned,
+    read_weights,
+    write_page,
+    write_weights,
+)
 
 CPU = torch.device("cpu")
 TUNED = replace(Parameters(), foreground=0.55, area=33)
@@ -169,3 +178,11 @@ def test_the_page_says_what_is_in_the_folder(tmp_path):
         "encoder tu-",
     ):
         assert part in page
+
+
+@pytest.mark.parametrize("name", ["best.pt", "fold_0.safetensors"])
+def test_one_network_is_loaded_from_a_checkpoint_as_from_its_weights(tmp_path, name):
+    content = write(tmp_path / "fold_0.safetensors")
+    torch.save(content, tmp_path / "best.pt")
+    expected = load_predictor(content, "content", CPU)(IMAGE).astype(int)
+    assert abs(load_trained(tmp_path / name, CPU)(IMAGE) - expected).max() <= 1

@@ -20,10 +20,10 @@ from nuclei.artifacts import UInt8Array, atomic_path
 from nuclei.config import Config, IntensityConfig
 from nuclei.intensity import IMAGENET_DEVIATION, IMAGENET_MEAN, normalise, window_image
 from nuclei.losses import activate
-from nuclei.models import OURS
 from nuclei.synthetic import make_image
 
-log = logging.getLogger(__name__)
+# its optimiser tells of every constant that it merges
+logging.getLogger("onnx_ir").setLevel(logging.WARNING)
 
 INPUT, OUTPUT = "image", "maps"
 OPSET = 18
@@ -121,11 +121,6 @@ def export_checkpoint(model: nn.Module, config: Config, onnx: Path, program: Pat
         ValueError: as in `trace`, `write_onnx` and `check`.
     """
     model = model.float().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    if config.model.encoder.startswith("tu-tf_") and config.model.architecture not in OURS:
-        raise ValueError(
-            f"{config.name}: encoders of TensorFlow's padding ({config.model.encoder}) choose it by the image's size, "
-            "which torch.export cannot write down for all sizes; export a network of ours, or one with another encoder"
-        )
     traced = trace(model, config)
     write_onnx(onnx, traced, config)
     write_program(program, traced)
@@ -141,10 +136,8 @@ def export_checkpoint(model: nn.Module, config: Config, onnx: Path, program: Pat
 
 def smallest_side(model: nn.Module, config: Config) -> int:
     """Least height and width in pixels that the exported network takes."""
-    if config.model.architecture == "unet":
-        return 1 << (config.model.depth + 1)
-    if config.model.architecture == "transunet":
-        return (1 << config.model.depth) * (config.model.transformer_patch + 1)  # two patches a side at the bottleneck
+    if config.model.architecture == "transunet":  # two patches a side at the bottleneck
+        return (config.model.packing << config.model.depth) * (config.model.transformer_patch + 1)
     return int(model.smallest)  # type: ignore[arg-type]
 
 

@@ -180,6 +180,20 @@ def load_weights(path: Path | str, device: "torch.device") -> Weights:
     return Weights(path, cards, predictors, Tuned.from_dict(cards[0].parameters).general, digest)
 
 
+def load_trained(path: Path, device: "torch.device") -> "Predictor":
+    """The network of one file, be it a training's checkpoint (.pt) or weights to pass on (.safetensors).
+
+    Raises:
+        ValueError: as in `load_checkpoint` and `read_weights`.
+    """
+    from nuclei.inference import load_checkpoint, load_predictor
+
+    if path.suffix != SUFFIX:
+        return load_predictor(load_checkpoint(path), str(path), device)
+    card, tensors = read_weights(path)
+    return load_predictor({"config": card.config, "model": tensors}, str(path), device)
+
+
 def read_tuned(path: Path | str) -> Tuned:
     """The tuned post-processing that a file carries, or the files of a folder."""
     return Tuned.from_dict(read_card(find_files(Path(path))[0]).parameters)

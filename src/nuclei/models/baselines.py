@@ -28,6 +28,7 @@ from torch.nn import functional
 from nuclei.config import ModelConfig
 from nuclei.models import ENCODER_UNET
 from nuclei.models.pretrained import EncoderUNet
+from nuclei.models.same_padding import replace_same
 
 logger = logging.getLogger(__name__)
 
@@ -183,6 +184,7 @@ def _build(config: ModelConfig, name: str, out_channels: int, pretrained: bool) 
     )
     if pretrained and config.weights not in ("none", "imagenet"):
         load_encoder(network.encoder, config)
+    replace_same(network)
     return network
 
 

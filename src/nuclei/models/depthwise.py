@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nuclei.models.same_padding import SameConv2d, pad_same, replace_same
+
 
 class DepthwiseConv2d(nn.Module):
     """Takes the place of a depthwise `nn.Conv2d` without bias and has its parameters under the same name."""
@@ -27,7 +29,8 @@ class DepthwiseConv2d(nn.Module):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         if self.pads_like_tensorflow:
-            features_BCHW = functional.pad(features_BCHW, self._uneven_padding(*features_BCHW.shape[-2:]))
+            reach = self.dilation * (self.weight.shape[-1] - 1) + 1
+            features_BCHW = pad_same(features_BCHW, [reach] * 2, [self.stride] * 2)
         if torch.is_grad_enabled() and features_BCHW.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             kind = torch.get_autocast_dtype("cpu")
             out_BCHW: Tensor = _Depthwise.apply(
@@ -38,15 +41,6 @@ class DepthwiseConv2d(nn.Module):
         return functional.conv2d(
             features_BCHW, self.weight, None, self.stride, self.padding, self.dilation, groups=channels
         )
-
-    def _uneven_padding(self, height: int, width: int) -> list[int]:
-        """Left, right, top, bottom such that the output has ceil(size / stride) pixels, the odd one behind."""
-        reach = self.dilation * (self.weight.shape[-1] - 1) + 1
-        if torch.compiler.is_exporting():  # a graph of all sizes: all are multiples of the encoder's stride
-            missing = [max(reach - self.stride, 0)] * 2
-        else:
-            missing = [max(reach - (size % self.stride or self.stride), 0) for size in (width, height)]
-        return [part for gap in missing for part in (gap // 2, gap - gap // 2)]
 
 
 class _Depthwise(torch.autograd.Function):
@@ -81,12 +75,12 @@ def _gradients(ctx: Any, gradient: Tensor, features: Tensor, weight: Tensor, wan
 
 def replace_depthwise(network: nn.Module) -> None:
     """Puts `DepthwiseConv2d` in the place of every depthwise convolution, in place; names of parameters stay."""
+    replace_same(network)
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if _is_depthwise(child):
-                # timm's convolutions of the tf_ models pad at run time, by a class of their own
                 assert isinstance(child, nn.Conv2d)
-                setattr(parent, name, DepthwiseConv2d(child, type(child).__name__ == "Conv2dSame"))
+                setattr(parent, name, DepthwiseConv2d(child, isinstance(child, SameConv2d)))
 
 
 def _is_depthwise(module: nn.Module) -> bool:

@@ -19,6 +19,7 @@ Packing: Shi et al. 2016, Efficient Sub-Pixel Convolutional Neural Network.
 from functools import partial
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -89,14 +90,21 @@ class UNet(nn.Module):
         """Squares of pixels as channels; a last one that is not whole repeats the edge."""
         if self.packing == 1:
             return image_BCHW
-        below, right = (-size % self.packing for size in image_BCHW.shape[-2:])
-        whole_BCHW = functional.pad(image_BCHW, (0, right, 0, below), mode="replicate")
-        return functional.pixel_unshuffle(whole_BCHW, self.packing)
+        for axis in (2, 3):
+            size = image_BCHW.shape[axis]
+            whole = (size + self.packing - 1) // self.packing * self.packing
+            # written so that a graph of all sizes, which cannot ask whether this one is whole, can hold it
+            if torch.compiler.is_exporting() or whole != size:
+                place = torch.arange(whole, device=image_BCHW.device).clamp(max=size - 1)
+                image_BCHW = image_BCHW.index_select(axis, place)
+        return functional.pixel_unshuffle(image_BCHW, self.packing)
 
     def _unpack(self, logits_BCHW: Tensor, height: int, width: int) -> Tensor:
         if self.packing == 1:
             return logits_BCHW
-        return functional.pixel_shuffle(logits_BCHW, self.packing)[..., :height, :width]
+        whole_BCHW = functional.pixel_shuffle(logits_BCHW, self.packing)
+        # a negative padding crops, and, unlike a slice, does not ask whether there is anything to crop
+        return functional.pad(whole_BCHW, (0, width - whole_BCHW.shape[-1], 0, height - whole_BCHW.shape[-2]))
 
     def set_place(self, place: tuple[Span, Span] | None) -> None:
         """Tells that what comes next is a tile of a larger image, which lies there (None: whole images again).
