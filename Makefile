@@ -47,7 +47,7 @@ SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help setup data splits train predict weights segment submission leaderboard standings report score submit summary export kaggle-notebook kaggle-model tensorboard demo test lint format bench
+.PHONY: help setup data splits train predict weights segment submission leaderboard standings report score submit summary export kaggle-notebook kaggle-model bioimageio tensorboard demo test lint format bench
 .PHONY: compare learning-curve eda
 
 help:  ## list the targets
@@ -218,6 +218,13 @@ export: $(ONNX)  ## ONNX and torch.export of a trained network: EXP=unet or CHEC
 
 $(ONNX) $(PROGRAM) &: $(CHECKPOINT) | $(PUBLISH)
 	$(PYTHON) scripts/export.py --checkpoint $< --onnx $(ONNX) --program $(PROGRAM)
+
+ZOO := $(dir $(EXPORTED))bioimageio.zip
+
+bioimageio: $(ZOO)  ## a package for bioimage.io, tested by its own tool: EXP=unet or CHECKPOINT=
+
+$(ZOO): $(CHECKPOINT) $(ONNX) | $(PUBLISH)
+	$(PYTHON) scripts/pack_bioimageio.py --checkpoint $< --onnx $(ONNX) --out $@
 
 kaggle-notebook: | $(READY)  ## a notebook for Kaggle's GPU and its data set of code: KAGGLE_USER=<name> MEMBERS= FOLDS=
 	$(PYTHON) scripts/pack_notebook.py --out $(KAGGLE) --user "$(KAGGLE_USER)" --members "$(MEMBERS)" \

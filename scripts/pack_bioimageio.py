@@ -1,0 +1,36 @@
+"""Packs a trained network and its ONNX file for bioimage.io, and runs bioimage.io's own test on the package."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt of a trained fold, or .safetensors")
+    parser.add_argument("--onnx", type=Path, required=True, help="the same network, exported")
+    parser.add_argument("--out", type=Path, required=True, help="package to write (.zip)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+
+    logging.info("packing %s, and testing the package", arguments.checkpoint)
+
+    import torch
+
+    from nuclei.weights import SUFFIX, load_trained, read_card
+    from nuclei.zoo import pack_network
+
+    predictor = load_trained(arguments.checkpoint, torch.device("cpu"))
+    card = read_card(arguments.checkpoint) if arguments.checkpoint.suffix == SUFFIX else None
+    pack_network(predictor, card, arguments.onnx, arguments.out)
+    print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.1f} MB, passed bioimage.io's test")
+    print(f"again:  bioimageio test {arguments.out}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
