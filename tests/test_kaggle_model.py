@@ -20,7 +20,7 @@ def test_the_clients_own_checks_take_model_and_variation_and_send_the_files(tmp_
         server.routes[START] = lambda _: json_answer({"token": "blob", "createUrl": f"{server.url}/storage/upload"})
         server.routes[STORAGE] = lambda _: Answer(200)
         point_client_at(server, monkeypatch, tmp_path, server.token)
-        client = connect()
+        client = connect("upload the folder by hand")
         client.model_create_new(str(tmp_path / "model"))
         client.model_instance_create(str(tmp_path / "model/variation"), quiet=True)
         assert server.seen(CREATE)[0].json()["slug"] == "nuclei-segmentation"

@@ -68,7 +68,7 @@ def test_the_clients_own_checks_take_the_notebook(packed, tmp_path, monkeypatch,
     with KaggleServer() as server:
         server.routes[save] = lambda _: json_answer({"ref": "/code/some-user/nuclei", "versionNumber": 1})
         point_client_at(server, monkeypatch, tmp_path, server.token)
-        connect().kernels_push(str(packed / "notebook"))
+        connect("upload the folder by hand").kernels_push(str(packed / "notebook"))
         (request,) = server.seen(save)
     sent = request.json()
     assert sent["slug"] == "some-user/nuclei"

@@ -24,6 +24,10 @@ from nuclei.submission import validate
 
 log = logging.getLogger(__name__)
 
+OTHERWISE = (
+    "score the file here: `make score TRUTH=stage1_solution.csv`, with the solution that the organisers published"
+)
+"""What a user can do without Kaggle who wants a score."""
 PAUSE = 10.0
 """Seconds between two questions for a score."""
 PAGE = 100
@@ -74,7 +78,7 @@ def submit(
         log.info("%s went to Kaggle before (%s); --again sends it once more", path, record)
         _refuse_rejected(same[-1], "")
         return same[-1]
-    client = connect()
+    client = connect(OTHERWISE)
     if same and same[-1].status == WAITING:
         entry = same[-1]
         log.info("%s is at Kaggle since before; only its score is asked for", path)
@@ -106,7 +110,7 @@ def refresh(record: Path) -> list[Entry]:
     if not waiting:
         return entries
     try:
-        client = connect()
+        client = connect(OTHERWISE)
         ended = {entry: _end(entry, find(client, entry)) for entry in waiting}
     except ValueError as error:
         log.warning("%s: %d entries wait for a score, which cannot be asked for now: %s", record, len(waiting), error)
@@ -151,7 +155,7 @@ def find(client: Any, entry: Entry) -> Any:
     seen: set[int] = set()
     page = 1
     while True:
-        with explain_faults("the list of submissions"), _explain_refusal("the list of submissions"):
+        with explain_faults("the list of submissions", OTHERWISE), _explain_refusal("the list of submissions"):
             listed = client.competition_submissions(COMPETITION, page_number=page, page_size=PAGE) or []
         for submission in listed:
             if (submission.description or "").startswith(entry.tag):
@@ -174,7 +178,7 @@ def send(client: Any, path: Path, description: str) -> None:
     patient: Any = kaggle_client.PatientAdapter
     ordinary, module.HTTPAdapter = module.HTTPAdapter, patient  # type: ignore[attr-defined]
     try:
-        with explain_faults(str(path)), _explain_refusal(str(path)), contextlib.redirect_stdout(said):
+        with explain_faults(str(path), OTHERWISE), _explain_refusal(str(path)), contextlib.redirect_stdout(said):
             answer = client.competition_submit(str(path), description, COMPETITION, quiet=True)
     finally:
         module.HTTPAdapter = ordinary  # type: ignore[attr-defined]
@@ -243,10 +247,7 @@ def _remedy(status: int, message: str) -> str:
         f"accept the rules of the competition: click 'Late Submission' or 'Join' at {COMPETITION_PAGE}/rules, verify "
         f"the phone at {PHONE_PAGE}, then run this again"
     )
-    closed = (
-        "the competition takes no submissions now; `make score TRUTH=stage1_solution.csv` scores the file here, with "
-        "the solution that the organisers published"
-    )
+    closed = f"the competition takes no submissions now; {OTHERWISE}"
     if status == 401:
         return f"the credentials are not accepted; make a new token at {TOKEN_PAGE}"
     if status == 429 or "limit" in words:

@@ -23,17 +23,19 @@ COMPETITION = "data-science-bowl-2018"
 COMPETITION_PAGE = f"https://www.kaggle.com/competitions/{COMPETITION}"
 TOKEN_PAGE = "https://www.kaggle.com/settings/api"
 PHONE_PAGE = "https://www.kaggle.com/settings"
+FETCH_OTHERWISE = "take --source bbbc, which holds the same data without an account"
+"""What a user can do without Kaggle who wants the data."""
 # Seconds to wait for a connection and for the next bytes.
 TIMEOUT = (15.0, 120.0)
 
 
-def connect() -> Any:
-    """The client (`kaggle.api.kaggle_api_extended.KaggleApi`), signed in.
+def connect(otherwise: str) -> Any:
+    """The client (`kaggle.api.kaggle_api_extended.KaggleApi`), signed in; `otherwise` is as in `explain_faults`.
 
     Raises:
         ValueError: the package does not import, there are no credentials, or Kaggle does not take them.
     """
-    with explain_faults("signing in"), contextlib.redirect_stdout(io.StringIO()):
+    with explain_faults("signing in", otherwise), contextlib.redirect_stdout(io.StringIO()):
         try:
             from kaggle.api.kaggle_api_extended import KaggleApi
         except ImportError as error:
@@ -56,11 +58,11 @@ def download_file(name: str, path: Path) -> None:
         DamagedArchiveError: the length is not the one announced.
         ValueError: Kaggle refuses, or cannot be reached.
     """
-    client = connect()
+    client = connect(FETCH_OTHERWISE)
     quiet = not sys.stderr.isatty()
     # Always an empty folder: the client takes a file that is there for good, or adds to it.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        with explain_faults(f"{name} of {COMPETITION}"), contextlib.redirect_stdout(io.StringIO()):
+        with explain_faults(f"{name} of {COMPETITION}", FETCH_OTHERWISE), contextlib.redirect_stdout(io.StringIO()):
             try:
                 client.competition_download_file(COMPETITION, name, path=folder, force=True, quiet=quiet)
             except requests.RequestException:
@@ -71,32 +73,35 @@ def download_file(name: str, path: Path) -> None:
         if len(found) != 1:
             raise ValueError(
                 f"kaggle: expected the one file {name}, the client left {[file.name for file in found]}; "
-                "take --source bbbc, which holds the same data without an account"
+                f"{FETCH_OTHERWISE}"
             )
         os.replace(found[0], path)
 
 
 @contextlib.contextmanager
-def explain_faults(what: str) -> Iterator[None]:
-    """Turns what the client raises, also its way of leaving the process, into a ValueError that says what to do."""
+def explain_faults(what: str, otherwise: str) -> Iterator[None]:
+    """Turns what the client raises, also its way of leaving the process, into a ValueError that says what to do.
+
+    `what` was being done; `otherwise` is what the user can do where Kaggle stays out of reach.
+    """
     try:
         yield
     except SystemExit as error:
         raise ValueError(
             f"kaggle: {what}: no credentials that work. Make a token at {TOKEN_PAGE} and put it into "
             "~/.kaggle/access_token or the variable KAGGLE_API_TOKEN (an older kaggle.json works too); "
-            "or take --source bbbc, which needs no account"
+            f"or {otherwise}"
         ) from error
     except requests.HTTPError as error:
-        raise ValueError(f"kaggle: {what}: {_explain_status(error)}") from error
+        raise ValueError(f"kaggle: {what}: {_explain_status(error, otherwise)}") from error
     except requests.RequestException as error:
         raise ValueError(
             f"kaggle: {what}: Kaggle cannot be reached ({error}). Check the network or proxy "
-            "and run the same command again; --source bbbc is another place"
+            f"and run the same command again, or {otherwise}"
         ) from error
 
 
-def _explain_status(error: requests.HTTPError) -> str:
+def _explain_status(error: requests.HTTPError, otherwise: str) -> str:
     # compare with None: a response of an error counts as false
     status = error.response.status_code if error.response is not None else 0
     remedies = {
@@ -107,7 +112,7 @@ def _explain_status(error: requests.HTTPError) -> str:
         429: "too many requests; this may last 30 minutes or more, wait before the same command",
     }
     message = re.sub(r"\?\S+", "", str(error))  # the address of a file carries a signature
-    return f"status {status} ({message}); {remedies.get(status, 'try again later, or take --source bbbc')}"
+    return f"status {status} ({message}); {remedies.get(status, f'try again later, or {otherwise}')}"
 
 
 class PatientAdapter(HTTPAdapter):
