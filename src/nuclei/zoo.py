@@ -193,7 +193,8 @@ def _write_page(config: Config, card: Card | None) -> str:
         held_out = "" if card.fold is None else f", all but fold {card.fold}"
         trained = f"\nTrained on {card.data}{held_out} ({len(card.trained_on)} images; {card.licence})."
         general = Tuned.from_dict(card.parameters).general.to_dict()
-        tuned = f"\nTuned out of fold: {', '.join(f'{name} {value:g}' for name, value in general.items())}."
+        values = ", ".join(f"{name} {value:g}" for name, value in general.items())
+        tuned = f"\nTuned out of fold, on maps whose views and zooms were averaged: {values}."
         score = f"""
 The experiment scores {card.score:.4f} out of fold on {card.images} images, mean average precision over IoU 0.50 to
 0.95, its views and zooms averaged, which this package leaves out. Its folds are grouped: tiles of one picture are never
@@ -203,7 +204,7 @@ on both sides."""
         "percentile": "stretched, so that its own low and high percentile become black and white",
         "level": "put into a fixed window of its own units",
     }[config.intensity.window]
-    values = "in the images' own units" if config.intensity.window == "level" else "0..255 as in a file of 8 bits"
+    unit = "in the images' own units" if config.intensity.window == "level" else "0..255 as in a file of 8 bits"
     return f"""# Nuclei in microscope images: {config.name}
 
 A network ({config.model.architecture}) for the task of the 2018 Data Science Bowl: every nucleus of an image, be it
@@ -211,7 +212,7 @@ fluorescence or stained tissue.{trained}
 
 ## Input and output
 
-`{INPUT}` is RGB (grey images three times), float32, {values}, of any size up to
+`{INPUT}` is RGB (grey images three times), float32, {unit}, of any size up to
 {LARGEST} pixels a side. Each image is {window};
 that, the normalisation and the padding are inside the network, so give it whole images rather than tiles.
 `{OUTPUT}` has the image's size and three channels, 0..1: foreground; the border where nuclei touch; core, 1 deep inside
