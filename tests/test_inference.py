@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from tiny_networks import Brightness
 
 from nuclei import inference
 from nuclei.config import Config, IntensityConfig, ModelConfig, PredictionConfig, TrainingConfig
@@ -55,6 +56,29 @@ def test_maps_have_the_size_of_the_image(height, width, scales):
     maps = predictor(flips=8, scales=scales)(make_image("small_fluorescence", 0, height, width)[0])
     assert maps.shape == (3, height, width)
     assert maps.dtype == np.uint8
+
+
+def disc(diameter, side=256):
+    yy, xx = np.mgrid[:side, :side] - side / 2
+    return np.where(np.hypot(yy, xx) < diameter / 2, np.uint8(230), np.uint8(20))[..., None].repeat(3, axis=2)
+
+
+@pytest.mark.parametrize(
+    ("diameter", "zooms"), [(40, (0.5, 1.0, 2.0)), (70, (0.25, 0.5, 1.0)), (150, (0.125, 0.25, 0.5))]
+)
+def test_zooms_are_halved_as_often_as_the_nuclei_are_large(diameter, zooms):
+    network = predictor(scales=(0.5, 1.0, 2.0), halve_from=60.0)
+    network.model = Brightness()
+    assert network.choose_scales(disc(diameter)) == zooms
+    fixed = predictor(scales=zooms)
+    fixed.model = Brightness()
+    assert np.array_equal(network(disc(diameter)), fixed(disc(diameter)))
+
+
+def test_an_image_without_nuclei_keeps_the_zooms():
+    network = predictor(scales=(1.0, 2.0), halve_from=60.0)
+    network.model = Brightness()
+    assert network.choose_scales(np.zeros((64, 64, 3), np.uint8)) == (1.0, 2.0)
 
 
 def test_views_give_the_same_maps_in_one_batch_and_one_by_one(monkeypatch):

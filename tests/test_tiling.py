@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_networks import Brightness
 
 from nuclei.config import Config, IntensityConfig, ModelConfig, PredictionConfig, TrainingConfig
 from nuclei.inference import Predictor
@@ -92,6 +93,19 @@ def test_tiles_of_a_zoomed_image_give_its_maps(scale, flips):
     found = differences([predictor(flips=flips, scales=(scale,))], picture(height=240), 2 * REACH)
     assert found.max() <= (1 if scale > 1 else 4)  # a smaller image is rounded in another way here and there
     assert found.mean() < 0.05
+
+
+def test_all_tiles_take_the_zooms_that_the_size_of_the_nuclei_asks_for():
+    halving, halved, whole = (predictor(flips=1, scales=scales) for scales in ((2.0,), (1.0,), (2.0,)))
+    prediction = PredictionConfig(flips=1, scales=(2.0,), halve_from=40)
+    halving.config = halving.config.model_copy(update={"prediction": prediction})
+    for network in (halving, halved, whole):
+        network.model = Brightness()
+    image = np.full((157, 198, 3), 20, np.uint8)
+    image[30:140, 40:170] = 230
+    tiles, expected, other = (join(predict_tiles([one], image, 64, 16), (157, 198)) for one in (halving, halved, whole))
+    assert np.array_equal(tiles, expected)
+    assert not np.array_equal(tiles, other)
 
 
 @pytest.mark.parametrize("shape", [(157, 198), (33, 300)])

@@ -182,6 +182,9 @@ class PredictionConfig(Section):
     """Test-time averaging over 1 (none), 2 (mirror), 4 (both mirrors) or 8 (and the transpose) views."""
     scales: tuple[Positive, ...] = (1.0,)
     """Zooms whose maps are averaged."""
+    halve_from: Positive | None = None
+    """Diameter of an image's nuclei, in pixels, from which on all zooms are halved, and halved again from twice that:
+    a network that saw few such large nuclei finds them where they look smaller. Never where absent."""
 
 
 class Config(Section):

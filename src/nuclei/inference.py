@@ -4,6 +4,7 @@ Letters: B batch, C channels, H height, W width.
 """
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +22,7 @@ from nuclei.intensity import Pixels, normalise, window_image
 from nuclei.losses import activate
 from nuclei.models import build_model
 from nuclei.models.blocks import Span
+from nuclei.postprocessing import Parameters, mean_diameter, segment_maps
 from nuclei.targets import CHANNELS
 
 log = logging.getLogger(__name__)
@@ -48,9 +50,28 @@ class Predictor:
         height, width = image.shape[:2]
         windowed = window_image(image, self.config.intensity)
         total = np.zeros((CHANNELS, height, width), np.float32)
-        for scale in self.config.prediction.scales:
-            total += self._probabilities(windowed, scale)
-        return np.round(total * (255 / len(self.config.prediction.scales))).clip(0, 255).astype(np.uint8)
+        seen: dict[float, np.ndarray] = {}
+        scales = self.choose_scales(windowed, seen)
+        for scale in scales:
+            total += seen[scale] if scale in seen else self._probabilities(windowed, scale)
+        return np.round(total * (255 / len(scales))).clip(0, 255).astype(np.uint8)
+
+    def choose_scales(self, image: UInt8Array, seen: dict[float, np.ndarray] | None = None) -> tuple[float, ...]:
+        """The zooms of `prediction.scales`, halved as often as the nuclei in the windowed image (H, W, 3) are large.
+
+        They are measured in the maps of the zooms up to 1, which `seen` takes up: (3, H, W) float32 by zoom.
+        """
+        scales, limit = self.config.prediction.scales, self.config.prediction.halve_from
+        if limit is None:
+            return scales
+        seen = {} if seen is None else seen
+        for scale in scales:
+            if scale <= max(1, min(scales)):
+                seen[scale] = self._probabilities(image, scale)
+        mean_CHW = np.mean(list(seen.values()), axis=0)
+        diameter = mean_diameter(segment_maps(np.round(mean_CHW * 255).astype(np.uint8), Parameters()))
+        halvings = max(0, math.floor(math.log2(diameter / limit)) + 1) if diameter else 0
+        return tuple(scale / 2**halvings for scale in scales)
 
     def _probabilities(self, image: UInt8Array, scale: float) -> np.ndarray:
         """Mean over the views of one zoom, (3, H, W) float32 at the image's own size."""

@@ -246,6 +246,15 @@ def are_nuclei(measures: npt.NDArray[np.float64], parameters: Parameters) -> npt
     return np.asarray(keep & (foreground >= parameters.confidence * 255 * areas) & (peaks >= parameters.peak * 255))
 
 
+def mean_diameter(label_map: LabelMap) -> float:
+    """Diameter in pixels of a disc of each nucleus's area, averaged by area; 0 where there is no nucleus.
+
+    By area, since large nuclei that fell into pieces, or specks beside them, would pull a plain mean down.
+    """
+    areas = np.bincount(label_map.ravel())[1:]
+    return float(np.average(np.sqrt(4 / np.pi * areas), weights=areas)) if areas.any() else 0.0
+
+
 def fill_holes(label_map: LabelMap) -> LabelMap:
     """The label map with the background that one nucleus alone encloses; what several enclose stays background."""
     # around the image lies background, so that one filling reaches all that is no hole

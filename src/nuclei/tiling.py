@@ -7,6 +7,7 @@ What keeps the seams out:
   test-time averaging are views of the whole image, each with its own grid; the tile is cut out of the view.
 - The window of intensities, and the statistics of z_score, are those of the whole image.
 - Our own bilinear upsampling depends on the place in the image, and is told it (`models.blocks.Doubling`).
+- The size of the nuclei, where zooms depend on it, is taken from the tile in the middle for all of them.
 - A zoomed tile is cut out of the zoomed image, which is resampled just there, and so are its maps on the way back.
 
 What a network takes from the whole image by itself (transformers, channel attention, instance and group normalisation)
@@ -166,15 +167,21 @@ def predict_tiles(
 ) -> Iterator[tuple[Box, UInt8Array]]:
     """The image's tiles, each with the mean of the networks' maps (3, H, W) uint8."""
     scenes = [survey(predictor, image) for predictor in predictors]
-    for tile in list_tiles(scenes[0].shape, side):
-        pairs = zip(predictors, scenes, strict=True)
-        each = [predict_tile(predictor, scene, tile, margin) for predictor, scene in pairs]
-        yield tile, mean_of_maps(each)
+    tiles = list_tiles(scenes[0].shape, side)
+    middle = tiles[len(tiles) // 2]
+    pairs = zip(predictors, scenes, strict=True)
+    looks = [(predictor, scene, predictor.choose_scales(scene.read(middle))) for predictor, scene in pairs]
+    for tile in tiles:
+        yield (
+            tile,
+            mean_of_maps([predict_tile(predictor, scene, scales, tile, margin) for predictor, scene, scales in looks]),
+        )
 
 
-def predict_tile(predictor: Predictor, scene: Scene, tile: Box, margin: int = MARGIN) -> UInt8Array:
-    """Maps of one tile: probability * 255, (3, H, W) uint8."""
-    scales = predictor.config.prediction.scales
+def predict_tile(
+    predictor: Predictor, scene: Scene, scales: tuple[float, ...], tile: Box, margin: int = MARGIN
+) -> UInt8Array:
+    """Maps of one tile, the mean over zooms of the scene: probability * 255, (3, H, W) uint8."""
     total = np.zeros((CHANNELS, tile.bottom - tile.top, tile.right - tile.left), np.float32)
     for scale in scales:
         total += _zoom_tile(predictor, replace(scene, scale=scale), tile, margin)

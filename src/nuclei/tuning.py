@@ -50,7 +50,7 @@ FINE_FROM = 100
 """Fewer images cannot tell half steps apart and are spared them."""
 PASSES = 2
 """At most so many rounds of the coarse search over all parameters."""
-OWN_FROM = 60
+OWN_FROM = 10
 """Fewer images of a modality get the general parameters."""
 OWN_GRID: dict[str, tuple[float, ...]] = {
     "foreground": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75),
