@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 import torchinfo
+from torch.utils.flop_counter import FlopCounterMode
 
 from nuclei.config import ModelConfig
 from nuclei.models import OURS, build_model
@@ -11,16 +12,23 @@ from nuclei.targets import CHANNELS
 
 
 def summarise(model: ModelConfig, size: int) -> tuple[Any, list[tuple[int, ...]]]:
-    """torchinfo's statistics for one square image, and (C, H, W) of each level on the way down (ours only)."""
+    """torchinfo's statistics for one square image, and (C, H, W) of each level on the way down (ours only).
+
+    Their total of multiply-adds is torch's own: torchinfo counts a transposed convolution by what it puts out and
+    leaves out the products of attention.
+    """
     ours = model.architecture in OURS
     # on the device `meta` shapes are computed but no numbers; the library's networks need numbers to be built
     device = "meta" if ours else "cpu"
     with torch.device(device):
         network: Any = build_model(model, CHANNELS, pretrained=False).eval()
+    shape = (1, model.in_channels, size, size)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(shape, device=device))
     levels: list[tuple[int, ...]] = []
     for block in [network.inc, *network.downs] if ours else []:
         block.register_forward_hook(lambda module, given, answer: levels.append(tuple(answer.shape[1:])))
-    shape = (1, model.in_channels, size, size)
     columns = ("input_size", "output_size", "num_params", "mult_adds")
     statistics = torchinfo.summary(network, shape, device=device, depth=4, col_names=columns, verbose=0)
+    statistics.total_mult_adds = counter.get_total_flops() // 2
     return statistics, levels
