@@ -126,7 +126,7 @@ def test_the_script_writes_both_files_of_a_checkpoint(tmp_path):
 
 
 def test_without_a_trained_network_make_exports_the_shipped_weights(tmp_path):
-    command = ["make", "--dry-run", "export", f"RUNS={tmp_path}", f"PYTHON={sys.executable}"]
+    command = ["make", "--no-print-directory", "--dry-run", "export", f"RUNS={tmp_path}", f"PYTHON={sys.executable}"]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     source, out = "weights/encoder_unet_long/fold_0.safetensors", tmp_path / "weights_encoder_unet_long" / "fold_0"

@@ -98,7 +98,14 @@ def test_the_single_file_rebuilds_the_network_from_its_settings_and_needs_no_mod
 
 
 def test_without_a_trained_network_make_packs_the_shipped_weights(tmp_path: Path) -> None:
-    command = ["make", "--dry-run", "bioimageio", f"RUNS={tmp_path}", f"PYTHON={sys.executable}"]
+    command = [
+        "make",
+        "--no-print-directory",
+        "--dry-run",
+        "bioimageio",
+        f"RUNS={tmp_path}",
+        f"PYTHON={sys.executable}",
+    ]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     out = tmp_path / "weights_encoder_unet_long" / "fold_0"
