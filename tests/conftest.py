@@ -54,3 +54,11 @@ def browser():
     started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     yield started
     started.quit()
+
+
+@pytest.fixture
+def opened(browser, page):
+    """The browser at the `page` of the module that asks, which must not complain meanwhile."""
+    browser.get(page.as_uri())
+    yield browser
+    assert browser.get_log("browser") == [], "the page complained"

@@ -38,13 +38,6 @@ def page(folder):
     return write_report(folder, folder / "report.html", "--images", "3")
 
 
-@pytest.fixture
-def opened(browser, page):
-    browser.get(page.as_uri())
-    yield browser
-    assert browser.get_log("browser") == [], "the page complained"
-
-
 def test_a_click_on_a_heading_sorts_and_another_one_turns_the_order(opened, folder):
     heading = find(opened, "#leaderboard thead button")[4]
     assert heading.text == "AP 0.50"

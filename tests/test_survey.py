@@ -198,13 +198,6 @@ def test_the_room_for_pictures_is_kept(folder, page):
     assert 1 <= small.read_text().count("data:image/webp") < page.read_text().count("data:image/webp")
 
 
-@pytest.fixture
-def opened(browser, page):
-    browser.get(page.as_uri())
-    yield browser
-    assert browser.get_log("browser") == [], "the page complained"
-
-
 def test_a_modality_and_a_fold_narrow_sheets_findings_and_charts(opened, census):
     choose(opened, "#modality", "purple_tissue")
     choose(opened, "#place", "fold 1")

@@ -172,10 +172,7 @@ def predict_tiles(
     pairs = zip(predictors, scenes, strict=True)
     looks = [(predictor, scene, predictor.choose_scales(scene.read(middle))) for predictor, scene in pairs]
     for tile in tiles:
-        yield (
-            tile,
-            mean_of_maps([predict_tile(predictor, scene, scales, tile, margin) for predictor, scene, scales in looks]),
-        )
+        yield tile, mean_of_maps([predict_tile(*look, tile, margin) for look in looks])
 
 
 def predict_tile(

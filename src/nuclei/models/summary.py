@@ -22,13 +22,12 @@ def summarise(model: ModelConfig, size: int) -> tuple[Any, list[tuple[int, ...]]
     device = "meta" if ours else "cpu"
     with torch.device(device):
         network: Any = build_model(model, CHANNELS, pretrained=False).eval()
-    shape = (1, model.in_channels, size, size)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(shape, device=device))
     levels: list[tuple[int, ...]] = []
     for block in [network.inc, *network.downs] if ours else []:
         block.register_forward_hook(lambda module, given, answer: levels.append(tuple(answer.shape[1:])))
+    shape = (1, model.in_channels, size, size)
     columns = ("input_size", "output_size", "num_params", "mult_adds")
-    statistics = torchinfo.summary(network, shape, device=device, depth=4, col_names=columns, verbose=0)
+    with FlopCounterMode(display=False) as counter:
+        statistics = torchinfo.summary(network, shape, device=device, depth=4, col_names=columns, verbose=0)
     statistics.total_mult_adds = counter.get_total_flops() // 2
     return statistics, levels
