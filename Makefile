@@ -30,6 +30,8 @@ DEVICE      ?= auto
 DEVICES     ?= 1
 NODES       ?= 1
 WORKERS     ?= 1
+# 1 compiles the network before it is trained
+COMPILE     ?=
 
 PYTHON ?= .venv/bin/python
 READY  := $(if $(filter file,$(origin PYTHON)),.venv/installed.txt)
@@ -53,7 +55,7 @@ SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  make submissions/<experiment>.csv   train, predict and tune one of: $(EXPERIMENTS)"
-	@echo "settings: SOURCE= MEMBERS='...' SHARES='...' WEIGHTS= FOLDS='...' DEVICE= DEVICES= NODES= WORKERS= EXP= TRUTH= PYTHON="
+	@echo "settings: SOURCE= MEMBERS='...' SHARES='...' WEIGHTS= FOLDS='...' DEVICE= DEVICES= NODES= WORKERS= COMPILE=1 EXP= TRUTH= PYTHON="
 
 # --- set-up ---------------------------------------------------------------------------------------------------------
 
@@ -105,7 +107,7 @@ START = $(shell sed -n 's/^start *= *"\(.*\)".*/\1/p' $(CONFIGS)/$(1).toml)
 define FOLD
 $(RUNS)/$(1)/fold_$(2)/best.pt: $(CONFIGS)/$(1).toml $(DATA)/splits.csv $(foreach start,$(call START,$(1)),$(if $(wildcard $(PACKED)/$(start)/fold_$(2).safetensors),,$(RUNS)/$(start)/fold_$(2)/best.pt)) | $(READY)
 	$(PYTHON) scripts/train.py --config $$< --processed $(DATA)/processed --splits $(DATA)/splits.csv --fold $(2) \
-	  --out $$(@D) --device $(DEVICE) --devices $(DEVICES) --nodes $(NODES) --workers $(WORKERS)
+	  --out $$(@D) --device $(DEVICE) --devices $(DEVICES) --nodes $(NODES) --workers $(WORKERS)$(if $(COMPILE), --compile)
 
 $(RUNS)/$(1)/fold_$(2)/oof.npz $(RUNS)/$(1)/fold_$(2)/test.npz &: $(RUNS)/$(1)/fold_$(2)/best.pt | $(READY)
 	$(PYTHON) scripts/predict.py --checkpoint $$< --processed $(DATA)/processed --splits $(DATA)/splits.csv \

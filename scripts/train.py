@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1, help="machines (default 1)")
     parser.add_argument("--workers", type=int, default=0, help="processes that cut crops (default 0: none beside)")
     parser.add_argument("--threads", type=int, default=None, help="threads of torch (default: all cores)")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network: minutes first, faster then")
     arguments = parser.parse_args()
 
     from nuclei.artifacts import Images, read_splits
@@ -48,7 +49,7 @@ def main() -> None:
     precision = resolve_precision(training.precision, device)
     fabric = launch(device, arguments.devices, arguments.nodes, precision)
     with explain_lost_processes():
-        fit(fabric, config, images, fold, arguments.out, arguments.workers)
+        fit(fabric, config, images, fold, arguments.out, arguments.workers, arguments.compile)
 
 
 if __name__ == "__main__":

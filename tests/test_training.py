@@ -1,4 +1,5 @@
 import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,10 +29,10 @@ CONFIG = Config(
 )
 
 
-def train(images, folder, config=CONFIG, workers=0):
+def train(images, folder, config=CONFIG, workers=0, compiled=False):
     ids = images.ids("train")
     fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
-    fit(fabric, config, images, Fold(0, ids[:6], ids[6:]), folder, workers)
+    fit(fabric, config, images, Fold(0, ids[:6], ids[6:]), folder, workers, compiled)
     return load_checkpoint(folder / "best.pt")
 
 
@@ -82,6 +83,25 @@ def test_a_changed_config_is_trained_anew(images, tmp_path, monkeypatch):
     changed = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"seed": 1})})
     afresh = train(images, tmp_path / "afresh", changed)
     assert_same_weights(train(images, tmp_path, changed), afresh)
+
+
+def test_a_compiled_network_takes_the_same_steps(images, tmp_path):
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("torch.compile writes C++ on a CPU, and no compiler is here")
+    steps = CONFIG.training.model_copy(update={"steps": 2})
+    changed = CONFIG.model_copy(update={"model": ModelConfig(width=4, depth=1), "training": steps})
+    as_it_is = train(images, tmp_path / "as_it_is", changed)["model"]
+    compiled = train(images, tmp_path / "compiled", changed, compiled=True)["model"]
+    assert as_it_is.keys() == compiled.keys()
+    for name, tensor in as_it_is.items():
+        torch.testing.assert_close(tensor, compiled[name], rtol=1e-3, atol=1e-4)
+
+
+def test_compiling_without_a_compiler_is_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ValueError, match="no C\\+\\+ compiler"):
+        training.compile_network(build_model(ModelConfig(width=4, depth=1), 3), torch.device("cpu"))
 
 
 def test_weights_are_the_average_over_steps_not_the_last_ones(images, tmp_path, uninterrupted):
