@@ -54,6 +54,17 @@ def test_a_network_that_sounds_unsure_is_scored_with_the_thresholds_that_the_oth
     assert fitted.mean() > default.mean() + 0.1
 
 
+@pytest.mark.parametrize("change", [{"confidence": 165}, {"border": 250}, {"confidence": 165, "border": 250}])
+def test_a_network_that_finds_nothing_with_the_default_thresholds_is_searched_from_another_start(change):
+    truths = {f"image{i}": make_image("small_fluorescence", i, 96, 128)[1] for i in range(4)}
+    maps = {name: faint_maps(truth, change.get("confidence", 240)) for name, truth in truths.items()}
+    for map_ in maps.values():
+        map_[1] = np.where(map_[0] > 20, change.get("border", 0), 0)
+    default, fitted = cross_fit(maps, truths, np.array([True, False, True, False]))
+    assert default.mean() == 0
+    assert fitted.mean() > 0.3
+
+
 def test_what_one_half_shows_does_not_reach_its_own_score():
     truths = {f"image{i}": make_image("small_fluorescence", i, 96, 128)[1] for i in range(4)}
     first = np.array([True, True, False, False])

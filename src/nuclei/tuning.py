@@ -158,9 +158,15 @@ def search_all(scores: Scores, rows: Rows, sample: Rows, modalities: pd.Series) 
     return Tuned(general, own)
 
 
-def search(scores: Scores, rows: Rows, sample: Rows, grid: Mapping[str, tuple[float, ...]] = GRID) -> Parameters:
+def search(
+    scores: Scores,
+    rows: Rows,
+    sample: Rows,
+    grid: Mapping[str, tuple[float, ...]] = GRID,
+    start: Parameters | None = None,
+) -> Parameters:
     """The parameters that the images of `rows` favour, and no other image; `sample` is what the coarse search sees."""
-    best, coarse_rows = Parameters(), np.intersect1d(rows, sample)
+    best, coarse_rows = start or Parameters(), np.intersect1d(rows, sample)
     for _ in range(PASSES):
         before = best
         best = _climb_all(scores, best, grid, coarse_rows)
