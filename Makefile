@@ -11,7 +11,7 @@ PACKED      ?= weights
 WEIGHTS     ?=
 CONFIGS     ?= configs
 MEMBERS     ?= encoder_unet_long
-# of the members in the ensemble's mean, in their order; alike where empty
+# of the members in the ensemble's mean, in their order; found out of fold where empty
 SHARES      ?=
 FOLDS       ?= 0 1 2 3 4
 EXP         ?= ensemble
@@ -126,9 +126,16 @@ endef
 
 $(foreach experiment,$(EXPERIMENTS),$(eval $(call RUN,$(experiment))))
 
-$(RUNS)/ensemble/%.npz: $(foreach member,$(MEMBERS),$(RUNS)/$(member)/%.npz) | $(READY)
-	$(PYTHON) scripts/ensemble.py --inputs $^ --out $@ --index $(DATA)/processed/index.csv \
-	  --subset $(if $(filter oof,$*),train,test) $(if $(SHARES),--weights $(SHARES))
+# several members whose shares are not given
+FOUND := $(if $(SHARES),,$(if $(word 2,$(MEMBERS)),$(RUNS)/ensemble/shares.json))
+
+$(RUNS)/ensemble/shares.json: $(foreach member,$(MEMBERS),$(RUNS)/$(member)/oof.npz) $(DATA)/splits.csv | $(READY)
+	$(PYTHON) scripts/weigh.py --inputs $(filter %.npz,$^) --processed $(DATA)/processed --splits $(DATA)/splits.csv --out $@
+
+$(RUNS)/ensemble/%.npz: $(foreach member,$(MEMBERS),$(RUNS)/$(member)/%.npz) $(FOUND) | $(READY)
+	$(PYTHON) scripts/ensemble.py --inputs $(filter %.npz,$^) --out $@ --index $(DATA)/processed/index.csv \
+	  --subset $(if $(filter oof,$*),train,test) $(if $(SHARES),--weights $(SHARES)) \
+	  $(if $(FOUND),--shares $(FOUND) --splits $(DATA)/splits.csv)
 
 $(RUNS)/%/cv.json: $(RUNS)/%/oof.npz $(DATA)/splits.csv | $(READY)
 	$(PYTHON) scripts/tune.py --maps $< --processed $(DATA)/processed --splits $(DATA)/splits.csv --out $@

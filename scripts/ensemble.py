@@ -12,24 +12,34 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the averaged maps, .npz")
     parser.add_argument("--index", type=Path, required=True, help="data/processed/index.csv")
     parser.add_argument("--subset", choices=("train", "test"), required=True, help="whose images must all be there")
-    parser.add_argument("--weights", type=float, nargs="+", default=None, help="one for each input (default: alike)")
+    weighing = parser.add_mutually_exclusive_group()
+    weighing.add_argument("--weights", type=float, nargs="+", help="one for each input (default: alike)")
+    weighing.add_argument("--shares", type=Path, help="shares.json, whose fold's shares a training image gets")
+    parser.add_argument("--splits", type=Path, help="data/splits.csv, which tells the folds; for --shares of train")
     arguments = parser.parse_args()
+    if arguments.shares and arguments.subset == "train" and not arguments.splits:
+        parser.error("--shares for the training images needs --splits")
 
     from tqdm import tqdm
 
     from nuclei.artifacts import write_maps
     from nuclei.ensemble import average_maps
+    from nuclei.shares import read_fold_shares, read_shares
     from nuclei.standings import write_members
     from nuclei.submission import read_sizes
 
     sizes = read_sizes(arguments.index, arguments.subset)
     # every fold predicts all test images, while a training image is held out of one fold alone
     mode = "common" if arguments.subset == "test" else None
-    averaged = average_maps(arguments.inputs, sizes, mode, arguments.weights)
     names = [path.absolute().parent.name for path in arguments.inputs]
+    weights = shares = arguments.weights
+    if arguments.shares:
+        weights = shares = read_shares(arguments.shares, names)
+        if arguments.subset == "train":
+            weights = read_fold_shares(arguments.shares, names, arguments.splits)
+    averaged = average_maps(arguments.inputs, sizes, mode, weights)
     if not any(name.startswith("fold_") for name in names):
-        weights = arguments.weights or [1.0] * len(names)
-        write_members(arguments.out.parent, dict(zip(names, weights, strict=True)))
+        write_members(arguments.out.parent, dict(zip(names, shares or [1.0] * len(names), strict=True)))
     write_maps(arguments.out, tqdm(averaged, total=len(sizes), desc="averaging", unit="image"))
 
 

@@ -108,7 +108,7 @@ def cross_fit(
 
     rows = np.arange(len(maps))
     with tqdm(desc="thresholds", unit=" segmentations", mininterval=1) as bar:
-        scores = Scores(list(maps), run, bar.update)
+        scores: Scores[Parameters] = Scores(list(maps), run, bar.update)
         scores.fill([Parameters()], rows)
         fitted = np.empty(len(rows))
         for part in (first, ~first):

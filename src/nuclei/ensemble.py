@@ -3,10 +3,9 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from nuclei.artifacts import Maps, UInt8Array
 
@@ -20,14 +19,15 @@ def average_maps(
     inputs: Sequence[Path | str],
     sizes: Mapping[str, tuple[int, int]],
     mode: Mode | None = None,
-    weights: Sequence[float] | None = None,
+    weights: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
 ) -> Iterator[tuple[str, UInt8Array]]:
     """Image ids in sorted order, each with the mean of its maps (C, H, W) uint8 over the inputs that hold it.
 
     `sizes` gives height and width of the images that must be there, no more and no fewer. The mode is either of the
     two where absent; images of which some are in one input and some in several are always an error. `weights` belong
-    to the inputs in turn and count in relation to each other; all alike where absent. Halves round up. All but the
-    shapes is checked before the first image is read, and one image at a time is in memory.
+    to the inputs in turn and count in relation to each other, the same for all images or each image's own by its id;
+    all alike where absent. Halves round up. All but the shapes is checked before the first image is read, and one image
+    at a time is in memory.
 
     Raises:
         ValueError: no input, or one given twice; images in too many or too few inputs, or not the expected ones;
@@ -44,45 +44,41 @@ def average_maps(
     }
     _check_expected(archives, set(holders), set(sizes))
     mode = _check_holders(archives, holders, mode)
-    _check_weights(len(archives), mode, weights)
+    if weights is not None:
+        _check_weights(len(archives), mode, weights, holders)
+    if not isinstance(weights, Mapping):
+        weights = dict.fromkeys(holders, weights or [1.0] * len(archives))
     log.info("%d inputs, %s: %d images", len(archives), mode, len(holders))
-    return _average(archives, holders, sizes, weights or [1.0] * len(archives))
+    return _average(archives, holders, sizes, weights)
 
 
 def _average(
     archives: list[Maps],
     holders: dict[str, list[int]],
     sizes: Mapping[str, tuple[int, int]],
-    weights: Sequence[float],
+    weights: Mapping[str, Sequence[float]],
 ) -> Iterator[tuple[str, UInt8Array]]:
     channels: int | None = None
     for image_id, indices in holders.items():
-        total: npt.NDArray[np.float64] | None = None
-        for index in indices:
-            maps = archives[index][image_id]
-            channels = maps.shape[0] if channels is None else channels
-            if maps.shape != (channels, *sizes[image_id]):
+        maps = [archives[index][image_id] for index in indices]
+        for index, each in zip(indices, maps, strict=True):
+            channels = each.shape[0] if channels is None else channels
+            if each.shape != (channels, *sizes[image_id]):
                 raise ValueError(
-                    f"{archives[index].path}: maps of image {image_id} are {maps.shape}, expected "
+                    f"{archives[index].path}: maps of image {image_id} are {each.shape}, expected "
                     f"{(channels, *sizes[image_id])}; predict again from the prepared images of now"
                 )
-            weighted = weights[index] * maps.astype(np.float64)
-            total = weighted if total is None else total + weighted
-        assert total is not None
-        yield image_id, _round(total / sum(weights[index] for index in indices))
+        yield image_id, mean_of_maps(maps, [weights[image_id][index] for index in indices])
 
 
-def mean_of_maps(maps: Sequence[UInt8Array]) -> UInt8Array:
-    """The mean of an image's maps, all (C, H, W) uint8, rounded as in `average_maps`."""
+def mean_of_maps(maps: Sequence[UInt8Array], weights: Sequence[float] | None = None) -> UInt8Array:
+    """The mean of an image's maps, all (C, H, W) uint8, alike or by weights; halves round up."""
+    weights = weights or [1.0] * len(maps)
     total = np.zeros(maps[0].shape, np.float64)
-    for each in maps:
-        total += each
-    return _round(total / len(maps))
-
-
-def _round(mean: npt.NDArray[np.float64]) -> UInt8Array:
+    for each, weight in zip(maps, weights, strict=True):
+        total += float(weight) * each
     # not np.round, which takes halves to the even neighbour; the margin outlasts the rounding of the sum
-    return np.floor(mean + 0.5 + 1e-9).astype(np.uint8)
+    return np.floor(total / sum(weights) + 0.5 + 1e-9).astype(np.uint8)
 
 
 def _check_expected(archives: list[Maps], found: set[str], expected: set[str]) -> None:
@@ -111,10 +107,18 @@ def _check_holders(archives: list[Maps], holders: dict[str, list[int]], mode: Mo
     return mode
 
 
-def _check_weights(count: int, mode: Mode, weights: Sequence[float] | None) -> None:
-    if weights is None:
-        return
-    if len(weights) != count or not all(np.isfinite(weight) and weight > 0 for weight in weights):
-        raise ValueError(f"expected {count} weights above 0, one for each input; got {list(weights)}")
+def _check_weights(
+    count: int,
+    mode: Mode,
+    weights: Sequence[float] | Mapping[str, Sequence[float]],
+    holders: Mapping[str, Any],
+) -> None:
     if mode == "disjoint" and count > 1:
         raise ValueError("each image is in one input alone, so weights have no effect; leave them out")
+    by_image = weights if isinstance(weights, Mapping) else {"all": weights}
+    for each in by_image.values():
+        if len(each) != count or not all(np.isfinite(weight) and weight > 0 for weight in each):
+            raise ValueError(f"expected {count} weights above 0, one for each input; got {list(each)}")
+    missing = sorted(set(holders) - set(by_image)) if isinstance(weights, Mapping) else []
+    if missing:
+        raise ValueError(f"no weights for {len(missing)} of {len(holders)} images, such as {missing[0]}")

@@ -7,11 +7,11 @@ it goes on for each modality that has enough images and is not the most of them,
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 FloatArray = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 """Positions of images in the sorted list of ids."""
+Candidate = TypeVar("Candidate", bound=Hashable)
 
 GRID: dict[str, tuple[float, ...]] = {
     "foreground": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
@@ -79,10 +80,10 @@ def cross_validate(experiment: str, maps: Path, processed: Path, splits: Path, w
     table = read_splits(splits).sort_values("image_id").reset_index(drop=True)
     _check_images(maps, splits, table)
     folds = sorted({int(fold) for fold in table.fold})
-    everything, sample = np.arange(len(table)), _stratified_sample(table)
+    everything, sample = np.arange(len(table)), stratified_sample(table)
     with open_pool(workers, _MapScorer, maps, processed) as run:
         bar = tqdm(desc="tuning", unit=" segmentations", mininterval=1)
-        scores = Scores(list(table.image_id), run, bar.update)
+        scores: Scores[Parameters] = Scores(list(table.image_id), run, bar.update)
         final = search_all(scores, everything, sample, table.modality)
         log.info("all folds: %s", _describe(final))
         chosen = {}
@@ -107,8 +108,8 @@ def cross_validate(experiment: str, maps: Path, processed: Path, splits: Path, w
     }
 
 
-class Scores:
-    """Scores of images under parameters, each computed once: one row an image, one column a threshold."""
+class Scores(Generic[Candidate]):
+    """Scores of images under candidates, such as parameters, each computed once; (images, thresholds) each."""
 
     def __init__(
         self,
@@ -119,9 +120,9 @@ class Scores:
         self.image_ids = image_ids
         self._run = run
         self._advance = advance
-        self._table: dict[Parameters, FloatArray] = {}
+        self._table: dict[Candidate, FloatArray] = {}
 
-    def fill(self, candidates: Iterable[Parameters], rows: Rows) -> None:
+    def fill(self, candidates: Iterable[Candidate], rows: Rows) -> None:
         """Computes what is missing of the candidates' scores on the images; an image is read once for all."""
         candidates = list(dict.fromkeys(candidates))
         for candidate in candidates:
@@ -137,15 +138,15 @@ class Scores:
                 self._table[candidate][row] = score
             self._advance(len(absent))
 
-    def by_image(self, candidate: Parameters, rows: Rows) -> FloatArray:
+    def by_image(self, candidate: Candidate, rows: Rows) -> FloatArray:
         """Score of each of the images (R,), all of them computed before."""
         return np.asarray(self._table[candidate][rows].mean(axis=1))
 
-    def mean(self, candidate: Parameters, rows: Rows) -> float:
+    def mean(self, candidate: Candidate, rows: Rows) -> float:
         return float(self.by_image(candidate, rows).mean())
 
 
-def search_all(scores: Scores, rows: Rows, sample: Rows, modalities: pd.Series) -> Tuned:
+def search_all(scores: Scores[Parameters], rows: Rows, sample: Rows, modalities: pd.Series) -> Tuned:
     """General parameters, and those of each modality, that the images of `rows` favour, and no other image."""
     general = search(scores, rows, sample)
     own = {}
@@ -159,10 +160,10 @@ def search_all(scores: Scores, rows: Rows, sample: Rows, modalities: pd.Series) 
 
 
 def search(
-    scores: Scores,
+    scores: Scores[Parameters],
     rows: Rows,
     sample: Rows,
-    grid: Mapping[str, tuple[float, ...]] = GRID,
+    grid: Mapping[str, Sequence[float]] = GRID,
     start: Parameters | None = None,
 ) -> Parameters:
     """The parameters that the images of `rows` favour, and no other image; `sample` is what the coarse search sees."""
@@ -175,33 +176,35 @@ def search(
     if len(rows) >= FINE_FROM:
         for name, step in HALF_STEPS.items():
             value = getattr(best, name)
-            near = tuple(round(value + shift, 3) for shift in (-step, 0, step) if 0 <= value + shift <= 1)
-            best = _climb(scores, best, name, near, rows)
+            near = [round(value + shift, 3) for shift in (-step, step) if 0 <= value + shift <= 1]
+            best = _climb_all(scores, best, {name: near}, rows)
     return best
 
 
-def _climb_all(scores: Scores, best: Parameters, grid: Mapping[str, tuple[float, ...]], rows: Rows) -> Parameters:
+def _climb_all(
+    scores: Scores[Parameters], best: Parameters, grid: Mapping[str, Sequence[float]], rows: Rows
+) -> Parameters:
     """The best along the values of one parameter after the other, each time from what it is already."""
     for name, values in grid.items():
-        best = _climb(scores, best, name, tuple(sorted({*values, getattr(best, name)})), rows)
+        line = [replace(best, **{name: value}) for value in sorted({*values, getattr(best, name)})]
+        best = climb(scores, line, best, rows)
     return best
 
 
-def _climb(scores: Scores, best: Parameters, name: str, values: tuple[float, ...], rows: Rows) -> Parameters:
-    """The best along the sorted values of one parameter: to the better side, and on while it rises."""
+def climb(scores: Scores[Candidate], line: Sequence[Candidate], start: Candidate, rows: Rows) -> Candidate:
+    """The best of a line of candidates: from `start`, one of them, to the better side, and on while it rises."""
     steps = [-1, 1]
     while True:
-        start = values.index(getattr(best, name))
-        ends = [start + step for step in steps if 0 <= start + step < len(values)]
+        place = line.index(start)
+        ends = [place + step for step in steps if 0 <= place + step < len(line)]
         if not ends:
-            return best
-        candidates = [replace(best, **{name: values[end]}) for end in ends]  # type: ignore[arg-type]
-        scores.fill([best, *candidates], rows)
-        means = [scores.mean(candidate, rows) for candidate in candidates]
-        winner = int(np.argmax(means))
-        if not _gains(scores.by_image(candidates[winner], rows) - scores.by_image(best, rows)):
-            return best
-        best, steps = candidates[winner], [ends[winner] - start]
+            return start
+        scores.fill([start, *(line[end] for end in ends)], rows)
+        means = [scores.mean(line[end], rows) for end in ends]
+        winner = ends[int(np.argmax(means))]
+        if not _gains(scores.by_image(line[winner], rows) - scores.by_image(start, rows)):
+            return start
+        start, steps = line[winner], [winner - place]
 
 
 def _gains(differences: FloatArray) -> bool:
@@ -277,7 +280,7 @@ def _check_images(maps: Path, splits: Path, table: pd.DataFrame) -> None:
         )
 
 
-def _stratified_sample(table: pd.DataFrame) -> Rows:
+def stratified_sample(table: pd.DataFrame) -> Rows:
     """About COARSE_IMAGES rows, even in modality and fold, the same for all searches; all where fewer."""
     order = table.sort_values(["modality", "fold", "image_id"]).index.to_numpy()
     return np.sort(order[:: max(1, len(order) // COARSE_IMAGES)])

@@ -1,0 +1,77 @@
+"""How much each member counts, on maps whose quality is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nuclei.artifacts import write_json, write_maps
+from nuclei.shares import find_shares, read_fold_shares, read_shares
+
+
+def make_maps(truth, hidden, seed):
+    """Foreground and core of a label map; of a share of the nuclei the network is unsure."""
+    labels = np.unique(truth)[1:]
+    kept = np.random.default_rng(seed).random(len(labels)) >= hidden
+    seen = np.isin(truth, labels[kept])
+    maps = np.zeros((3, *truth.shape), np.uint8)
+    maps[0] = maps[2] = np.where(seen, 250, np.where(truth > 0, 150, 0))
+    return maps
+
+
+@pytest.fixture
+def members(images, tmp_path):
+    """Two members of the generated training images: one that sees all nuclei, one that is unsure of most."""
+    ids = images.ids("train")
+    splits = tmp_path / "splits.csv"
+    folds = [place % 2 for place in range(len(ids))]
+    columns = {"image_id": ids, "fold": folds, "group": ids, "modality": "any", "nuclei": 1}
+    pd.DataFrame(columns).to_csv(splits, index=False)
+    for name, hidden in (("good", 0.0), ("poor", 0.7)):
+        maps = ((image_id, make_maps(images.label_map(image_id), hidden, seed)) for seed, image_id in enumerate(ids))
+        (tmp_path / name).mkdir()
+        write_maps(tmp_path / name / "oof.npz", maps)
+    return {name: tmp_path / name / "oof.npz" for name in ("good", "poor")}, splits, dict(zip(ids, folds, strict=True))
+
+
+def test_the_better_member_counts_more(images, members):
+    paths, splits, _ = members
+    found = find_shares(paths, images.folder, splits)
+    assert found["shares"]["good"] > found["shares"]["poor"]
+    assert found["score"] > found["score_alike"] + 0.1
+    swapped = find_shares(dict(reversed(paths.items())), images.folder, splits, workers=2)
+    assert swapped["shares"]["good"] > swapped["shares"]["poor"]
+
+
+def test_the_shares_of_a_fold_do_not_hang_on_its_images(images, members, tmp_path):
+    paths, splits, folds = members
+    before = find_shares(paths, images.folder, splits)
+    empty = ((id_, np.zeros((3, *images.label_map(id_).shape), np.uint8)) for id_, fold in folds.items() if fold == 0)
+    rest = ((id_, make_maps(images.label_map(id_), 0.0, 0)) for id_, fold in folds.items() if fold == 1)
+    (tmp_path / "changed").mkdir()
+    changed = tmp_path / "changed" / "oof.npz"
+    write_maps(changed, [*empty, *rest])
+    after = find_shares({"good": changed, "poor": paths["poor"]}, images.folder, splits)
+    assert before["fold"]["0"] == after["fold"]["0"]
+    assert before["fold"]["1"] != after["fold"]["1"]
+
+
+def test_a_training_image_gets_its_own_folds_shares_and_a_test_image_those_of_all(tmp_path):
+    path, splits = tmp_path / "shares.json", tmp_path / "splits.csv"
+    pd.DataFrame({"image_id": ["a", "b"], "fold": [0, 1], "group": ["a", "b"], "modality": "any", "nuclei": 1}).to_csv(
+        splits, index=False
+    )
+    fold = {"0": {"x": 1.0, "y": 2.0}, "1": {"x": 1.0, "y": 4.0}}
+    write_json(path, {"shares": {"x": 1.0, "y": 8.0}, "fold": fold})
+    assert read_shares(path, ["y", "x"]) == (8.0, 1.0)
+    assert read_fold_shares(path, ["x", "y"], splits) == {"a": (1.0, 2.0), "b": (1.0, 4.0)}
+    with pytest.raises(ValueError, match=r"shares of \['x', 'y'\], but the maps are of \['x'\]"):
+        read_shares(path, ["x"])
+    write_json(path, {"shares": {"x": 1.0, "y": 8.0}, "fold": {"0": fold["0"]}})
+    with pytest.raises(ValueError, match=r"no shares for the folds \['1'\]"):
+        read_fold_shares(path, ["x", "y"], splits)
+
+
+def test_shares_of_one_member_are_refused(images, members):
+    paths, splits, _ = members
+    with pytest.raises(ValueError, match="give the maps of two or more"):
+        find_shares({"good": paths["good"]}, images.folder, splits)
