@@ -15,6 +15,7 @@ from nuclei.config import Config, ModelConfig, TrainingConfig, read_config
 from nuclei.dataset import make_target
 from nuclei.losses import activate, build_loss
 from nuclei.models import build_model, parameter_count, parameter_groups
+from nuclei.models.blocks import InstanceNorm
 from nuclei.targets import CHANNELS
 
 SMALL = {"width": 8, "depth": 3}
@@ -307,6 +308,27 @@ def test_channel_attention_is_where_the_config_puts_it(place: str) -> None:
     model = build(ModelConfig(**SMALL, channel_attention="se", attention_place=place))
     places = {name.split(".")[0] for name, _ in model.named_parameters() if ".attention." in name}
     assert places == {"encoder": {"inc", "downs"}, "decoder": {"ups"}, "both": {"inc", "downs", "ups"}}[place]
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_instance_normalisation_answers_as_torchs_own_and_keeps_the_order_of_its_input(memory_format) -> None:
+    torch.manual_seed(0)
+    images = (torch.rand(3, 5, 7, 9) * 50 + 20).to(memory_format=memory_format)
+    ours, theirs = InstanceNorm(5, affine=True), torch.nn.InstanceNorm2d(5, affine=True)
+    torch.nn.init.uniform_(ours.weight)
+    torch.nn.init.uniform_(ours.bias)
+    theirs.load_state_dict(ours.state_dict())
+    answers, gradients = [], []
+    for layer in (ours, theirs):
+        given = images.clone(memory_format=torch.preserve_format).requires_grad_()
+        answer = layer(given)
+        (answer**3).sum().backward()
+        answers.append(answer)
+        gradients.append((given.grad, layer.weight.grad, layer.bias.grad))
+    torch.testing.assert_close(answers[0], answers[1], rtol=1e-4, atol=1e-5)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    assert answers[0].is_contiguous(memory_format=memory_format)
 
 
 @pytest.mark.parametrize("width", [1, 3, 6, 8, 20, 64])

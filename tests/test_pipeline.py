@@ -121,7 +121,15 @@ def test_a_touched_config_rebuilds_what_hangs_on_it_and_nothing_else(finished):
     answer = finished.make("leaderboard")
     assert answer.returncode == 0, answer.stderr[-3000:]
     ran = scripts_run(answer)
-    assert ran == {"train": 2, "predict": 2, "weigh": 1, "ensemble": 4, "tune": 2, "make_submission": 2, "leaderboard": 1}
+    assert ran == {
+        "train": 2,
+        "predict": 2,
+        "weigh": 1,
+        "ensemble": 4,
+        "tune": 2,
+        "make_submission": 2,
+        "leaderboard": 1,
+    }
     assert finished.digests() == before
 
 

@@ -16,6 +16,25 @@ from torch.nn import functional
 Block = Callable[..., "DoubleConv"]
 
 
+class InstanceNorm(nn.InstanceNorm2d):
+    """Each channel of each image to mean 0 and deviation 1, then a learned scale and shift.
+
+    The same numbers as torch's, which on a CPU leaves channels_last and takes three times as long as batch
+    normalisation. The batch normalisation of a batch of one image is that image's instance normalisation.
+    """
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
+        if traced or features_BCHW.device.type != "cpu":
+            return super().forward(features_BCHW)
+        return torch.cat(
+            [
+                functional.batch_norm(image, None, None, self.weight, self.bias, training=True, eps=self.eps)
+                for image in features_BCHW.split(1)
+            ]
+        )
+
+
 def make_normalisation(kind: str, channels: int) -> nn.Module:
     """The normalisation layer of that kind, with a learned scale and shift a channel.
 
@@ -28,7 +47,7 @@ def make_normalisation(kind: str, channels: int) -> nn.Module:
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     if kind == "instance":
-        return nn.InstanceNorm2d(channels, affine=True)
+        return InstanceNorm(channels, affine=True)
     limit = max(1, min(32, channels // 4))
     groups = max(count for count in range(1, limit + 1) if channels % count == 0)
     return nn.GroupNorm(groups, channels)
