@@ -50,7 +50,7 @@ SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: help setup data splits train predict weights segment submission leaderboard standings report score submit summary export kaggle-notebook kaggle-model bioimageio tensorboard demo test lint format bench
-.PHONY: compare learning-curve eda
+.PHONY: compare learning-curve ablation eda
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -88,7 +88,7 @@ $(DATA)/processed/index.csv: $(DATA)/raw/manifest.csv | $(READY)
 	$(PYTHON) scripts/prepare.py --raw $(DATA)/raw --out $(DATA)/processed
 
 $(DATA)/splits.csv: $(DATA)/processed/index.csv | $(READY)
-	$(PYTHON) scripts/make_folds.py --index $< --out $@ --folds $(words $(FOLDS))
+	$(PYTHON) scripts/make_folds.py --index $< --out $@ --folds $(if $(word 2,$(FOLDS)),$(words $(FOLDS)),5)
 
 eda: $(EDA)  ## eda.html and eda.csv: sizes, modalities, nuclei, annotations worth a second look, contact sheets
 
@@ -294,6 +294,78 @@ learning-curve: $(COMPARISONS)/learning_curve.csv  ## the small UNet on more and
 $(COMPARISONS)/learning_curve.csv: $(foreach point,$(POINTS),$(BUDGET)/$(point)/measured.json) | $(READY)
 	$(PYTHON) scripts/compare.py --measured $^ --configs configs/compare --table learning_curve --out $(@D) \
 	  --command "make learning-curve STEPS=$(STEPS)$(OTHER_DATA)"
+
+# --- what each step adds: configs/ablation, each file extends the one before it -------------------------------------------
+
+ABLATION   ?= ablation
+RUNGS      ?= $(sort $(notdir $(basename $(wildcard configs/ablation/*.toml))))
+# folds of data/splits_modality.csv, the modalities in alphabetical order
+MODALITIES ?= 0 1 2 3 4
+# where all images are held out in turn; post-processing can be tuned there
+COMPLETE   ?= $(if $(filter file,$(origin FOLDS)),folds) $(if $(filter file,$(origin MODALITIES)),modalities)
+LADDER     := $(RUNS)/ablation/$(STEPS)_steps
+ABLATED    := $(ABLATION)/README.md $(ABLATION)/ablation.csv
+SPLITS_OF   = $(DATA)/splits$(if $(filter modalities,$(1)),_modality).csv
+HELD_OUT_OF = $(if $(filter modalities,$(1)),$(MODALITIES),$(FOLDS))
+
+# what a rung's file changes says what is done anew: [prediction] alone needs no training, and nothing at all no maps
+CHANGED   = $(shell sed -n 's/^\[\(.*\)\].*/\1/p' configs/ablation/$(1).toml)
+BELOW     = $(basename $(shell sed -n 's/^extends *= *"\(.*\)".*/\1/p' configs/ablation/$(1).toml))
+TRAINED   = $(if $(filter-out prediction,$(call CHANGED,$(1))),$(1),$(call TRAINED,$(call BELOW,$(1))))
+PREDICTED = $(if $(call CHANGED,$(1)),$(1),$(call PREDICTED,$(call BELOW,$(1))))
+
+$(DATA)/splits_modality.csv: $(DATA)/processed/index.csv | $(READY)
+	$(PYTHON) scripts/make_folds.py --index $< --out $@ --by modality
+
+# $(1) is the rung, $(2) folds or modalities, $(3) the one that is held out, $(4) the rung whose weights it takes
+define HELD_OUT_RUNG
+$(LADDER)/$(2)/$(1)/fold_$(3)/best.pt: $(LADDER)/$(1).toml $(call SPLITS_OF,$(2)) | $(READY)
+	$(PYTHON) scripts/train.py --config $$< --processed $(DATA)/processed --splits $(call SPLITS_OF,$(2)) \
+	  --fold $(3) --out $$(@D) --device $(DEVICE) --workers $(WORKERS)
+
+$(LADDER)/$(2)/$(1)/fold_$(3)/oof.npz: $(LADDER)/$(1).toml $(LADDER)/$(2)/$(4)/fold_$(3)/best.pt | $(READY)
+	$(PYTHON) scripts/predict.py --config $$< --checkpoint $(LADDER)/$(2)/$(4)/fold_$(3)/best.pt \
+	  --processed $(DATA)/processed --splits $(call SPLITS_OF,$(2)) --oof $$@ --device $(DEVICE)
+
+$(LADDER)/$(2)/$(1)/fold_$(3)/scores.json: $(LADDER)/$(2)/$(1)/fold_$(3)/oof.npz | $(READY)
+	$(PYTHON) scripts/score_fold.py --maps $$< --checkpoint $(LADDER)/$(2)/$(4)/fold_$(3)/best.pt \
+	  --processed $(DATA)/processed --splits $(call SPLITS_OF,$(2)) --out $$@
+endef
+
+# $(1) is the tuned rung, $(2) folds or modalities, $(3) the rung whose maps it takes
+define TUNED_RUNG
+$(LADDER)/$(2)/$(1)/oof.npz: $(foreach fold,$(call HELD_OUT_OF,$(2)),$(LADDER)/$(2)/$(3)/fold_$(fold)/oof.npz) | $(READY)
+	$(PYTHON) scripts/ensemble.py --inputs $$^ --out $$@ --index $(DATA)/processed/index.csv --subset train
+
+$(LADDER)/$(2)/$(1)/cv.json: $(LADDER)/$(2)/$(1)/oof.npz | $(READY)
+	$(PYTHON) scripts/tune.py --maps $$< --processed $(DATA)/processed --splits $(call SPLITS_OF,$(2)) --out $$@
+endef
+
+define RUNG
+$(LADDER)/$(1).toml: $(call CHAIN,configs/ablation/$(1).toml)
+	@mkdir -p $$(@D)
+	@printf 'extends = "%s"\n[training]\nsteps = %s\n' $(CURDIR)/configs/ablation/$(1).toml $(STEPS) > $$@.part && mv $$@.part $$@
+
+$(foreach kind,folds modalities,$(if $(call CHANGED,$(1)),$(foreach fold,$(call HELD_OUT_OF,$(kind)),$(eval $(call HELD_OUT_RUNG,$(1),$(kind),$(fold),$(call TRAINED,$(1))))),$(eval $(call TUNED_RUNG,$(1),$(kind),$(call PREDICTED,$(1))))))
+endef
+
+# read only where they are asked for, as above; all rungs, since a rung that is left out may have the weights of another
+ifneq ($(filter ablation $(ABLATION)/% $(LADDER)/%,$(MAKECMDGOALS)),)
+$(foreach rung,$(notdir $(basename $(wildcard configs/ablation/*.toml))),$(eval $(call RUNG,$(rung))))
+# the scores of the rungs on one kind of held-out images
+RUNG_SCORES = $(foreach rung,$(RUNGS),$(if $(call CHANGED,$(rung)),$(foreach fold,$(call HELD_OUT_OF,$(1)),$(LADDER)/$(1)/$(rung)/fold_$(fold)/scores.json),$(if $(filter $(1),$(COMPLETE)),$(LADDER)/$(1)/$(rung)/cv.json)))
+FOLD_SCORES     := $(call RUNG_SCORES,folds)
+MODALITY_SCORES := $(call RUNG_SCORES,modalities)
+# a setting of one's own, for the command that the page names
+GIVEN = $(if $(filter file,$(origin $(1))),, $(1)='$($(1))')
+endif
+
+ablation: $(ABLATION)/README.md  ## what each step adds, out of fold and on modalities never shown: 50 trainings; FOLDS= MODALITIES= RUNGS= some
+
+$(ABLATED) &: $(FOLD_SCORES) $(MODALITY_SCORES) | $(READY)
+	$(PYTHON) scripts/ablate.py --configs configs/ablation --out $(ABLATION) --folds $(FOLD_SCORES) \
+	  --modalities $(MODALITY_SCORES) \
+	  --command "make ablation$(call GIVEN,STEPS)$(call GIVEN,RUNGS)$(call GIVEN,FOLDS)$(call GIVEN,MODALITIES)$(OTHER_DATA)"
 
 # --- demonstration and checks ---------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Deals the training images out to folds that share no picture and are even in modality and nuclei."""
+"""Deals the training images out to folds that share no picture: even in modality and nuclei, or one a modality."""
 
 import argparse
 from pathlib import Path
@@ -10,14 +10,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--index", type=Path, required=True, help="index.csv of the prepared images")
     parser.add_argument("--out", type=Path, required=True, help="where to write the table of folds")
-    parser.add_argument("--folds", type=int, default=5, help="number of folds (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the shuffles (default: 0)")
+    parser.add_argument("--by", choices=("group", "modality"), default="group", help="modality: a fold holds out one")
+    parser.add_argument("--folds", type=int, default=5, help="number of folds, by group (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the shuffles, by group (default: 0)")
     arguments = parser.parse_args()
 
     from nuclei import artifacts, splits
 
     index = artifacts.read_table(arguments.index, artifacts.INDEX_COLUMNS, "run `make data`")
-    folds = splits.assign_folds(index, arguments.folds, arguments.seed)
+    if arguments.by == "modality":
+        folds = splits.assign_modalities(index)
+    else:
+        folds = splits.assign_folds(index, arguments.folds, arguments.seed)
     splits.check_splits(folds, index)
     artifacts.write_csv(arguments.out, folds)
     print("\n".join(splits.summarise(folds)))

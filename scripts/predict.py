@@ -15,20 +15,23 @@ def main() -> None:
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--splits", type=Path, help="data/splits.csv")
     parser.add_argument("--oof", type=Path, help="maps of the held-out images, .npz")
-    parser.add_argument("--test", type=Path, required=True, help="maps of the test images, .npz")
+    parser.add_argument("--test", type=Path, help="maps of the test images, .npz; not predicted where absent")
+    parser.add_argument("--config", type=Path, help="whose [prediction] counts instead of the checkpoint's own")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
     parser.add_argument("--devices", type=int, default=1, help="processes, or GPUs, of this machine (default 1)")
     parser.add_argument("--nodes", type=int, default=1, help="machines (default 1)")
     parser.add_argument("--threads", type=int, default=None, help="threads of torch (default: all cores)")
     arguments = parser.parse_args()
-    if arguments.checkpoint and not (arguments.splits and arguments.oof):
-        parser.error("--checkpoint needs --splits and --oof")
+    if not (arguments.splits and arguments.oof if arguments.checkpoint else arguments.test and not arguments.config):
+        parser.error("--checkpoint needs --splits and --oof; --weights needs --test and takes no --config")
 
     from nuclei.artifacts import Images, read_splits
+    from nuclei.config import read_config
 
     images = Images(arguments.processed)
-    jobs = [(images.ids("test"), arguments.test)]
-    logging.info("%d test images, by %s", len(jobs[0][0]), arguments.checkpoint or arguments.weights)
+    asked = read_config(arguments.config) if arguments.config else None
+    jobs = [(images.ids("test"), arguments.test)] if arguments.test else []
+    logging.info("predicting by %s", arguments.checkpoint or arguments.weights)
 
     import torch  # seconds, so not before the first line
 
@@ -37,8 +40,7 @@ def main() -> None:
     from nuclei.splits import held_out_images
     from nuclei.weights import load_weights
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads or torch.get_num_threads())
     device = choose_device(arguments.device)
     fabric = launch(device, arguments.devices, arguments.nodes)
     device = device if fabric.world_size == 1 else fabric.device
@@ -47,8 +49,8 @@ def main() -> None:
     else:
         checkpoint = load_checkpoint(arguments.checkpoint)
         held_out = held_out_images(checkpoint, arguments.checkpoint, read_splits(arguments.splits))
-        predictor = load_predictor(checkpoint, str(arguments.checkpoint), device)
         jobs = [(held_out, arguments.oof), *jobs]
+        predictor = load_predictor(checkpoint, str(arguments.checkpoint), device, asked)
     with explain_lost_processes():
         for ids, path in jobs:
             predict_shares(fabric, predictor, images, ids, path)

@@ -37,7 +37,7 @@ LAYERS = {
     "learning": "losses augmentation models dataset",
     "flows": "inference export single_file zoo ensemble tiling stitching weights submission entry scoring tuning "
     "shares standings gallery census distributed",
-    "stages": "segmentation training leaderboard report survey comparison plots",
+    "stages": "segmentation training leaderboard report survey comparison ablation plots",
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
 

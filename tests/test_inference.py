@@ -5,7 +5,14 @@ from tiny_networks import Brightness
 
 from nuclei import inference
 from nuclei.config import Config, IntensityConfig, ModelConfig, PredictionConfig, TrainingConfig
-from nuclei.inference import Predictor, average_views, choose_device, load_checkpoint, resolve_precision
+from nuclei.inference import (
+    Predictor,
+    average_views,
+    choose_device,
+    load_checkpoint,
+    load_predictor,
+    resolve_precision,
+)
 from nuclei.models import build_model
 from nuclei.synthetic import make_image
 
@@ -86,6 +93,26 @@ def test_views_give_the_same_maps_in_one_batch_and_one_by_one(monkeypatch):
     together = predictor()(image)
     monkeypatch.setattr(inference, "PIXELS_AT_ONCE", 1)
     assert np.abs(predictor()(image).astype(int) - together).max() <= 1
+
+
+def checkpoint_of(network):
+    return {"config": network.config.model_dump(), "model": network.model.state_dict()}
+
+
+def test_weights_that_are_there_predict_as_another_config_asks():
+    image = make_image("purple_tissue", 0, 65, 80)[0]
+    asked = predictor(flips=4, scales=(1.0, 1.5))
+    loaded = load_predictor(checkpoint_of(predictor(flips=1)), "best.pt", CPU, asked.config)
+    assert np.array_equal(loaded(image), asked(image))
+    assert not np.array_equal(loaded(image), predictor(flips=1)(image))
+
+
+def test_a_config_that_asks_for_more_than_another_prediction_is_refused_by_its_keys():
+    network = predictor(flips=1)
+    changes = {"model": ModelConfig(width=4, depth=2, residual=True), "training": TrainingConfig(seed=1)}
+    asked = network.config.model_copy(update={"name": "other", **changes})
+    with pytest.raises(ValueError, match=r"config other differs .* best\.pt in model\.residual, training\.precision"):
+        load_predictor(checkpoint_of(network), "best.pt", CPU, asked)
 
 
 def test_precision_is_resolved_for_the_device():

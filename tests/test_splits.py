@@ -1,4 +1,4 @@
-"""Folds keep groups together and are even; splits that leak are refused."""
+"""Folds keep groups together and are even or hold out a modality each; splits that leak are refused."""
 
 from itertools import pairwise
 
@@ -6,7 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nuclei.splits import assign_folds, check_splits, choose_fold, draw_subset, imbalance, summarise, weigh
+from nuclei.splits import (
+    assign_folds,
+    assign_modalities,
+    check_splits,
+    choose_fold,
+    draw_subset,
+    imbalance,
+    summarise,
+    weigh,
+)
 
 MODALITIES = ("small_fluorescence", "large_fluorescence", "purple_tissue", "grey_tissue", "pink_purple_tissue")
 
@@ -89,6 +98,38 @@ def test_folds_without_a_modality_of_enough_images_are_filled_and_named(caplog):
 def test_too_few_groups_are_refused_with_their_number():
     with pytest.raises(ValueError, match="5 folds asked for, but the 12 training images are only 3 groups"):
         assign_folds(make_index([4, 4, 4]), 5, 0)
+
+
+def test_by_modality_each_fold_holds_out_all_of_one_modality_and_nothing_else():
+    index = make_index([4, 1, 2, 1, 1] * 3)
+    splits = assign_modalities(index)
+    check_splits(splits, index)
+    assert list(splits.columns) == list(assign_folds(index, 2, 0).columns)
+    held_out = [choose_fold(splits, fold) for fold in range(len(MODALITIES))]
+    for fold, modality in zip(held_out, sorted(MODALITIES), strict=True):
+        assert fold.validation == sorted(index.image_id[(index.modality == modality) & (index.subset == "train")])
+        assert set(fold.training) == set(splits.image_id) - set(fold.validation)
+
+
+def test_by_modality_a_group_that_spans_two_is_held_out_with_most_of_its_images():
+    index = make_index([1, 1, 3, 3, 3])
+    index.loc[index.group == "002-0", "modality"] = ["pink_purple_tissue", "grey_tissue", "grey_tissue"]
+    splits = assign_modalities(index)
+    check_splits(splits, index)
+    assert set(splits.fold[splits.group == "002-0"]) == set(splits.fold[splits.group == "003-0"])
+
+
+def test_by_modality_a_modality_that_only_follows_others_leaves_no_empty_fold():
+    index = make_index([3, 3])
+    index.loc[0, "modality"] = "another"
+    splits = assign_modalities(index)
+    check_splits(splits, index)
+    assert splits.fold.nunique() == 2
+
+
+def test_by_modality_one_modality_is_refused():
+    with pytest.raises(ValueError, match=r"the 3 training images are of 1 modality \(small_fluorescence\)"):
+        assign_modalities(make_index([1, 2]).assign(modality="small_fluorescence"))
 
 
 @pytest.mark.parametrize("n_folds", [1, 0, -2])

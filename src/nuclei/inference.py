@@ -188,12 +188,40 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     return checkpoint
 
 
-def load_predictor(checkpoint: dict[str, Any], source: str, device: torch.device) -> Predictor:
-    """The checkpoint's network, ready to predict; `source` names the file in errors."""
+def load_predictor(
+    checkpoint: dict[str, Any], source: str, device: torch.device, asked: Config | None = None
+) -> Predictor:
+    """The checkpoint's network, ready to predict; `source` names the file in errors.
+
+    The [prediction] of the config `asked` counts instead of the checkpoint's own, where one is given.
+
+    Raises:
+        ValueError: a config that differs from the checkpoint's in more than [prediction] and its name.
+    """
     config = parse_config(checkpoint["config"], source)
+    if asked:
+        changed = _changed_keys(config, asked)
+        if changed:
+            raise ValueError(
+                f"config {asked.name} differs from that of {source} in {', '.join(changed)}; weights that are there "
+                "can change in [prediction] alone: train them with this config, or give one with the same values"
+            )
+        config = asked
     model = build_model(config.model, CHANNELS, pretrained=False)
     model.load_state_dict(checkpoint["model"])
     return Predictor(model, config, device, autocast_type(config.training.precision, device))
+
+
+def _changed_keys(config: Config, other: Config) -> list[str]:
+    """Dotted keys outside of [prediction] whose values differ."""
+    sections = [name for name in Config.model_fields if name not in ("name", "prediction")]
+    pairs = {name: (getattr(config, name), getattr(other, name)) for name in sections}
+    return [
+        f"{name}.{key}"
+        for name, (one, two) in pairs.items()
+        for key in type(one).model_fields
+        if getattr(one, key) != getattr(two, key)
+    ]
 
 
 def predict_images(predictor: Predictor, images: Images, ids: Sequence[str]) -> Iterator[tuple[str, UInt8Array]]:

@@ -1,4 +1,4 @@
-"""Folds that share no picture, and are even in modality and nuclei."""
+"""Folds that share no picture, and are even in modality and nuclei, or hold out one modality each."""
 
 import logging
 import warnings
@@ -71,6 +71,27 @@ def assign_folds(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
         raise ValueError(f"{n_groups} groups cannot fill {n_folds} folds evenly; ask for fewer folds or add images")
     splits = train[["image_id", "group", "modality", "nuclei"]].astype({"nuclei": int})
     splits.insert(1, "fold", best[1])
+    return splits
+
+
+def assign_modalities(index: pd.DataFrame) -> pd.DataFrame:
+    """Table of the training images as of `assign_folds` whose fold k holds out the k-th modality, by name.
+
+    Groups stay whole: one that spans modalities is held out with that of most of its images.
+
+    Raises:
+        ValueError: all images are of one modality.
+    """
+    splits = index[index.subset == "train"].sort_values("image_id").reset_index(drop=True)
+    splits = splits[["image_id", "group", "modality", "nuclei"]].astype({"nuclei": int})
+    held_out_with = splits.groupby("group").modality.agg(lambda modalities: modalities.mode().iloc[0])
+    folds, names = pd.factorize(splits.group.map(held_out_with), sort=True)
+    if len(names) < 2:
+        raise ValueError(
+            f"the {len(splits)} training images are of {len(names)} modality ({', '.join(names)}): to leave one out "
+            "needs 2 at least; add images, or deal folds that are not by modality"
+        )
+    splits.insert(1, "fold", folds)
     return splits
 
 

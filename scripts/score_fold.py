@@ -1,0 +1,28 @@
+"""Scores the held-out maps of a fold with the default post-processing: scores.json, with the effort of its training."""
+
+import argparse
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--maps", type=Path, required=True, help="maps of the fold's held-out images, oof.npz")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt that predicted them, log.csv beside it")
+    parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
+    parser.add_argument("--splits", type=Path, required=True, help="the table of folds that it was trained with")
+    parser.add_argument("--out", type=Path, required=True, help="<experiment>/fold_<k>/scores.json")
+    arguments = parser.parse_args()
+
+    from nuclei.ablation import score_fold
+    from nuclei.artifacts import write_json
+
+    experiment = arguments.out.absolute().parents[1].name
+    scores = score_fold(experiment, arguments.maps, arguments.checkpoint, arguments.processed, arguments.splits)
+    write_json(arguments.out, scores)
+    print(f"{experiment}: score {scores['score']:.4f} on {scores['n_images']} images")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,211 @@
+"""What each step from a plain network to a good one adds: scores on two kinds of held-out images, as a page.
+
+A rung of the ladder is a config that extends the one below it. Its networks are scored on folds that look like what
+they were trained on, and on modalities that they were never shown. Unlike in `comparison`, all rungs have the default
+post-processing, and one above them has it tuned.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tqdm import tqdm
+
+from nuclei.artifacts import Images, Maps, read_json, read_splits, read_table
+from nuclei.leaderboard import SHOWN_THRESHOLDS, bootstrap_interval
+from nuclei.metric import THRESHOLDS
+from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.scoring import Record, score_image, summarise
+from nuclei.splits import held_out_images
+
+FOLDS, MODALITIES = "folds", "modalities"
+"""The two kinds of held-out images: the folds of `make splits`, and one modality after the other."""
+
+_NOTES = ("seed", "steps", "batch", "hardware", "commit")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A rung on one kind of held-out images: records by image id, and the efforts of the trainings behind them."""
+
+    images: dict[str, Record]
+    efforts: list[dict[str, Any]]
+
+    def scores(self) -> dict[str, float]:
+        return {image_id: float(np.mean(record["ap"])) for image_id, record in self.images.items()}
+
+
+def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, splits: Path) -> dict[str, Any]:
+    """Scores of a fold's held-out maps with the default post-processing, and the effort of the training behind them.
+
+    Beside what `scoring.summarise` says, `effort` has the experiment that was trained, its seed, steps, batch,
+    parameters, minutes, hardware and commit.
+
+    Raises:
+        ValueError: maps of other images than the checkpoint's fold holds out; it was trained on some of them.
+    """
+    from nuclei.inference import load_checkpoint  # torch, which the table does without
+
+    weights, table, archive = load_checkpoint(checkpoint), read_splits(splits), Maps(maps)
+    ids = sorted(held_out_images(weights, checkpoint, table))
+    if set(ids) != set(archive):
+        raise ValueError(
+            f"{maps}: holds maps of {len(archive)} images, but fold {weights['fold']} of {splits} holds out {len(ids)} "
+            "others; predict the fold again"
+        )
+    images, parameters = Images(processed), Parameters()
+    records = [
+        score_image(images.label_map(image_id), segment_maps(archive[image_id], parameters))
+        for image_id in tqdm(ids, desc="score", unit="image", mininterval=1)
+    ]
+    rows = table.set_index("image_id").loc[ids].reset_index()
+    log = read_table(checkpoint.parent / "log.csv", ("minutes",), "train again")
+    training = weights["config"]["training"]
+    effort = {
+        **weights["effort"],
+        "experiment": weights["config"]["name"],
+        "seed": training["seed"],
+        "steps": training["steps"],
+        "batch": f"{training['batch_size']} crops of {training['crop']} pixels",
+        "minutes": float(log.minutes.iloc[-1]),
+    }
+    return {**summarise(experiment, rows, records, {weights["fold"]: parameters.to_dict()}), "effort": effort}
+
+
+def gather(paths: Iterable[Path]) -> dict[str, Measured]:
+    """Rungs by name, each with the images of all its files: `score_fold`'s of every fold, or the tuned one's `cv.json`.
+
+    Raises:
+        ValueError: a file that is missing; an image that is in two files of a rung.
+    """
+    found: dict[str, Measured] = {}
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(f"{path}: no such scores; `make ablation` measures what is missing")
+        summary = read_json(path)
+        rung = found.setdefault(summary["experiment"], Measured({}, []))
+        twice = sorted(rung.images.keys() & summary["image"].keys())
+        if twice:
+            raise ValueError(f"{path}: image {twice[0]} is in another fold of {summary['experiment']} too; score again")
+        rung.images.update(summary["image"])
+        rung.efforts.extend([summary["effort"]] if "effort" in summary else [])
+    return found
+
+
+def ablation(measured: Mapping[str, Mapping[str, Measured]]) -> pd.DataFrame:
+    """One row a rung on one kind of held-out images, lowest first: its scores, and what it adds to the rung below it.
+
+    `measured` has the rungs by name, by kind. `difference` is the mean paired difference, image by image, to the row
+    above; `modality_mean` has each modality count alike. `trainings` and their mean `minutes` are empty for a rung that
+    predicts with another one's weights, or is but tuned.
+
+    Raises:
+        ValueError: nothing was measured; rungs of one kind that were scored on different images.
+    """
+    records = [record for rungs in measured.values() for one in rungs.values() for record in one.images.values()]
+    if not records:
+        raise ValueError("no scores of any step; give `make ablation` at least one of FOLDS or MODALITIES")
+    modalities = sorted({record["modality"] for record in records})
+    rows: list[dict[str, Any]] = []
+    for kind, rungs in measured.items():
+        below: dict[str, float] | None = None
+        for rung, one in sorted(rungs.items()):
+            scores = one.scores()
+            if below is not None and scores.keys() != below.keys():
+                raise ValueError(
+                    f"{kind}: {rung} was scored on {len(scores)} images, the step below it on {len(below)} and not on "
+                    "the same; run `make ablation` with one FOLDS and one MODALITIES for all RUNGS"
+                )
+            row = {"held_out": kind, "rung": rung, "images": len(scores), **_scores(one, scores, below)}
+            by_modality = _by_modality(one.images)
+            row["modality_mean"] = float(np.mean(list(by_modality.values())))
+            row |= {modality: by_modality.get(modality, np.nan) for modality in modalities}
+            rows.append(row | _effort(rung, one))
+            below = scores
+    return pd.DataFrame(rows)
+
+
+def _scores(one: Measured, scores: dict[str, float], below: dict[str, float] | None) -> dict[str, float]:
+    """Score and average precisions with the interval, and the paired difference to the scores `below`."""
+    low, high = bootstrap_interval(np.array(list(scores.values())))
+    names = ("difference", "difference_low", "difference_high")
+    row = {"score": float(np.mean(list(scores.values()))), "low": low, "high": high} | dict.fromkeys(names, np.nan)
+    if below is not None:
+        differences = np.array([score - below[image_id] for image_id, score in scores.items()])
+        row |= dict(zip(names, (float(differences.mean()), *bootstrap_interval(differences)), strict=True))
+    ap = np.mean([record["ap"] for record in one.images.values()], axis=0)
+    return row | {f"ap_{threshold:.2f}": float(value) for threshold, value in zip(THRESHOLDS, ap, strict=True)}
+
+
+def _by_modality(images: Mapping[str, Record]) -> dict[str, float]:
+    scores: dict[str, list[npt.NDArray[np.float64]]] = {}
+    for record in images.values():
+        scores.setdefault(record["modality"], []).append(record["ap"])
+    return {modality: float(np.mean(scores[modality])) for modality in sorted(scores)}
+
+
+def _effort(rung: str, one: Measured) -> dict[str, Any]:
+    own = [effort for effort in one.efforts if effort["experiment"] == rung]
+    minutes = float(np.mean([effort["minutes"] for effort in own])) if own else np.nan
+    parameters = own[0]["parameters"] if own else np.nan
+    texts = {name: ", ".join(sorted({str(effort[name]) for effort in one.efforts} - {""})) for name in _NOTES}
+    return {"trainings": len(own), "minutes": minutes, "parameters": parameters, **texts}
+
+
+def ablation_page(frame: pd.DataFrame, command: str, say: Callable[[str], str]) -> str:
+    """The page as Markdown, a table for each kind of held-out images; `say` tells what a rung adds."""
+    seeds, steps, batches, machines, commits = (", ".join(sorted(set(frame[name]) - {""})) for name in _NOTES)
+    lines = [
+        "# What each step adds",
+        "",
+        f"`{command}`: {int(frame.trainings.sum())} trainings, {steps} steps of {batches}, seed {seeds} of first "
+        f"weights and crops. Machine: {machines}." + (f" Commit: {commits}." if commits else ""),
+        "",
+        "Each step is a file of `configs/ablation` that extends the one before it. *Adds* is the mean paired "
+        "difference, image by image, to the row above. Intervals hold 95% of the means over resampled images; what "
+        "another seed would change is not in them. All but the tuned step have the default post-processing, which "
+        "suits some networks better than others: see *as is* in the [comparison](../comparisons/README.md). *Mean of "
+        "modalities* has each count alike. Minutes are those of one training, empty where the weights are those of "
+        "the row above. Data: [`ablation.csv`](ablation.csv).",
+    ]
+    titles = {FOLDS: "Out of fold", MODALITIES: "A modality that was never shown"}
+    texts = {
+        FOLDS: "held out by the folds of `make splits`, which have each modality on both sides where it has groups "
+        "enough.",
+        MODALITIES: "each predicted by a network that was trained on the other modalities alone "
+        "(`make_folds.py --by modality`). A column is the modality that was left out.",
+    }
+    for kind, title in titles.items():
+        part = frame[frame.held_out == kind]
+        if len(part):
+            lines += ["", f"## {title}", "", f"{part.images.iloc[0]} images, {texts[kind]}", "", *_table(part, say)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(frame: pd.DataFrame, say: Callable[[str], str]) -> list[str]:
+    columns = list(frame.columns)
+    modalities = columns[columns.index("modality_mean") + 1 : columns.index("trainings")]
+    modalities = [name for name in modalities if frame[name].notna().any()]
+    header = ["step", "what it adds", "score (95%)", "adds (95%)", *(f"AP {t}" for t in SHOWN_THRESHOLDS)]
+    header += ["mean of modalities", *(name.replace("_", " ") for name in modalities), "minutes"]
+    lines = [_line(header), _line(["---", "---"] + ["---:"] * (len(header) - 2))]
+    for row in frame.to_dict("records"):
+        cells = [f"`{row['rung']}`", say(row["rung"])]
+        cells += [f"**{row['score']:.3f}** ({row['low']:.3f} to {row['high']:.3f})", _adds(row)]
+        cells += [f"{row[name]:.3f}" for name in (*(f"ap_{t}" for t in SHOWN_THRESHOLDS), "modality_mean", *modalities)]
+        lines.append(_line([*cells, f"{row['minutes']:.1f}" if row["trainings"] else ""]))
+    return lines
+
+
+def _adds(row: Mapping[str, Any]) -> str:
+    if np.isnan(row["difference"]):
+        return ""
+    return f"{row['difference']:+.3f} ({row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
