@@ -5,6 +5,8 @@
 
 SOURCE      ?= bbbc
 DATA        ?= data
+# the folds; data/splits_modality.csv holds out one modality after the other
+SPLITS      ?= $(DATA)/splits.csv
 RUNS        ?= runs
 SUBMISSIONS ?= submissions
 PACKED      ?= weights
@@ -44,6 +46,12 @@ export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 export OMP_WAIT_POLICY ?= PASSIVE
 
+ifneq ($(SPLITS),$(DATA)/splits.csv)
+ifeq ($(RUNS),runs)
+$(error SPLITS=$(SPLITS): networks of other folds would take the place of those in runs/; give RUNS=<folder> as well)
+endif
+endif
+
 EXPERIMENTS := $(notdir $(basename $(wildcard $(CONFIGS)/*.toml)))
 SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 
@@ -55,7 +63,7 @@ SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  make submissions/<experiment>.csv   train, predict and tune one of: $(EXPERIMENTS)"
-	@echo "settings: SOURCE= MEMBERS='...' SHARES='...' WEIGHTS= FOLDS='...' DEVICE= DEVICES= NODES= WORKERS= COMPILE=1 EXP= TRUTH= PYTHON="
+	@echo "settings: SOURCE= SPLITS= MEMBERS='...' SHARES='...' WEIGHTS= FOLDS='...' DEVICE= DEVICES= NODES= WORKERS= COMPILE=1 EXP= TRUTH= PYTHON="
 
 # --- set-up ---------------------------------------------------------------------------------------------------------
 
@@ -90,6 +98,9 @@ $(DATA)/processed/index.csv: $(DATA)/raw/manifest.csv | $(READY)
 $(DATA)/splits.csv: $(DATA)/processed/index.csv | $(READY)
 	$(PYTHON) scripts/make_folds.py --index $< --out $@ --folds $(if $(word 2,$(FOLDS)),$(words $(FOLDS)),5)
 
+$(DATA)/splits_modality.csv: $(DATA)/processed/index.csv | $(READY)
+	$(PYTHON) scripts/make_folds.py --index $< --out $@ --by modality
+
 eda: $(EDA)  ## eda.html and eda.csv: sizes, modalities, nuclei, annotations worth a second look, contact sheets
 
 # folds where there are some, or where this very command makes them
@@ -105,12 +116,12 @@ $(EDA) $(basename $(EDA)).csv &: $(DATA)/processed/index.csv $(DEALT) | $(READY)
 START = $(shell sed -n 's/^start *= *"\(.*\)".*/\1/p' $(CONFIGS)/$(1).toml)
 
 define FOLD
-$(RUNS)/$(1)/fold_$(2)/best.pt: $(CONFIGS)/$(1).toml $(DATA)/splits.csv $(foreach start,$(call START,$(1)),$(if $(wildcard $(PACKED)/$(start)/fold_$(2).safetensors),,$(RUNS)/$(start)/fold_$(2)/best.pt)) | $(READY)
-	$(PYTHON) scripts/train.py --config $$< --processed $(DATA)/processed --splits $(DATA)/splits.csv --fold $(2) \
+$(RUNS)/$(1)/fold_$(2)/best.pt: $(CONFIGS)/$(1).toml $(SPLITS) $(foreach start,$(call START,$(1)),$(if $(wildcard $(PACKED)/$(start)/fold_$(2).safetensors),,$(RUNS)/$(start)/fold_$(2)/best.pt)) | $(READY)
+	$(PYTHON) scripts/train.py --config $$< --processed $(DATA)/processed --splits $(SPLITS) --fold $(2) \
 	  --out $$(@D) --device $(DEVICE) --devices $(DEVICES) --nodes $(NODES) --workers $(WORKERS)$(if $(COMPILE), --compile)
 
 $(RUNS)/$(1)/fold_$(2)/oof.npz $(RUNS)/$(1)/fold_$(2)/test.npz &: $(RUNS)/$(1)/fold_$(2)/best.pt | $(READY)
-	$(PYTHON) scripts/predict.py --checkpoint $$< --processed $(DATA)/processed --splits $(DATA)/splits.csv \
+	$(PYTHON) scripts/predict.py --checkpoint $$< --processed $(DATA)/processed --splits $(SPLITS) \
 	  --oof $(RUNS)/$(1)/fold_$(2)/oof.npz --test $(RUNS)/$(1)/fold_$(2)/test.npz --device $(DEVICE) \
 	  --devices $(DEVICES) --nodes $(NODES)
 endef
@@ -129,21 +140,21 @@ $(foreach experiment,$(EXPERIMENTS),$(eval $(call RUN,$(experiment))))
 # several members whose shares are not given
 FOUND := $(if $(SHARES),,$(if $(word 2,$(MEMBERS)),$(RUNS)/ensemble/shares.json))
 
-$(RUNS)/ensemble/shares.json: $(foreach member,$(MEMBERS),$(RUNS)/$(member)/oof.npz) $(DATA)/splits.csv | $(READY)
-	$(PYTHON) scripts/weigh.py --inputs $(filter %.npz,$^) --processed $(DATA)/processed --splits $(DATA)/splits.csv --out $@
+$(RUNS)/ensemble/shares.json: $(foreach member,$(MEMBERS),$(RUNS)/$(member)/oof.npz) $(SPLITS) | $(READY)
+	$(PYTHON) scripts/weigh.py --inputs $(filter %.npz,$^) --processed $(DATA)/processed --splits $(SPLITS) --out $@
 
 $(RUNS)/ensemble/%.npz: $(foreach member,$(MEMBERS),$(RUNS)/$(member)/%.npz) $(FOUND) | $(READY)
 	$(PYTHON) scripts/ensemble.py --inputs $(filter %.npz,$^) --out $@ --index $(DATA)/processed/index.csv \
 	  --subset $(if $(filter oof,$*),train,test) $(if $(SHARES),--weights $(SHARES)) \
-	  $(if $(FOUND),--shares $(FOUND) --splits $(DATA)/splits.csv)
+	  $(if $(FOUND),--shares $(FOUND) --splits $(SPLITS))
 
-$(RUNS)/%/cv.json: $(RUNS)/%/oof.npz $(DATA)/splits.csv | $(READY)
-	$(PYTHON) scripts/tune.py --maps $< --processed $(DATA)/processed --splits $(DATA)/splits.csv --out $@
+$(RUNS)/%/cv.json: $(RUNS)/%/oof.npz $(SPLITS) | $(READY)
+	$(PYTHON) scripts/tune.py --maps $< --processed $(DATA)/processed --splits $(SPLITS) --out $@
 
 $(SUBMISSIONS)/%.csv: $(RUNS)/%/test.npz $(RUNS)/%/cv.json | $(READY)
 	$(PYTHON) scripts/make_submission.py --maps $< --cv $(RUNS)/$*/cv.json --processed $(DATA)/processed --out $@
 
-$(RUNS)/otsu/cv.json $(SUBMISSIONS)/otsu.csv &: $(DATA)/splits.csv | $(READY)
+$(RUNS)/otsu/cv.json $(SUBMISSIONS)/otsu.csv &: $(SPLITS) | $(READY)
 	$(PYTHON) scripts/otsu.py --processed $(DATA)/processed --splits $< --cv $(RUNS)/otsu/cv.json \
 	  --submission $(SUBMISSIONS)/otsu.csv
 
@@ -313,9 +324,6 @@ CHANGED   = $(shell sed -n 's/^\[\(.*\)\].*/\1/p' configs/ablation/$(1).toml)
 BELOW     = $(basename $(shell sed -n 's/^extends *= *"\(.*\)".*/\1/p' configs/ablation/$(1).toml))
 TRAINED   = $(if $(filter-out prediction,$(call CHANGED,$(1))),$(1),$(call TRAINED,$(call BELOW,$(1))))
 PREDICTED = $(if $(call CHANGED,$(1)),$(1),$(call PREDICTED,$(call BELOW,$(1))))
-
-$(DATA)/splits_modality.csv: $(DATA)/processed/index.csv | $(READY)
-	$(PYTHON) scripts/make_folds.py --index $< --out $@ --by modality
 
 # $(1) is the rung, $(2) folds or modalities, $(3) the one that is held out, $(4) the rung whose weights it takes
 define HELD_OUT_RUNG

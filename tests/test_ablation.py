@@ -121,3 +121,13 @@ def test_make_trains_what_a_step_changes_and_no_more_and_then_has_nothing_to_do(
     assert table.images.tolist() == [(splits.fold == 0).sum(), (by_modality.fold == 1).sum()]
     assert "`make ablation STEPS='1' RUNGS='6_views'" in (tmp_path / "ablation/README.md").read_text()
     assert make("--question", "RUNGS=6_views").returncode == 0
+
+
+def test_any_experiment_can_leave_modalities_out_but_not_in_the_place_of_its_other_runs():
+    command = ["make", "--dry-run", "-C", str(ROOT), f"PYTHON={sys.executable}", "SPLITS=data/splits_modality.csv"]
+    refused = subprocess.run([*command, "runs/unet_small/cv.json"], capture_output=True, text=True)
+    assert refused.returncode != 0
+    assert "give RUNS=<folder> as well" in refused.stderr
+    planned = subprocess.run([*command, "RUNS=left_out", "left_out/unet_small/cv.json"], capture_output=True, text=True)
+    assert planned.stdout.count("--splits data/splits_modality.csv") == 11  # five networks, their maps, and the tuning
+    assert "--splits data/splits.csv" not in planned.stdout
