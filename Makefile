@@ -408,8 +408,10 @@ $(BENCH_DATA)/splits.csv: $(DEMO)/archive/stage1_solution.csv
 	@$(MAKE) --no-print-directory $(DEMO_SETTINGS) $@
 endif
 
+# Two processes of one thread each; a file's tests stay together, since they share what its fixtures have made, and in the
+# order of the files, since the longest ones would otherwise come last: they have few tests.
 test: $(DEVELOP)  ## all tests
-	$(PYTHON) -m pytest
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(DEVELOP)  ## ruff and mypy
 	$(PYTHON) -m ruff check .

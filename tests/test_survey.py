@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from nuclei.artifacts import Images, read_label_map, write_csv, write_label_map
 from nuclei.census import take_census
 from nuclei.competition import KNOWN_BAD
-from nuclei.survey import choose_sheets, close_up, draw_finding, fold_table, overview, present_modalities, size_table
+from nuclei.survey import choose_sheets, close_up, draw_finding
+from nuclei.tallies import fold_table, overview, present_modalities, size_table
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = ("modalities", "sizes", "nuclei", "touching", "suspicious", "known", "sheets")
