@@ -310,6 +310,8 @@ $(COMPARISONS)/learning_curve.csv: $(foreach point,$(POINTS),$(BUDGET)/$(point)/
 
 ABLATION   ?= ablation
 RUNGS      ?= $(sort $(notdir $(basename $(wildcard configs/ablation/*.toml))))
+# those measured on modalities left out as well: as many trainings again
+LEFT_OUT_RUNGS ?= $(RUNGS)
 # folds of data/splits_modality.csv, the modalities in alphabetical order
 MODALITIES ?= 0 1 2 3 4
 # where all images are held out in turn; post-processing can be tuned there
@@ -361,7 +363,7 @@ endef
 ifneq ($(filter ablation $(ABLATION)/% $(LADDER)/%,$(MAKECMDGOALS)),)
 $(foreach rung,$(notdir $(basename $(wildcard configs/ablation/*.toml))),$(eval $(call RUNG,$(rung))))
 # the scores of the rungs on one kind of held-out images
-RUNG_SCORES = $(foreach rung,$(RUNGS),$(if $(call CHANGED,$(rung)),$(foreach fold,$(call HELD_OUT_OF,$(1)),$(LADDER)/$(1)/$(rung)/fold_$(fold)/scores.json),$(if $(filter $(1),$(COMPLETE)),$(LADDER)/$(1)/$(rung)/cv.json)))
+RUNG_SCORES = $(foreach rung,$(if $(filter modalities,$(1)),$(LEFT_OUT_RUNGS),$(RUNGS)),$(if $(call CHANGED,$(rung)),$(foreach fold,$(call HELD_OUT_OF,$(1)),$(LADDER)/$(1)/$(rung)/fold_$(fold)/scores.json),$(if $(filter $(1),$(COMPLETE)),$(LADDER)/$(1)/$(rung)/cv.json)))
 FOLD_SCORES     := $(call RUNG_SCORES,folds)
 MODALITY_SCORES := $(call RUNG_SCORES,modalities)
 # a setting of one's own, for the command that the page names
@@ -373,7 +375,7 @@ ablation: $(ABLATION)/README.md  ## what each step adds, out of fold and on moda
 $(ABLATED) &: $(FOLD_SCORES) $(MODALITY_SCORES) | $(READY)
 	$(PYTHON) scripts/ablate.py --configs configs/ablation --out $(ABLATION) --folds $(FOLD_SCORES) \
 	  --modalities $(MODALITY_SCORES) \
-	  --command "make ablation$(call GIVEN,STEPS)$(call GIVEN,RUNGS)$(call GIVEN,FOLDS)$(call GIVEN,MODALITIES)$(OTHER_DATA)"
+	  --command "make ablation$(call GIVEN,STEPS)$(call GIVEN,RUNGS)$(call GIVEN,LEFT_OUT_RUNGS)$(call GIVEN,FOLDS)$(call GIVEN,MODALITIES)$(OTHER_DATA)"
 
 # --- demonstration and checks ---------------------------------------------------------------------------------------
 
