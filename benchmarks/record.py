@@ -14,6 +14,8 @@ from nuclei.artifacts import read_json, write_json, write_text
 
 SECTIONS = ("metric", "run_lengths", "postprocessing", "opening", "crops", "training", "prediction", "tuning")
 START_UP = "start_up"
+WHOLE = ("search", "large")
+"""Whole runs: seconds by the clock and, where it is measured, the most memory that the process held."""
 HEAD = """# Speed, held against how it is usually done
 
 Written by `make bench`: ours and the peer take turns, and the ratio (peer / ours, above 1 where ours is faster) is
@@ -60,6 +62,14 @@ def page(sections: dict[str, Section]) -> str:
     if START_UP in sections:
         lines += ["| start, the shortest of three | processor's time | bar | run |", "|---|---|---|---|"]
         lines += [_start(row, numbers[START_UP]) for row in sections[START_UP]["rows"]]
+    whole = [_whole(row, numbers[name]) for name in WHOLE if name in sections for row in sections[name]["rows"]]
+    if whole:
+        lines += [
+            "",
+            "| whole runs | by the clock | bar | MiB at most | bar | run |",
+            "|---|---|---|---|---|---|",
+            *whole,
+        ]
     lines += ["", trials.HEAD, *table(tuple(trials.TRIALS)), "", trials.NOTES, "## Runs", ""]
     return "\n".join([*lines, *(f"{number}. {run}" for number, run in enumerate(runs, 1))]) + "\n"
 
@@ -75,6 +85,13 @@ def _line(row: dict[str, Any], run: int) -> str:
 def _start(row: dict[str, Any], run: int) -> str:
     bar = "" if row["bar"] is None else f"{row['bar']:g} s: {_verdict(row['seconds'] <= row['bar'])}"
     return f"| {row['name']} | {row['seconds']:.2f} s | {bar} | {run} |"
+
+
+def _whole(row: dict[str, Any], run: int) -> str:
+    bar = "" if row["bar"] is None else f"{row['bar']:g} s: {_verdict(row['seconds'] <= row['bar'])}"
+    memory = "" if row["mib"] is None else f"{row['mib']:.0f}"
+    limit = "" if row["mib_bar"] is None else f"{row['mib_bar']:g}: {_verdict(row['mib'] <= row['mib_bar'])}"
+    return f"| {row['name']} | {row['seconds']:.0f} s | {bar} | {memory} | {limit} | {run} |"
 
 
 def _verdict(met: bool) -> str:

@@ -16,6 +16,7 @@ import record
 import rows
 import torch
 import trials
+import whole
 from data import Data, open_data
 
 from nuclei.inference import choose_device
@@ -25,25 +26,30 @@ ROOT = HERE.parent
 
 
 def main() -> None:
-    everything = [*record.SECTIONS, record.START_UP, *trials.TRIALS]
+    everything = [*record.SECTIONS, record.START_UP, *record.WHOLE, *trials.TRIALS]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with raw/, processed/ and splits.csv")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and RESULTS.md")
     parser.add_argument("--images", type=int, default=60, help="training images in the sample (default 60)")
     parser.add_argument("--device", default="cpu", help="of training and prediction: cpu, cuda or auto")
     parser.add_argument("--rows", nargs="*", default=everything, choices=everything, help="which sections to run")
+    parser.add_argument("--maps", type=Path, help="out-of-fold maps for `search` (default: blurred annotation)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     device, data = choose_device(arguments.device), open_data(arguments.data, arguments.images)
     run = _describe(data, device)
     for name in arguments.rows:
-        record.update(arguments.out, name, run, _measure(name, data, device))
+        record.update(arguments.out, name, run, _measure(name, data, device, arguments.maps))
 
 
-def _measure(name: str, data: Data, device: torch.device) -> list[dict[str, Any]]:
+def _measure(name: str, data: Data, device: torch.device, maps: Path | None) -> list[dict[str, Any]]:
     if name == record.START_UP:
         return rows.start_up(ROOT, data)
+    if name in record.WHOLE:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            return whole.search(data, folder, maps) if name == "search" else whole.large(data, folder)
     section = trials.TRIALS.get(name) or getattr(rows, name)
     if name in ("training", "prediction"):
         return [record.plain(row) for row in section(data, device)]

@@ -6,6 +6,7 @@ is a file that can be read. The same content gives the same bytes.
 
 import hashlib
 import json
+import mmap
 import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,6 +38,20 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def release(array: Pixels) -> None:
+    """Takes an array that lies on a disk out of the memory; read again, it comes from there. Others stay as they are.
+
+    Pages that were touched count as memory of the process until another needs it, and a limit may not wait for that.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray) and not hasattr(base, "_mmap"):
+        base = base.base
+    mapped = getattr(base, "_mmap", base)
+    # private pages (mode "c") would lose what was written to them
+    if isinstance(mapped, mmap.mmap) and getattr(base, "mode", None) != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def write_text(path: Path | str, text: str) -> None:

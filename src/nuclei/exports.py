@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nuclei.artifacts import atomic_path
+from nuclei.artifacts import atomic_path, release
 from nuclei.intensity import apply_limits, display_limits
 
 Labels = npt.NDArray[np.integer[Any]]
@@ -24,6 +24,8 @@ Ring = npt.NDArray[np.int64]
 OVERLAY_SIDE = 4096
 """Pixels of an overlay's longer side at most; larger images are thinned out by a whole number."""
 _ROWS = 256
+_RELEASED = 1000
+"""Nuclei after which the parts of the image that were read for them leave the memory again."""
 _YELLOW = (255, 220, 0)
 
 
@@ -45,6 +47,9 @@ def list_nuclei(label_map: Labels, pixels: npt.NDArray[Any]) -> Iterator[Nucleus
         if box is not None:
             mask = np.asarray(label_map[box]) == label
             yield Nucleus(label, box[0].start, box[1].start, mask, np.asarray(pixels[box]))
+        if label % _RELEASED == 0:
+            release(label_map)
+            release(pixels)
 
 
 def write_label_tiff(path: Path | str, label_map: Labels, nuclei: int, pixel_size: float | None) -> None:

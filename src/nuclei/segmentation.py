@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from nuclei import exports, pictures, stitching, tiling
-from nuclei.artifacts import LabelMap, atomic_path, read_json, sha256, write_json
+from nuclei.artifacts import LabelMap, atomic_path, read_json, release, sha256, write_json
 from nuclei.inference import choose_device
 from nuclei.pictures import Picture
 from nuclei.postprocessing import segment_maps
@@ -129,6 +129,8 @@ def _segment_pixels(pixels: npt.NDArray[Any], weights: Weights, scratch: Path | 
     tiles = tiling.predict_tiles(weights.predictors, pixels)
     for tile, part in tqdm(tiles, total=len(tiling.list_tiles(shape)), desc="tiles", unit="tile", leave=False):
         maps[(slice(None), *tile.slices)] = part
+        release(maps)
+        release(pixels)
     if shape[0] * shape[1] <= stitching.WHOLE:
         label_map = segment_maps(maps, weights.parameters)
         return label_map, int(label_map.max(initial=0))

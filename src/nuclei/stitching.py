@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nuclei.artifacts import release
 from nuclei.postprocessing import Grown, Parameters, are_nuclei, fill_holes, grow_nuclei, measure_nuclei, renumber
 from nuclei.tiling import list_tiles
 
@@ -46,13 +47,17 @@ def segment_tiles(
         part[rows[free], columns[free]] = labels[free]
         measured.append(measures)
         count += len(measures)
+        release(maps)
+        release(out)
     numbers = renumber(are_nuclei(np.concatenate(measured), parameters))
     for tile in list_tiles(shape, side):
         out[tile.slices] = numbers[out[tile.slices]]
+        release(out)
     for tile in list_tiles(shape, side):
         read = tile.grow(margin, shape)
         filled = fill_holes(np.array(out[read.slices]))
         out[tile.slices] = filled[tile.inside(read).slices]
+        release(out)
     return int(numbers.max(initial=0))
 
 

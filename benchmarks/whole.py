@@ -1,0 +1,144 @@
+"""Whole runs against a limit: the search on all images, and an image of 20,000 x 20,000 pixels from file to results."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+import torch
+from data import Data, blurred_maps
+from rows import ROOT, Trainer
+
+from nuclei.artifacts import Maps, read_json, read_splits, write_csv, write_maps
+from nuclei.config import Config, IntensityConfig, ModelConfig, PredictionConfig, TrainingConfig
+from nuclei.dataset import Crops
+from nuclei.inference import Predictor, autocast_type
+from nuclei.metric import average_precision
+from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.stitching import SIDE as STITCHED
+from nuclei.tiling import list_tiles
+from nuclei.tuning import cross_validate
+from nuclei.weights import VERSION, Card, write_weights
+
+SIDE, STEPS, WORKERS = 20_000, 150, 2
+WINDOW, NEAR = 1024, 64
+"""Sides of what is predicted whole around a place where tiles meet, and how near a nucleus lies to the seams there."""
+
+
+def search(data: Data, scratch: Path, maps: Path | None) -> list[dict[str, Any]]:
+    """The search for the post-processing on all training images, on out-of-fold maps or on blurred annotation."""
+    table, cv = read_splits(data.splits), None
+    if maps is None:
+        ids = sorted(table.image_id)
+        maps = scratch / "oof.npz"
+        write_maps(maps, ((name, blurred_maps(data.images.label_map(name), place)) for place, name in enumerate(ids)))
+    else:
+        table = table[table.image_id.isin(Maps(maps).ids)]
+        cv = maps.parent / "cv.json"
+    write_csv(scratch / "splits.csv", table)
+    begun = time.perf_counter()
+    found = cross_validate(maps.parent.name, maps, data.processed, scratch / "splits.csv", WORKERS)
+    seconds = time.perf_counter() - begun
+    kind = "blurred annotation"
+    if cv and cv.is_file():
+        assert found == read_json(cv)
+        kind = f"maps of {maps.parent.name}; the same parameters and scores as its cv.json"
+    name = f"search for the post-processing, {len(table)} images, {WORKERS} processes ({kind})"
+    return [{"name": name, "seconds": seconds, "bar": 300.0, "mib": None, "mib_bar": None}]
+
+
+def large(data: Data, scratch: Path, side: int = SIDE) -> list[dict[str, Any]]:
+    """`segment.py` on a mosaic of the sample by a small network trained on it; seams held against windows of it."""
+    predictor = _train(data)
+    # a small network is not sure of its nuclei, and their relative area is judged by the whole image, not by a window
+    parameters = Parameters(foreground=0.5, confidence=0.0, peak=0.0, relative_area=0.0)
+    config = predictor.config.model_dump(mode="json")
+    card = Card(
+        version=VERSION,
+        name="large",
+        fold=None,
+        config=config,
+        parameters=parameters.to_dict(),
+        score=0.0,
+        images=len(data.ids),
+        trained_on=[],
+        data=data.name,
+        licence="",
+    )
+    write_weights(scratch / "net.safetensors", predictor.model.state_dict(), card)
+    image = _write_mosaic(scratch / "mosaic.tif", data, side)
+    out = scratch / "out"
+    command = ["scripts/segment.py", "--images", scratch / "mosaic.tif", "--weights", scratch / "net.safetensors"]
+    command += ["--out", out, "--device", "cpu"]
+    begun = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT)
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - begun
+    if status:
+        raise ValueError(f"segment.py ended with status {status}")
+    labels = tifffile.imread(out / "labels/mosaic.tif", out="memmap")
+    nuclei, features = int(labels.max()), 0
+    with open(out / "geojson/mosaic.geojson", encoding="utf-8") as lines:
+        features = sum('"type":"Feature"' in line for line in lines)
+    assert labels.shape == (side, side), labels.shape
+    assert features == nuclei, (features, nuclei)
+    seams = _check_seams(image, labels, predictor, parameters)
+    name = f"`segment.py`, {side:,} x {side:,} pixels, a UNet of width {config['model']['width']}, one view"
+    name += f" ({nuclei:,} nuclei, all files written; {seams})"
+    return [{"name": name, "seconds": seconds, "bar": None, "mib": used.ru_maxrss / 1024, "mib_bar": 4000.0}]
+
+
+def _train(data: Data) -> Predictor:
+    """A small network after STEPS steps on the sample, which finds most nuclei of most images."""
+    config = Config(
+        name="large",
+        model=ModelConfig(width=8, depth=3, packing=2),
+        intensity=IntensityConfig(window="none"),
+        prediction=PredictionConfig(flips=1),
+        training=TrainingConfig(steps=STEPS, steps_per_epoch=STEPS, batch_size=8, crop=128, learning_rate=5e-3),
+    )
+    device = torch.device("cpu")
+    trainer = Trainer(config, Crops(data.images, data.ids, config, 0), device, None, torch.channels_last)
+    trainer.train(STEPS)
+    # as segment.py has it: in half precision, and in the type that suits the processor
+    network = trainer.model.half().float()
+    return Predictor(network, config, device, autocast_type("auto", device))
+
+
+def _write_mosaic(path: Path, data: Data, side: int) -> np.ndarray:
+    """Squares of 256 pixels from the sample's images, drawn and turned at random; lies on the disk."""
+    random, square = np.random.default_rng(0), 256
+    pictures = [data.images.image(image_id) for image_id in data.ids]
+    pictures = [picture[:square, :square] for picture in pictures if min(picture.shape[:2]) >= square]
+    mosaic = tifffile.memmap(path, shape=(side, side, 3), dtype=np.uint8, photometric="rgb")
+    for top in range(0, side, square):
+        for left in range(0, side, square):
+            place = mosaic[top : top + square, left : left + square]
+            turned = np.rot90(pictures[random.integers(len(pictures))], random.integers(4))
+            place[:] = turned[: place.shape[0], : place.shape[1]]
+    mosaic.flush()
+    return mosaic
+
+
+def _check_seams(image: np.ndarray, labels: np.ndarray, predictor: Predictor, parameters: Parameters) -> str:
+    """The nuclei near seams against those of windows around them that are predicted and segmented whole."""
+    shape, scores, counts = labels.shape, [], 0
+    predicted, stitched = list_tiles(shape), list_tiles(shape, STITCHED)
+    for tile in (*predicted[len(predicted) // 3 :: len(predicted) // 5], *stitched[len(stitched) // 3 :: 80]):
+        row, column = (max(WINDOW // 2, edge // 16 * 16) for edge in (tile.top, tile.left))
+        window = slice(row - WINDOW // 2, row + WINDOW // 2), slice(column - WINDOW // 2, column + WINDOW // 2)
+        whole = segment_maps(predictor(np.array(image[window])), parameters)
+        seams = np.zeros(whole.shape, bool)
+        middle = slice(WINDOW // 4, -WINDOW // 4)  # farther out the window's own edge tells
+        for part in seams, seams.T:
+            part[WINDOW // 2 - NEAR : WINDOW // 2 + NEAR, middle] = True
+        near = np.unique(whole[seams])
+        tiled = np.array(labels[window], np.int32)
+        near_tiled = np.unique(tiled[seams])
+        scores.append(average_precision(whole * np.isin(whole, near), tiled * np.isin(tiled, near_tiled)).mean())
+        counts += np.count_nonzero(near)
+    return f"AP {np.mean(scores):.4f} of {counts} nuclei at seams by windows predicted whole"
