@@ -1,6 +1,7 @@
 """Tuning: honest by construction, the same with any number of workers, and better than not tuning."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -225,6 +226,22 @@ def test_a_worker_that_the_system_ends_is_reported():
         list(work([1]))
     with pytest.raises(ValueError, match="at least one worker"), open_pool(0, end, None) as work:
         list(work([1]))
+
+
+FORKED = """
+import cv2, numpy as np
+from nuclei.scoring import open_pool
+cv2.setNumThreads(2)
+cv2.blur(np.zeros((4000, 4000), np.uint8), (9, 9))
+with open_pool(2, lambda: abs) as work:
+    assert list(work([-1, -2])) == [1, 2]
+assert cv2.getNumThreads() == 2
+"""
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="processes are forked on Linux alone")
+def test_workers_start_beside_threads_of_opencv():
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=120)
 
 
 def test_otsu_is_scored_in_the_same_shape(processed, tmp_path, summary):

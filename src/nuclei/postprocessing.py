@@ -122,6 +122,15 @@ class Tuned:
 
 
 @dataclass(frozen=True)
+class Ground:
+    """Where nuclei may grow: the foreground as a mask (H, W) and as places, and the seed map (H, W), 0 elsewhere."""
+
+    mask: UInt8Array
+    seed_map: UInt8Array
+    places: Places
+
+
+@dataclass(frozen=True)
 class Grown:
     """Nuclei before the false ones are dropped, an entry a pixel: most pixels are background and have none."""
 
@@ -143,22 +152,36 @@ def segment_maps(maps: UInt8Array, parameters: Parameters) -> LabelMap:
 
 def grow_nuclei(maps: UInt8Array, parameters: Parameters) -> Grown:
     """The first half of `segment_maps`, which heeds all parameters but those of `DROPPING`."""
+    ground = lay_ground(maps, parameters)
+    return grow_seeds(maps, ground, find_seeds(ground, parameters))
+
+
+def lay_ground(maps: UInt8Array, parameters: Parameters) -> Ground:
+    """The ground of the maps; it heeds `foreground` and `border` alone."""
     if maps.ndim != 3 or maps.shape[0] != CHANNELS or maps.dtype != np.uint8:
         raise ValueError(f"expected maps ({CHANNELS}, H, W) uint8, got {maps.shape} {maps.dtype}; predict again")
-    foreground = maps[FOREGROUND]
-    mask = _reaches(foreground, parameters.foreground)
+    mask = _reaches(maps[FOREGROUND], parameters.foreground)
     seed_map = cv2.addWeighted(maps[CORE], 1.0, maps[BORDER], -parameters.border, 0.0)
     # A seed outside the foreground is none, and inside it lies in one connected piece of it.
     seed_map = np.asarray(cv2.bitwise_and(seed_map, seed_map, mask=mask), np.uint8)
-    places = np.flatnonzero(mask.view(bool))
-    labels = _grow_seeds(_find_seeds(seed_map, parameters), seed_map, mask, places)
-    return Grown(mask.shape, places, labels, foreground.ravel()[places], seed_map.ravel()[places])
+    return Ground(mask, seed_map, np.flatnonzero(mask.view(bool)))
+
+
+def grow_seeds(maps: UInt8Array, ground: Ground, seeds: LabelMap) -> Grown:
+    """The nuclei of seeds (H, W), all of which lie on the ground; it heeds no parameter."""
+    places = ground.places
+    labels = _spread(seeds, ground)
+    return Grown(seeds.shape, places, labels, maps[FOREGROUND].ravel()[places], ground.seed_map.ravel()[places])
 
 
 def keep_nuclei(grown: Grown, parameters: Parameters) -> LabelMap:
     """The second half of `segment_maps`, which heeds the parameters of `DROPPING` alone."""
-    labels = renumber(are_nuclei(measure_nuclei(grown), parameters))[grown.labels]
-    return fill_holes(_draw(labels, grown.places, grown.shape))
+    return draw_nuclei(grown, are_nuclei(measure_nuclei(grown), parameters))
+
+
+def draw_nuclei(grown: Grown, keep: npt.NDArray[np.bool_]) -> LabelMap:
+    """Label map of the grown nuclei whose label is to keep, numbered anew, their holes filled."""
+    return fill_holes(_draw(renumber(keep)[grown.labels], grown.places, grown.shape))
 
 
 def _reaches(channel: UInt8Array, probability: float) -> UInt8Array:
@@ -166,12 +189,13 @@ def _reaches(channel: UInt8Array, probability: float) -> UInt8Array:
     return (channel >= int(np.ceil(probability * 255 - 1e-9))).astype(np.uint8)
 
 
-def _find_seeds(seed_map: UInt8Array, parameters: Parameters) -> LabelMap:
-    """Seeds 1..S: islands of the seed map, each replaced by its parts at a higher level where it falls into several.
+def find_seeds(ground: Ground, parameters: Parameters) -> LabelMap:
+    """Seeds 1..S (H, W): islands of the seed map, each replaced by its parts at a higher level where there are several.
 
     One level alone either joins nuclei or misses the faint ones. A part must have its share of the area, so the
     noise on a summit makes no second seed.
     """
+    seed_map = ground.seed_map
     islands = _reaches(seed_map, max(parameters.seed, 1 / 255))
     places = np.flatnonzero(islands.view(bool))
     count, seeds = _label_islands(islands, places)
@@ -197,12 +221,13 @@ def _find_seeds(seed_map: UInt8Array, parameters: Parameters) -> LabelMap:
     return _draw(renumber(areas >= max(parameters.seed_area, 1))[seeds], places, seed_map.shape)
 
 
-def _grow_seeds(seeds: LabelMap, seed_map: UInt8Array, mask: UInt8Array, places: Places) -> Labels:
+def _spread(seeds: LabelMap, ground: Ground) -> Labels:
     """The nucleus of each pixel of the mask: a connected piece with one seed or none is one nucleus.
 
     Only pieces with several seeds need the watershed, which is most of the time it would take.
     """
-    piece_count, pieces = _label_islands(mask, places)
+    places = ground.places
+    piece_count, pieces = _label_islands(ground.mask, places)
     seed_count = int(seeds.max(initial=0)) + 1
     piece_of_seed = _labels_under(seeds.ravel()[places], pieces, seed_count)
     seeds_of_piece = np.bincount(piece_of_seed[1:], minlength=piece_count)
@@ -214,7 +239,7 @@ def _grow_seeds(seeds: LabelMap, seed_map: UInt8Array, mask: UInt8Array, places:
     is_contested = (seeds_of_piece > 1)[pieces]
     if is_contested.any():
         contested = places[is_contested]
-        labels[is_contested] = _divide(seeds, seed_map, contested).ravel()[contested]
+        labels[is_contested] = _divide(seeds, ground.seed_map, contested).ravel()[contested]
     return labels
 
 

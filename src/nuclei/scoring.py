@@ -51,6 +51,9 @@ def open_pool(
         task = build(*arguments)
         yield lambda jobs: map(task, jobs)
         return
+    # OpenCV's threads do not live on in a fork, which would wait for them for ever: they end before, here
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
     try:
         with ProcessPoolExecutor(workers, initializer=_set_up, initargs=(build, arguments)) as pool:
             yield lambda jobs: pool.map(_work, jobs, chunksize=_CHUNK)
@@ -58,6 +61,8 @@ def open_pool(
         raise ValueError(
             f"one of {workers} workers ended without a word, most likely for want of memory; use fewer workers"
         ) from error
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _set_up(build: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:

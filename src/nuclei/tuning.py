@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -20,7 +21,20 @@ from tqdm import tqdm
 
 from nuclei.artifacts import Images, LabelMap, Maps, UInt8Array, read_json, read_splits
 from nuclei.metric import THRESHOLDS, average_precision
-from nuclei.postprocessing import DROPPING, Grown, Parameters, Tuned, grow_nuclei, keep_nuclei, segment_maps
+from nuclei.postprocessing import (
+    DROPPING,
+    Ground,
+    Grown,
+    Parameters,
+    Tuned,
+    are_nuclei,
+    draw_nuclei,
+    find_seeds,
+    grow_seeds,
+    lay_ground,
+    measure_nuclei,
+    segment_maps,
+)
 from nuclei.scoring import Record, open_pool, score_image, summarise
 
 log = logging.getLogger(__name__)
@@ -236,28 +250,62 @@ def _read_tuned(cv: Path) -> Tuned:
 
 
 class _MapScorer:
-    """Scores of an image under candidates, or its record under one; opened once in each worker."""
+    """Scores of an image under candidates, or its record under one; opened once in each worker.
+
+    Most candidates give the nuclei of another one. So seeds that are the same (by their digest, on the same ground)
+    grow once, and nuclei of which the same ones are kept are drawn and scored once.
+    """
 
     def __init__(self, maps: Path, processed: Path) -> None:
         self.maps, self.images = Maps(maps), Images(processed)
-        # the coarse search comes back to the same images, and half of its candidates differ in what they drop alone
-        self._read = lru_cache(maxsize=COARSE_IMAGES)(self._read_image)
-        self._grow = lru_cache(maxsize=2 * COARSE_IMAGES)(self._grow_image)
+        # what takes memory is held for the images of the coarse search, which comes back to them; the rest is small
+        self._read = lru_cache(maxsize=4 * COARSE_IMAGES)(self._read_image)
+        self._lay = lru_cache(maxsize=COARSE_IMAGES)(self._lay_ground)
+        self._find = lru_cache(maxsize=1)(self._find_seeds)
+        self._grown: dict[tuple[Any, ...], Grown] = {}
+        self._digests: dict[tuple[Any, ...], bytes] = {}
+        self._measures: dict[tuple[Any, ...], FloatArray] = {}
+        self._scores: dict[tuple[Any, ...], FloatArray] = {}
 
     def __call__(self, job: tuple[str, list[Parameters] | Parameters]) -> list[FloatArray] | Record:
         image_id, parameters = job
-        _, truth = self._read(image_id)
         if isinstance(parameters, Parameters):
-            return score_image(truth, self._segment(image_id, parameters))
-        return [average_precision(truth, self._segment(image_id, candidate)) for candidate in parameters]
+            maps, truth = self._read(image_id)
+            return score_image(truth, segment_maps(maps, parameters))
+        return [self._score(image_id, candidate) for candidate in parameters]
 
-    def _segment(self, image_id: str, parameters: Parameters) -> LabelMap:
-        """What `segment_maps` answers; candidates that grow the same nuclei have them grown once."""
-        same = {name: getattr(Parameters, name) for name in DROPPING}
-        return keep_nuclei(self._grow(image_id, replace(parameters, **same)), parameters)
+    def _score(self, image_id: str, parameters: Parameters) -> FloatArray:
+        growing = replace(parameters, **{name: getattr(Parameters, name) for name in DROPPING})
+        seeded = image_id, growing
+        if seeded not in self._digests:
+            self._digests[seeded] = blake2b(self._find(image_id, growing), digest_size=16).digest()
+        nuclei = image_id, growing.foreground, growing.border, self._digests[seeded]
+        if nuclei not in self._measures:
+            self._measures[nuclei] = measure_nuclei(self._grow(nuclei, growing))
+        keep = are_nuclei(self._measures[nuclei], parameters)
+        kept = *nuclei, keep.tobytes()
+        if kept not in self._scores:
+            label_map = draw_nuclei(self._grow(nuclei, growing), keep)
+            self._scores[kept] = average_precision(self._read(image_id)[1], label_map)
+        return self._scores[kept]
 
-    def _grow_image(self, image_id: str, parameters: Parameters) -> Grown:
-        return grow_nuclei(self._read(image_id)[0], parameters)
+    def _grow(self, nuclei: tuple[Any, ...], growing: Parameters) -> Grown:
+        """What grows under parameters, by the key of its nuclei; the last that were asked for are held."""
+        grown = self._grown.pop(nuclei, None)
+        if grown is None:
+            image_id = nuclei[0]
+            ground = self._lay(image_id, growing.foreground, growing.border)
+            grown = grow_seeds(self._read(image_id)[0], ground, self._find(image_id, growing))
+        self._grown[nuclei] = grown
+        if len(self._grown) > 2 * COARSE_IMAGES:
+            del self._grown[next(iter(self._grown))]
+        return grown
+
+    def _find_seeds(self, image_id: str, growing: Parameters) -> LabelMap:
+        return find_seeds(self._lay(image_id, growing.foreground, growing.border), growing)
+
+    def _lay_ground(self, image_id: str, foreground: float, border: float) -> Ground:
+        return lay_ground(self._read(image_id)[0], Parameters(foreground=foreground, border=border))
 
     def _read_image(self, image_id: str) -> tuple[UInt8Array, LabelMap]:
         maps, truth = self.maps[image_id], self.images.label_map(image_id)
