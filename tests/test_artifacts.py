@@ -1,3 +1,6 @@
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
@@ -8,6 +11,7 @@ from nuclei.artifacts import (
     read_image,
     read_label_map,
     read_splits,
+    release,
     sha256,
     write_image,
     write_label_map,
@@ -114,3 +118,24 @@ def test_images_are_known_by_their_ids(images):
         images.image("nobody")
     with pytest.raises(ValueError, match="is a test image and has no label map"):
         images.label_map("image09")
+
+
+def held_in_memory():
+    """MiB of files that are mapped into this process and held in memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(("RssFile", "RssShmem")))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_array_on_the_disk_leaves_the_memory_and_keeps_what_was_written(tmp_path):
+    array = np.memmap(tmp_path / "array", np.uint8, "w+", shape=(64, 1024, 1024))
+    array[:] = np.arange(64, dtype=np.uint8)[:, None, None]
+    before = held_in_memory()
+    release(array[3:].transpose(1, 2, 0))
+    assert held_in_memory() < before - 60
+    assert array[:, 5, 7].tolist() == list(range(64))
+    private = np.memmap(tmp_path / "array", np.uint8, "c", shape=(64, 1024, 1024))
+    private[9] = 200
+    release(private)
+    assert private[9].min() == 200
+    release(np.zeros(3))

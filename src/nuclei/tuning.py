@@ -278,7 +278,7 @@ class _MapScorer:
         growing = replace(parameters, **{name: getattr(Parameters, name) for name in DROPPING})
         seeded = image_id, growing
         if seeded not in self._digests:
-            self._digests[seeded] = blake2b(self._find(image_id, growing), digest_size=16).digest()
+            self._digests[seeded] = blake2b(self._find(image_id, growing).tobytes(), digest_size=16).digest()
         nuclei = image_id, growing.foreground, growing.border, self._digests[seeded]
         if nuclei not in self._measures:
             self._measures[nuclei] = measure_nuclei(self._grow(nuclei, growing))
