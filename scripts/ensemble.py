@@ -24,7 +24,7 @@ def main() -> None:
 
     from nuclei.artifacts import write_maps
     from nuclei.ensemble import average_maps
-    from nuclei.shares import read_fold_shares, read_shares
+    from nuclei.shares import read_general, read_shares
     from nuclei.standings import write_members
     from nuclei.submission import read_sizes
 
@@ -34,9 +34,11 @@ def main() -> None:
     names = [path.absolute().parent.name for path in arguments.inputs]
     weights = shares = arguments.weights
     if arguments.shares:
-        weights = shares = read_shares(arguments.shares, names)
-        if arguments.subset == "train":
-            weights = read_fold_shares(arguments.shares, names, arguments.splits)
+        splits = arguments.splits if arguments.subset == "train" else None
+        shares, weights = (
+            read_general(arguments.shares, names),
+            read_shares(arguments.shares, names, arguments.index, splits),
+        )
     averaged = average_maps(arguments.inputs, sizes, mode, weights)
     if not any(name.startswith("fold_") for name in names):
         write_members(arguments.out.parent, dict(zip(names, shares or [1.0] * len(names), strict=True)))

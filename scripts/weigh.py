@@ -22,7 +22,8 @@ def main() -> None:
     members = {path.absolute().parent.name: path for path in arguments.inputs}
     found = find_shares(members, arguments.processed, arguments.splits, arguments.workers)
     write_json(arguments.out, found)
-    print(", ".join(f"{name} {share:g}" for name, share in found["shares"].items()))
+    for modality, shares in found["shares"].items():
+        print(f"{modality}: " + ", ".join(f"{name} {share:g}" for name, share in shares.items()))
     print(f"score of {found['n_images']} images: {found['score']:.4f}, with equal shares {found['score_alike']:.4f}")
 
 

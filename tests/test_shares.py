@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from nuclei.artifacts import write_json, write_maps
-from nuclei.shares import find_shares, read_fold_shares, read_shares
+from nuclei.shares import find_shares, read_general, read_shares, search_shares
+from nuclei.tuning import Scores
 
 
 def make_maps(truth, hidden, seed):
@@ -36,10 +37,10 @@ def members(images, tmp_path):
 def test_the_better_member_counts_more(images, members):
     paths, splits, _ = members
     found = find_shares(paths, images.folder, splits)
-    assert found["shares"]["good"] > found["shares"]["poor"]
+    assert found["shares"]["all"]["good"] > found["shares"]["all"]["poor"]
     assert found["score"] > found["score_alike"] + 0.1
     swapped = find_shares(dict(reversed(paths.items())), images.folder, splits, workers=2)
-    assert swapped["shares"]["good"] > swapped["shares"]["poor"]
+    assert swapped["shares"]["all"]["good"] > swapped["shares"]["all"]["poor"]
 
 
 def test_the_shares_of_a_fold_do_not_hang_on_its_images(images, members, tmp_path):
@@ -55,20 +56,39 @@ def test_the_shares_of_a_fold_do_not_hang_on_its_images(images, members, tmp_pat
     assert before["fold"]["1"] != after["fold"]["1"]
 
 
-def test_a_training_image_gets_its_own_folds_shares_and_a_test_image_those_of_all(tmp_path):
-    path, splits = tmp_path / "shares.json", tmp_path / "splits.csv"
-    pd.DataFrame({"image_id": ["a", "b"], "fold": [0, 1], "group": ["a", "b"], "modality": "any", "nuclei": 1}).to_csv(
-        splits, index=False
+def test_an_image_gets_the_shares_of_its_fold_and_modality_and_a_test_image_those_of_all_folds(tmp_path):
+    path, splits, index = tmp_path / "shares.json", tmp_path / "splits.csv", tmp_path / "index.csv"
+    images = pd.DataFrame(
+        {"image_id": ["a", "b", "t"], "subset": ["train", "train", "test"], "modality": ["m", "n", "m"]}
     )
-    fold = {"0": {"x": 1.0, "y": 2.0}, "1": {"x": 1.0, "y": 4.0}}
-    write_json(path, {"shares": {"x": 1.0, "y": 8.0}, "fold": fold})
-    assert read_shares(path, ["y", "x"]) == (8.0, 1.0)
-    assert read_fold_shares(path, ["x", "y"], splits) == {"a": (1.0, 2.0), "b": (1.0, 4.0)}
+    images = images.assign(image="", label="", height=1, width=1, nuclei=1, group=images.image_id)
+    images.to_csv(index, index=False)
+    images[:2].assign(fold=[0, 1])[["image_id", "fold", "group", "modality", "nuclei"]].to_csv(splits, index=False)
+    found = {"all": {"x": 1.0, "y": 8.0}, "m": {"x": 1.0, "y": 2.0}}
+    folds = {"0": {"all": {"x": 1.0, "y": 4.0}}, "1": {"all": {"x": 3.0, "y": 1.0}, "n": {"x": 5.0, "y": 1.0}}}
+    write_json(path, {"shares": found, "fold": folds})
+    assert read_general(path, ["y", "x"]) == (8.0, 1.0)
+    assert read_shares(path, ["y", "x"], index) == {"a": (2.0, 1.0), "b": (8.0, 1.0), "t": (2.0, 1.0)}
+    by_fold = read_shares(path, ["x", "y"], index, splits)
+    assert (by_fold["a"], by_fold["b"]) == ((1.0, 4.0), (5.0, 1.0))
     with pytest.raises(ValueError, match=r"shares of \['x', 'y'\], but the maps are of \['x'\]"):
-        read_shares(path, ["x"])
-    write_json(path, {"shares": {"x": 1.0, "y": 8.0}, "fold": {"0": fold["0"]}})
+        read_general(path, ["x"])
+    write_json(path, {"shares": found, "fold": {"0": folds["0"]}})
     with pytest.raises(ValueError, match=r"no shares for the folds \['1'\]"):
-        read_fold_shares(path, ["x", "y"], splits)
+        read_shares(path, ["x", "y"], index, splits)
+
+
+def test_a_modality_in_which_the_order_is_another_gets_shares_of_its_own():
+    modalities = pd.Series(["fluorescence"] * 30 + ["tissue"] * 12)
+
+    def run(jobs):
+        for image_id, candidates in jobs:
+            better = 0 if int(image_id) < 30 else 1
+            yield [np.full(10, shares[better] / sum(shares)) for shares in candidates]
+
+    scores = Scores([str(place) for place in range(42)], run)
+    found = search_shares(scores, np.arange(42), 2, modalities)
+    assert found == {"all": (1.0, 0.125), "tissue": (1.0, 8.0)}
 
 
 def test_shares_of_one_member_are_refused(images, members):

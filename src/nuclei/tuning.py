@@ -94,7 +94,7 @@ def cross_validate(experiment: str, maps: Path, processed: Path, splits: Path, w
     table = read_splits(splits).sort_values("image_id").reset_index(drop=True)
     _check_images(maps, splits, table)
     folds = sorted({int(fold) for fold in table.fold})
-    everything, sample = np.arange(len(table)), stratified_sample(table)
+    everything, sample = np.arange(len(table)), _stratified_sample(table)
     with open_pool(workers, _MapScorer, maps, processed) as run:
         bar = tqdm(desc="tuning", unit=" segmentations", mininterval=1)
         scores: Scores[Parameters] = Scores(list(table.image_id), run, bar.update)
@@ -328,7 +328,7 @@ def _check_images(maps: Path, splits: Path, table: pd.DataFrame) -> None:
         )
 
 
-def stratified_sample(table: pd.DataFrame) -> Rows:
+def _stratified_sample(table: pd.DataFrame) -> Rows:
     """About COARSE_IMAGES rows, even in modality and fold, the same for all searches; all where fewer."""
     order = table.sort_values(["modality", "fold", "image_id"]).index.to_numpy()
     return np.sort(order[:: max(1, len(order) // COARSE_IMAGES)])
