@@ -154,6 +154,16 @@ def test_a_submission_that_lacks_an_image_of_the_truth_is_not_scored(case):
     assert not (folder / "out.csv").exists()
 
 
+def test_an_image_that_the_truth_does_not_know_is_named_and_nothing_is_scored(case):
+    folder, _ = case
+    with (folder / "submission.csv").open("a") as file:
+        file.write("image8,1 3\n")
+    result = score(folder)
+    assert result.returncode == 1
+    assert result.stderr.strip().endswith("image 'image8' is not one of the 5 expected (1 such rows); remove it")
+    assert not (folder / "out.csv").exists()
+
+
 def write_index(folder, names):
     columns = "image_id,subset,image,label,height,width,nuclei,modality,group"
     rows = [f"{name},test,images/{name}.png,,{HEIGHT},{WIDTH},,small_fluorescence,g" for name in names]

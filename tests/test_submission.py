@@ -185,10 +185,10 @@ def test_runs_longer_than_the_usual_limit_of_a_csv_field_are_read(tmp_path):
 
 def test_images_beyond_the_expected_ones_are_allowed_only_when_asked_for_and_checked_all_the_same(tmp_path):
     path = write(tmp_path / "submission.csv", [*GOOD, "d,100000 5"])
-    assert faults_of(path)[1] == ["line 6: image 'd' is not one of the 3 expected (1 such rows)"]
-    assert submission.validate(path, SIZES, other_images=True) == 4
+    assert faults_of(path)[1] == ["line 6: image 'd' is not one of the 3 expected (1 such rows); remove it"]
+    assert submission.validate(path, SIZES, others={"d"}) == 4
     path = write(tmp_path / "submission.csv", [*GOOD, "d,100000 5", "d,100004 1", "d,9999999999 1"])
-    count, found = faults_of(path, other_images=True)
+    count, found = faults_of(path, others={"d"})
     assert count == "2 faults"
     assert found[0].startswith("line 7: image d: shares pixel 100004 with line 6")
     assert found[1] == "line 8: image d: a run ends at pixel 9999999999"
@@ -211,8 +211,8 @@ def test_ignored_rows_of_a_solution_are_left_out_and_a_usage_can_be_chosen(tmp_p
     # The runs of an ignored image may be anything: they are never looked at.
     path = write(tmp_path / "solution.csv", [*SOLUTION, "c,nothing to see,1,1,Ignored"])
     runs = {"a": ["1 2", "10 3"], "b": []}
-    assert submission.read_solution(path) == (runs, {"a": (4, 5), "b": (4, 5)})
-    assert submission.read_solution(path, "Private") == ({"a": runs["a"]}, {"a": (4, 5)})
+    assert submission.read_solution(path) == (runs, {"a": (4, 5), "b": (4, 5)}, {"c"})
+    assert submission.read_solution(path, "Private") == ({"a": runs["a"]}, {"a": (4, 5)}, {"b", "c"})
     for usage in ("Ignored", "private"):
         with pytest.raises(ValueError, match=r"choose one of \['Private', 'Public'\]"):
             submission.read_solution(path, usage)
@@ -241,7 +241,7 @@ def test_a_bad_solution_is_refused(tmp_path, lines, message):
 def test_faulty_runs_of_a_solution_are_not_taken_for_a_bad_submission(tmp_path, runs, message):
     path = write(tmp_path / "submission.csv", GOOD)
     with pytest.raises(ValueError, match=message):
-        submission.score_submission(path, submission.Solution({"a": ["1 1", runs]}, {"a": (4, 5)}))
+        submission.score_submission(path, submission.Solution({"a": ["1 1", runs]}, {"a": (4, 5)}, frozenset("bc")))
 
 
 def test_the_scores_are_those_of_the_label_maps_in_sorted_order(tmp_path):
@@ -251,7 +251,8 @@ def test_the_scores_are_those_of_the_label_maps_in_sorted_order(tmp_path):
     path = tmp_path / "submission.csv"
     submission.write_submission(path, reversed(predicted.items()))
     runs = {name: rle.encode_label_map(truth[name]) for name in reversed(SIZES)}
-    scores = submission.score_submission(path, submission.Solution(runs, {name: SIZES[name] for name in runs}))
+    solution = submission.Solution(runs, {name: SIZES[name] for name in runs}, frozenset({"more"}))
+    scores = submission.score_submission(path, solution)
     assert list(scores) == ["a", "b", "c"]
     for name, values in scores.items():
         np.testing.assert_array_equal(values, metric.average_precision(truth[name], predicted[name]))

@@ -8,7 +8,7 @@ parsed, so `validate` refuses here whatever would be refused there.
 import csv
 import io
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,10 +39,11 @@ class Nucleus(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """The runs of the annotated nuclei by image id (none: an empty list), and the images' sizes."""
+    """The runs of the annotated nuclei by image id (none: an empty list), and the images' sizes; images not scored."""
 
     runs: dict[str, list[str]]
     sizes: dict[str, tuple[int, int]]
+    others: frozenset[str] = frozenset()
 
 
 def write_submission(path: Path | str, label_maps: Iterable[tuple[str, npt.NDArray[np.integer[Any]]]]) -> None:
@@ -108,8 +109,10 @@ def read_solution(path: Path | str, usage: str | None = None) -> Solution:
     if usage is not None and usage not in usages:
         raise ValueError(f"{path}: no row to score has the Usage {usage!r}; choose one of {usages or 'none'}")
     solution = Solution({}, {})
+    others = set()
     for line, row in table:
         if row.get("Usage") == "Ignored" or (usage is not None and row["Usage"] != usage):
+            others.add(row["ImageId"])
             continue
         image_id, size = row["ImageId"], _size(path, line, row["Height"], row["Width"])
         if solution.sizes.setdefault(image_id, size) != size:
@@ -120,14 +123,14 @@ def read_solution(path: Path | str, usage: str | None = None) -> Solution:
             nuclei.append(row["EncodedPixels"])
     if not solution.sizes:
         raise ValueError(f"{path}: no image to score; every row is marked as Ignored or there is none")
-    return solution
+    return solution._replace(others=frozenset(others))
 
 
-def validate(path: Path | str, sizes: Sizes, *, other_images: bool = False) -> int:
+def validate(path: Path | str, sizes: Sizes, *, others: Collection[str] = ()) -> int:
     """Number of nuclei of a submission that the competition would take.
 
-    `sizes` holds the images that must be there. With `other_images` there may be more, as in a submission of all of
-    stage 2, of which 106 images are scored; their runs cannot be checked against an edge.
+    `sizes` holds the images that must be there. `others` may be there too, as in a submission of all of stage 2, of
+    which 106 images are scored; their runs cannot be checked against an edge.
 
     Raises:
         ValueError: all faults, the first ten of them with their lines.
@@ -137,8 +140,8 @@ def validate(path: Path | str, sizes: Sizes, *, other_images: bool = False) -> i
     for nucleus in nuclei:
         rows_of_image.setdefault(nucleus.image_id, []).append(nucleus)
     for image_id, rows in rows_of_image.items():
-        if image_id not in sizes and not other_images:
-            text = f"image {image_id[:80]!r} is not one of the {len(sizes)} expected ({len(rows)} such rows)"
+        if image_id not in sizes and image_id not in others:
+            text = f"image {image_id[:80]!r} is not one of the {len(sizes)} expected ({len(rows)} such rows); remove it"
             faults.append((rows[0].line, text))
         if len(rows) > 1:
             text = f"image {image_id}: nothing encoded in one of its {len(rows)} rows; only an image without nuclei has"
@@ -156,7 +159,7 @@ def score_submission(path: Path | str, solution: Solution) -> dict[str, npt.NDAr
     Raises:
         ValueError: a submission that `validate` refuses; a solution with faulty runs.
     """
-    validate(path, solution.sizes, other_images=True)
+    validate(path, solution.sizes, others=solution.others)
     predicted = read_submission(path)
     scores = {}
     for image_id in sorted(solution.sizes):
