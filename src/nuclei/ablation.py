@@ -166,11 +166,12 @@ def ablation_page(frame: pd.DataFrame, command: str, say: Callable[[str], str]) 
         f"weights and crops. Machine: {machines}." + (f" Commit: {commits}." if commits else ""),
         "",
         "Each step is a file of `configs/ablation` that extends the one before it. *Adds* is the mean paired "
-        "difference, image by image, to the row above. Intervals hold 95% of the means over resampled images; what "
-        "another seed would change is not in them. All but the tuned step have the default post-processing, which "
-        "suits some networks better than others: see *as is* in the [comparison](../comparisons/README.md). *Mean of "
-        "modalities* has each count alike. Minutes are those of one training, empty where the weights are those of "
-        "the row above. Data: [`ablation.csv`](ablation.csv).",
+        "difference, image by image, to the row above, which is several steps before where steps were left out. "
+        "Intervals hold 95% of the means over resampled images; what another seed would change is not in them. All "
+        "but the tuned step have the default post-processing, which suits some networks better than others: see *as "
+        "is* in the [comparison](../comparisons/README.md). *Mean of modalities* has each count alike. Minutes are "
+        "those of one training, empty where the weights are those of the row above. Data: "
+        "[`ablation.csv`](ablation.csv).",
     ]
     titles = {FOLDS: "Out of fold", MODALITIES: "A modality that was never shown"}
     texts = {
