@@ -399,7 +399,8 @@ ROWS ?=
 
 bench: $(PEERS)/installed.txt $(BENCH_DATA)/splits.csv  ## speed against other libraries; ROWS='metric crops ...' runs some
 	PYTHONPATH=$(PYTHONPATH):$(CURDIR)/$(PEERS) OMP_NUM_THREADS=1 $(PYTHON) benchmarks/run.py --data $(BENCH_DATA) \
-	  $(if $(filter-out auto,$(DEVICE)),--device $(DEVICE)) $(if $(ROWS),--rows $(ROWS))
+	  $(if $(filter-out auto,$(DEVICE)),--device $(DEVICE)) $(if $(ROWS),--rows $(ROWS)) \
+	  $(addprefix --maps ,$(wildcard $(RUNS)/$(firstword $(MEMBERS))/oof.npz))
 
 $(PEERS)/installed.txt: benchmarks/requirements.txt | $(READY)
 	$(PYTHON) -m pip install --quiet --no-deps --upgrade --target $(@D) --requirement $<
