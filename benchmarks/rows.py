@@ -188,7 +188,7 @@ def prediction(data: Data, device: torch.device) -> Iterator[Row]:
         scores = [average_precision(*pair).mean() for pair in zip(theirs, ours, strict=True)]
         pixels = np.mean([np.mean((a > 0) == (b > 0)) for a, b in zip(ours, theirs, strict=True)])
         assert apart.mean() < 0.5, apart.mean()
-        assert pixels > 0.999, pixels
+        assert pixels > 0.998, pixels
         return (
             f"maps to {apart.mean():.2f}/255 on average ({apart.max()} at most); label maps: {pixels:.5f} of the "
             f"pixels in a nucleus or not, AP of ours by theirs {np.mean(scores):.3f} over the ten thresholds"
