@@ -31,8 +31,8 @@ quarter off what is under a third of the post-processing. Deflated bytes without
 times faster, but in a format of our own that no viewer opens, to save half a millisecond an image once a run. Images
 filtered by UP would bring the prepared folder near the 64 MB that it may have. What is left of the start of `train.py`
 is torch, its compiler (any optimiser of torch imports it, and torchvision does), timm, and the images. Not tried:
-OpenVINO, fastmorph. Not measured yet: the rows of prediction and of the search, which
-`make bench ROWS='prediction tuning'` runs.
+OpenVINO, fastmorph. Not measured yet: the search, paired and on all images, and the image of 20,000 x 20,000 pixels,
+which `make bench ROWS='tuning search large'` runs.
 """
 
 
