@@ -12,7 +12,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from nuclei.artifacts import atomic_path
 from nuclei.comparison import learning_curve
 
-COLOURS = {"unet": "#2f6db3", "lite0": "#d9772b"}
+COLOURS = {"unet": "#2f6db3", "resunet": "#2f6db3", "lite0": "#d9772b"}
 """By the first part of a variant's name: our networks from scratch, and those on an encoder of another's."""
 STYLE: dict[Any, Any] = {
     "font.size": 9,
