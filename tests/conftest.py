@@ -13,6 +13,11 @@ ROOT = Path(__file__).parents[1]
 MODALITIES = ("small_fluorescence", "purple_tissue", "grey_tissue", "small_fluorescence")
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """The longest file comes first, so that of two processes none is left alone with it at the end."""
+    items.sort(key=lambda item: item.path.stem != "test_pipeline")
+
+
 @pytest.fixture(scope="session")
 def processed(tmp_path_factory) -> Path:
     """Folder of eight training and two test images of 96 x 128 pixels with index.csv."""
