@@ -271,12 +271,16 @@ OTHER_DATA  := $(if $(filter-out data,$(DATA)), DATA=$(DATA))
 # a config and those that it extends
 CHAIN = $(1) $(foreach other,$(shell sed -n 's/^extends *= *"\(.*\)".*/\1/p' $(1)),$(call CHAIN,$(dir $(1))$(other)))
 
-# $(1) is the run, $(2) the config that it extends, $(3) further lines of [training]
-define MEASURED
-$(BUDGET)/$(1).toml: $(call CHAIN,$(2))
+# $(1) is the config to write, $(2) the one that it extends, $(3) further lines of [training]
+define BUDGETED
+$(1): $(call CHAIN,$(2))
 	@mkdir -p $$(@D)
 	@printf 'extends = "%s"\n[training]\nsteps = %s\n$(3)' $(CURDIR)/$(2) $(STEPS) > $$@.part && mv $$@.part $$@
+endef
 
+# $(1) is the run, $(2) the config that it extends, $(3) further lines of [training]
+define MEASURED
+$(eval $(call BUDGETED,$(BUDGET)/$(1).toml,$(2),$(3)))
 $(BUDGET)/$(1)/fold_$(HELD_OUT)/best.pt: $(BUDGET)/$(1).toml $(DATA)/splits.csv | $(READY)
 	$(PYTHON) scripts/train.py --config $$< --processed $(DATA)/processed --splits $(DATA)/splits.csv \
 	  --fold $(HELD_OUT) --out $$(@D) --device $(DEVICE) --workers $(WORKERS)
@@ -352,10 +356,7 @@ $(LADDER)/$(2)/$(1)/cv.json: $(LADDER)/$(2)/$(1)/oof.npz | $(READY)
 endef
 
 define RUNG
-$(LADDER)/$(1).toml: $(call CHAIN,configs/ablation/$(1).toml)
-	@mkdir -p $$(@D)
-	@printf 'extends = "%s"\n[training]\nsteps = %s\n' $(CURDIR)/configs/ablation/$(1).toml $(STEPS) > $$@.part && mv $$@.part $$@
-
+$(eval $(call BUDGETED,$(LADDER)/$(1).toml,configs/ablation/$(1).toml))
 $(foreach kind,folds modalities,$(if $(call CHANGED,$(1)),$(foreach fold,$(call HELD_OUT_OF,$(kind)),$(eval $(call HELD_OUT_RUNG,$(1),$(kind),$(fold),$(call TRAINED,$(1))))),$(eval $(call TUNED_RUNG,$(1),$(kind),$(call PREDICTED,$(1))))))
 endef
 

@@ -17,10 +17,10 @@ def main() -> None:
 
     from nuclei.ablation import FOLDS, MODALITIES, ablation, ablation_page, gather
     from nuclei.artifacts import write_csv, write_text
+    from nuclei.config import read_title
 
     def say(rung: str) -> str:
-        with open(arguments.configs / f"{rung}.toml", encoding="utf-8") as file:
-            return file.readline().strip("# \n").removesuffix(".")
+        return read_title(arguments.configs / f"{rung}.toml")
 
     kinds = {FOLDS: arguments.folds, MODALITIES: arguments.modalities}
     frame = ablation({kind: gather(paths) for kind, paths in kinds.items()})

@@ -21,11 +21,11 @@ def main() -> None:
 
     from nuclei.artifacts import read_json, write_csv, write_text
     from nuclei.comparison import comparison, comparison_page
+    from nuclei.config import read_title
     from nuclei.plots import plot_comparison, plot_learning_curve
 
     def say(variant: str) -> str:
-        with open(arguments.configs / f"{variant}.toml", encoding="utf-8") as file:
-            return file.readline().strip("# \n").removesuffix(".")
+        return read_title(arguments.configs / f"{variant}.toml")
 
     frame = comparison([read_json(path) for path in arguments.measured]).assign(command=arguments.command)
     tables = {name: pandas.read_csv(path) for name in TABLES if (path := arguments.out / f"{name}.csv").is_file()}

@@ -35,10 +35,8 @@ def main() -> None:
     weights = shares = arguments.weights
     if arguments.shares:
         splits = arguments.splits if arguments.subset == "train" else None
-        shares, weights = (
-            read_general(arguments.shares, names),
-            read_shares(arguments.shares, names, arguments.index, splits),
-        )
+        weights = read_shares(arguments.shares, names, arguments.index, splits)
+        shares = read_general(arguments.shares, names)
     averaged = average_maps(arguments.inputs, sizes, mode, weights)
     if not any(name.startswith("fold_") for name in names):
         write_members(arguments.out.parent, dict(zip(names, shares or [1.0] * len(names), strict=True)))

@@ -5,7 +5,7 @@ they were trained on, and on modalities that they were never shown. Unlike in `c
 post-processing, and one above them has it tuned.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,19 @@ import pandas as pd
 from tqdm import tqdm
 
 from nuclei.artifacts import Images, Maps, read_json, read_splits, read_table
-from nuclei.leaderboard import SHOWN_THRESHOLDS, bootstrap_interval
+from nuclei.config import parse_config
+from nuclei.leaderboard import SHOWN_THRESHOLDS, bootstrap_interval, format_difference, paired_difference
 from nuclei.metric import THRESHOLDS
+from nuclei.pages import table_line
 from nuclei.postprocessing import Parameters, segment_maps
-from nuclei.scoring import Record, score_image, summarise
+from nuclei.scoring import Record, read_maps, score_image, summarise
 from nuclei.splits import held_out_images
+from nuclei.standings import image_scores
 
 FOLDS, MODALITIES = "folds", "modalities"
 """The two kinds of held-out images: the folds of `make splits`, and one modality after the other."""
+DIFFERENCE = ("difference", "difference_low", "difference_high")
+"""Columns of what a rung adds to the one below it."""
 
 _NOTES = ("seed", "steps", "batch", "hardware", "commit")
 
@@ -36,7 +41,7 @@ class Measured:
     efforts: list[dict[str, Any]]
 
     def scores(self) -> dict[str, float]:
-        return {image_id: float(np.mean(record["ap"])) for image_id, record in self.images.items()}
+        return image_scores({"image": self.images})
 
 
 def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, splits: Path) -> dict[str, Any]:
@@ -46,7 +51,8 @@ def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, s
     parameters, minutes, hardware and commit.
 
     Raises:
-        ValueError: maps of other images than the checkpoint's fold holds out; it was trained on some of them.
+        ValueError: maps of other images than the checkpoint's fold holds out, or of another size; it was trained on
+            some of them.
     """
     from nuclei.inference import load_checkpoint  # torch, which the table does without
 
@@ -59,18 +65,19 @@ def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, s
         )
     images, parameters = Images(processed), Parameters()
     records = [
-        score_image(images.label_map(image_id), segment_maps(archive[image_id], parameters))
+        score_image(truth, segment_maps(read_maps(archive, image_id, truth, processed), parameters))
         for image_id in tqdm(ids, desc="score", unit="image", mininterval=1)
+        for truth in [images.label_map(image_id)]
     ]
     rows = table.set_index("image_id").loc[ids].reset_index()
     log = read_table(checkpoint.parent / "log.csv", ("minutes",), "train again")
-    training = weights["config"]["training"]
+    config = parse_config(weights["config"], str(checkpoint))
     effort = {
         **weights["effort"],
-        "experiment": weights["config"]["name"],
-        "seed": training["seed"],
-        "steps": training["steps"],
-        "batch": f"{training['batch_size']} crops of {training['crop']} pixels",
+        "experiment": config.name,
+        "seed": config.training.seed,
+        "steps": config.training.steps,
+        "batch": config.training.batch,
         "minutes": float(log.minutes.iloc[-1]),
     }
     return {**summarise(experiment, rows, records, {weights["fold"]: parameters.to_dict()}), "effort": effort}
@@ -132,11 +139,9 @@ def ablation(measured: Mapping[str, Mapping[str, Measured]]) -> pd.DataFrame:
 def _scores(one: Measured, scores: dict[str, float], below: dict[str, float] | None) -> dict[str, float]:
     """Score and average precisions with the interval, and the paired difference to the scores `below`."""
     low, high = bootstrap_interval(np.array(list(scores.values())))
-    names = ("difference", "difference_low", "difference_high")
-    row = {"score": float(np.mean(list(scores.values()))), "low": low, "high": high} | dict.fromkeys(names, np.nan)
-    if below is not None:
-        differences = np.array([score - below[image_id] for image_id, score in scores.items()])
-        row |= dict(zip(names, (float(differences.mean()), *bootstrap_interval(differences)), strict=True))
+    row = {"score": float(np.mean(list(scores.values()))), "low": low, "high": high}
+    difference = (np.nan, np.nan, np.nan) if below is None else paired_difference(scores, below)
+    row |= dict(zip(DIFFERENCE, difference, strict=True))
     ap = np.mean([record["ap"] for record in one.images.values()], axis=0)
     return row | {f"ap_{threshold:.2f}": float(value) for threshold, value in zip(THRESHOLDS, ap, strict=True)}
 
@@ -193,20 +198,11 @@ def _table(frame: pd.DataFrame, say: Callable[[str], str]) -> list[str]:
     modalities = [name for name in modalities if frame[name].notna().any()]
     header = ["step", "what it adds", "score (95%)", "adds (95%)", *(f"AP {t}" for t in SHOWN_THRESHOLDS)]
     header += ["mean of modalities", *(name.replace("_", " ") for name in modalities), "minutes"]
-    lines = [_line(header), _line(["---", "---"] + ["---:"] * (len(header) - 2))]
+    lines = [table_line(header), table_line(["---", "---"] + ["---:"] * (len(header) - 2))]
     for row in frame.to_dict("records"):
         cells = [f"`{row['rung']}`", say(row["rung"])]
-        cells += [f"**{row['score']:.3f}** ({row['low']:.3f} to {row['high']:.3f})", _adds(row)]
+        cells += [f"**{row['score']:.3f}** ({row['low']:.3f} to {row['high']:.3f})"]
+        cells += [format_difference(*(row[name] for name in DIFFERENCE))]
         cells += [f"{row[name]:.3f}" for name in (*(f"ap_{t}" for t in SHOWN_THRESHOLDS), "modality_mean", *modalities)]
-        lines.append(_line([*cells, f"{row['minutes']:.1f}" if row["trainings"] else ""]))
+        lines.append(table_line([*cells, f"{row['minutes']:.1f}" if row["trainings"] else ""]))
     return lines
-
-
-def _adds(row: Mapping[str, Any]) -> str:
-    if np.isnan(row["difference"]):
-        return ""
-    return f"{row['difference']:+.3f} ({row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

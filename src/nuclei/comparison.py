@@ -17,8 +17,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from nuclei.artifacts import Images, LabelMap, UInt8Array, read_splits, read_table
-from nuclei.leaderboard import bootstrap_interval
+from nuclei.leaderboard import bootstrap_interval, format_difference, paired_difference
 from nuclei.metric import average_precision
+from nuclei.pages import table_line
 from nuclei.postprocessing import Parameters, segment_maps
 from nuclei.splits import held_out_images
 from nuclei.tuning import GRID, Scores, search
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
-STARTS = [Parameters(confidence=confidence, border=border) for border in (1.0, 0.0) for confidence in (0.8, 0.0)]
+STARTS = [
+    Parameters(confidence=confidence, border=border)
+    for border in (Parameters.border, 0.0)
+    for confidence in (Parameters.confidence, 0.0)
+]
 """Where the search may begin, the default first: are unsure nuclei dropped, does the border cut the seeds apart?"""
 SEARCHED = {name: GRID[name] for name in ("foreground", "seed", "border")}
 """Thresholds that are searched from there: where a nucleus ends, where one is, and how far the border cuts."""
@@ -41,6 +46,8 @@ REPEATS = 7
 """Predictions of which the fastest is taken: others on the machine only ever make one slower."""
 BASE = "unet_plain"
 """The variant that the others differ from."""
+AGAINST = ("against", "against_low", "against_high")
+"""Columns of the difference to it."""
 FOUND = 127
 """Foreground above this of 255 counts as a nucleus in the Dice coefficient."""
 
@@ -69,7 +76,7 @@ def measure(path: Path, processed: Path, splits: Path, device: "torch.device") -
         "training_images": len(checkpoint["trained_on"]),
         "seed": config.training.seed,
         "steps": config.training.steps,
-        "batch": f"{config.training.batch_size} crops of {config.training.crop} pixels",
+        "batch": config.training.batch,
         "score": float(fitted.mean()),
         "score_default": float(default.mean()),
         "dice": float(np.mean([dice(maps[image_id], truths[image_id]) for image_id in ids])),
@@ -153,9 +160,7 @@ def comparison(measured: Sequence[dict[str, Any]]) -> pd.DataFrame:
         scores = np.array(list(one["image_score"].values()))
         row["low"], row["high"] = bootstrap_interval(scores)
         if base is not None and one["experiment"] != BASE:
-            differences = np.array([score - base[image_id] for image_id, score in one["image_score"].items()])
-            row["against"] = float(differences.mean())
-            row["against_low"], row["against_high"] = bootstrap_interval(differences)
+            row |= dict(zip(AGAINST, paired_difference(one["image_score"], base), strict=True))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -202,28 +207,23 @@ def _budget(frame: pd.DataFrame, target: str) -> list[str]:
 def _variant_table(frame: pd.DataFrame, say: Callable[[str], str]) -> list[str]:
     header = ["variant", "what it is", "score (95%)", "against plain (95%)", "as is", "Dice", "parameters"]
     header += ["multiply-adds", "images/s in training", "in prediction", "memory", "minutes"]
-    lines = [_line(header), _line(["---", "---"] + ["---:"] * (len(header) - 2))]
+    lines = [table_line(header), table_line(["---", "---"] + ["---:"] * (len(header) - 2))]
     for row in frame.itertuples():
-        against = getattr(row, "against", np.nan)
         cells = [f"`{row.experiment}`", say(row.experiment)]
         cells += [f"**{row.score:.3f}** ({row.low:.3f} to {row.high:.3f})"]
-        cells += ["" if np.isnan(against) else f"{against:+.3f} ({row.against_low:+.3f} to {row.against_high:+.3f})"]
+        cells += [format_difference(*(getattr(row, name, np.nan) for name in AGAINST))]
         cells += [f"{row.score_default:.3f}", f"{row.dice:.3f}", f"{row.parameters / 1e6:.2f} M"]
         cells += [f"{row.multiply_adds / 1e9:.2f} G", f"{row.training_speed:.1f}", f"{row.inference_speed:.1f}"]
         cells += [f"{row.peak_mib} MiB", f"{row.minutes:.1f}"]
-        lines.append(_line(cells))
+        lines.append(table_line(cells))
     return lines
 
 
 def _curve_table(curve: pd.DataFrame) -> list[str]:
-    lines = [_line(["training images", "seeds", "score", "spread", "lowest", "highest", "Dice", "spread"])]
-    lines.append(_line(["---:"] * 8))
+    lines = [table_line(["training images", "seeds", "score", "spread", "lowest", "highest", "Dice", "spread"])]
+    lines.append(table_line(["---:"] * 8))
     for row in curve.itertuples():
         numbers = (row.score, row.score_spread, row.lowest, row.highest, row.dice, row.dice_spread)
         cells = [str(row.training_images), str(row.seeds), *("" if np.isnan(x) else f"{x:.3f}" for x in numbers)]
-        lines.append(_line(cells))
+        lines.append(table_line(cells))
     return lines
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -176,6 +176,11 @@ class TrainingConfig(Section):
     """auto: bf16-mixed where the device computes faster with it, else 32-true."""
     seed: int = 0
 
+    @property
+    def batch(self) -> str:
+        """What a step sees, in words: `8 crops of 128 pixels`."""
+        return f"{self.batch_size} crops of {self.crop} pixels"
+
 
 class PredictionConfig(Section):
     flips: Literal[1, 2, 4, 8] = 8
@@ -219,6 +224,12 @@ def read_config(path: Path | str) -> Config:
             values[key] = {**values[key], **given} if both_tables else given
     extended = ", ".join(str(other) for other in list(tables)[1:])
     return parse_config({"name": path.stem, **values}, f"{path} (extends {extended})" if extended else str(path))
+
+
+def read_title(path: Path) -> str:
+    """What the first line of a config, a comment, says of it."""
+    with open(path, encoding="utf-8") as file:
+        return file.readline().strip("# \n").removesuffix(".")
 
 
 def _read_chain(path: Path) -> dict[Path, dict[str, Any]]:

@@ -1,9 +1,9 @@
 """The mean of maps, image by image: folds become a run, and runs become an ensemble."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -44,10 +44,11 @@ def average_maps(
     }
     _check_expected(archives, set(holders), set(sizes))
     mode = _check_holders(archives, holders, mode)
-    if weights is not None:
-        _check_weights(len(archives), mode, weights, holders)
+    if weights is not None and mode == "disjoint" and len(archives) > 1:
+        raise ValueError("each image is in one input alone, so weights have no effect; leave them out")
     if not isinstance(weights, Mapping):
-        weights = dict.fromkeys(holders, weights or [1.0] * len(archives))
+        weights = dict.fromkeys(holders, [1.0] * len(archives) if weights is None else weights)
+    _check_weights(len(archives), weights, holders)
     log.info("%d inputs, %s: %d images", len(archives), mode, len(holders))
     return _average(archives, holders, sizes, weights)
 
@@ -107,18 +108,10 @@ def _check_holders(archives: list[Maps], holders: dict[str, list[int]], mode: Mo
     return mode
 
 
-def _check_weights(
-    count: int,
-    mode: Mode,
-    weights: Sequence[float] | Mapping[str, Sequence[float]],
-    holders: Mapping[str, Any],
-) -> None:
-    if mode == "disjoint" and count > 1:
-        raise ValueError("each image is in one input alone, so weights have no effect; leave them out")
-    by_image = weights if isinstance(weights, Mapping) else {"all": weights}
-    for each in by_image.values():
+def _check_weights(count: int, weights: Mapping[str, Sequence[float]], images: Collection[str]) -> None:
+    missing = sorted(set(images) - set(weights))
+    if missing:
+        raise ValueError(f"no weights for {len(missing)} of {len(images)} images, such as {missing[0]}")
+    for each in weights.values():
         if len(each) != count or not all(np.isfinite(weight) and weight > 0 for weight in each):
             raise ValueError(f"expected {count} weights above 0, one for each input; got {list(each)}")
-    missing = sorted(set(holders) - set(by_image)) if isinstance(weights, Mapping) else []
-    if missing:
-        raise ValueError(f"no weights for {len(missing)} of {len(holders)} images, such as {missing[0]}")

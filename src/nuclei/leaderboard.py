@@ -11,6 +11,7 @@ import pandas as pd
 from nuclei.artifacts import sha256
 from nuclei.entry import SCORED, Entry
 from nuclei.metric import THRESHOLDS
+from nuclei.pages import table_line
 from nuclei.standings import Summary, image_scores
 
 RESAMPLES = 2000
@@ -79,6 +80,17 @@ def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def paired_difference(scores: Mapping[str, float], base: Mapping[str, float]) -> tuple[float, float, float]:
+    """Mean over the images of `scores` of what they are above `base`, by id, with the bounds of its 95% interval."""
+    differences = np.array([score - base[image_id] for image_id, score in scores.items()])
+    return float(differences.mean()), *bootstrap_interval(differences)
+
+
+def format_difference(difference: float, low: float, high: float) -> str:
+    """`+0.028 (+0.015 to +0.041)`, empty where there is none."""
+    return f"{difference:+.3f} ({low:+.3f} to {high:+.3f})" if known(difference) else ""
+
+
 def leaderboard_page(frame: pd.DataFrame) -> str:
     """The leaderboard as Markdown."""
     compared, others = frame[frame.verdict != OTHER], frame[frame.verdict == OTHER]
@@ -104,7 +116,7 @@ def _table(frame: pd.DataFrame) -> list[str]:
     header = ["experiment", "members", "score (95%)", "behind the best (95%)"]
     header += ["AP 0.50", "0.75", "0.90", *(_title(name) for name in modalities)]
     header += ["public", "private", "parameters", "minutes", "hardware", "commit"]
-    lines = [_line(header), _line(["---", "---"] + ["---:"] * (len(header) - 4) + ["---", "---"])]
+    lines = [table_line(header), table_line(["---", "---"] + ["---:"] * (len(header) - 4) + ["---", "---"])]
     for row in frame.to_dict("records"):
         low, high = row["low"], row["high"]
         cells = [f"[{row['experiment']}]({row['experiment']}.csv)", row["members"]]
@@ -114,7 +126,7 @@ def _table(frame: pd.DataFrame) -> list[str]:
         cells += [_decimals(row["public"], 4), _decimals(row["private"], 4)]
         cells += [format_count(row["parameters"]), format_count(row["minutes"])]
         cells += [str(row["hardware"] or "") if known(row["hardware"]) else "", row["commit"] or ""]
-        lines.append(_line(cells))
+        lines.append(table_line(cells))
     return lines
 
 
@@ -148,11 +160,9 @@ def _difference(summary: Summary, best: Summary) -> dict[str, Any]:
         return {"behind": 0.0, "behind_low": 0.0, "behind_high": 0.0, "verdict": BEST}
     if not summary["image"] or not best["image"]:
         return {"behind": None, "behind_low": None, "behind_high": None, "verdict": ""}
-    scores, best_scores = image_scores(summary), image_scores(best)
-    differences = np.array([best_scores[image_id] - scores[image_id] for image_id in best_scores])
-    low, high = bootstrap_interval(differences)
+    behind, low, high = paired_difference(image_scores(best), image_scores(summary))
     verdict = NOISE if low <= 0 <= high else WORSE
-    return {"behind": float(differences.mean()), "behind_low": low, "behind_high": high, "verdict": verdict}
+    return {"behind": behind, "behind_low": low, "behind_high": high, "verdict": verdict}
 
 
 def _behind(row: dict[str, Any]) -> str:
@@ -186,7 +196,3 @@ def _decimals(value: Any, places: int) -> str:
 
 def _title(modality: str) -> str:
     return modality.replace("_", " ")
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

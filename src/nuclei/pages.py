@@ -1,5 +1,6 @@
-"""Pages for a browser: one file each that needs no network, made from the templates of this package."""
+"""Pages for a browser, one file each that needs no network, from the templates of this package; rows in Markdown."""
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -15,3 +16,8 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(**values)
+
+
+def table_line(cells: Sequence[str]) -> str:
+    """One row of a table in Markdown."""
+    return f"| {' | '.join(cells)} |"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei.artifacts import Images, LabelMap, read_splits
+from nuclei.artifacts import Images, LabelMap, Maps, UInt8Array, read_splits
 from nuclei.classical import otsu_watershed
 from nuclei.intensity import to_display
 from nuclei.metric import THRESHOLDS, average_precision, error_counts, outcomes
@@ -137,6 +137,21 @@ def _mean(records: Sequence[Record]) -> dict[str, Any]:
         "errors": {name: sum(record[name] for record in records) for name in _COUNTS},
         "sizes": np.sum([record["sizes"] for record in records], axis=0, dtype=int).tolist(),
     }
+
+
+def read_maps(archive: Maps, image_id: str, truth: LabelMap, folder: Path) -> UInt8Array:
+    """The maps of an image (C, H, W); `folder` is where its label map `truth` (H, W) was prepared.
+
+    Raises:
+        ValueError: maps of another size than the image's label map.
+    """
+    maps = archive[image_id]
+    if maps.shape[1:] != truth.shape:
+        raise ValueError(
+            f"{archive.path}: maps of image {image_id} are {maps.shape}, its label map in {folder} is {truth.shape}; "
+            "predict again from the prepared images of now"
+        )
+    return maps
 
 
 class _OtsuScorer:

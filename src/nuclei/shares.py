@@ -9,7 +9,7 @@ enough images: a member that is good at fluorescence may be poor at tissue.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,11 +19,12 @@ from nuclei.artifacts import INDEX_COLUMNS, Images, Maps, read_json, read_splits
 from nuclei.ensemble import mean_of_maps
 from nuclei.metric import average_precision
 from nuclei.postprocessing import Parameters, segment_maps
-from nuclei.scoring import open_pool
-from nuclei.tuning import OWN_FROM, FloatArray, Rows, Scores, climb
+from nuclei.scoring import open_pool, read_maps
+from nuclei.tuning import FloatArray, Rows, Scores, climb, rows_by_modality
 
 Shares = tuple[float, ...]
 """One a member, in relation to each other."""
+Found = TypeVar("Found")
 ALL = "all"
 """Instead of a modality: what holds for modalities without shares of their own."""
 
@@ -56,7 +57,7 @@ def find_shares(members: Mapping[str, Path], processed: Path, splits: Path, work
         }
         own = []
         for (fold, modality), part in table.groupby(["fold", "modality"]):
-            rows, shares = part.index.to_numpy(), by_fold[fold].get(modality, by_fold[fold][ALL])
+            rows, shares = part.index.to_numpy(), _of(by_fold[fold], modality)
             scores.fill([shares], rows)
             own.append(scores.by_image(shares, rows))
     return {
@@ -78,10 +79,9 @@ def search_shares(scores: Scores[Shares], rows: Rows, members: int, modalities: 
         return best
 
     found = {ALL: search((1.0,) * members, rows)}
-    for modality in sorted(modalities.iloc[rows].unique()):
-        of_modality = rows[(modalities.iloc[rows] == modality).to_numpy()]
-        if len(of_modality) >= OWN_FROM and (own := search(found[ALL], of_modality)) != found[ALL]:
-            found[str(modality)] = own
+    for modality, of_modality in rows_by_modality(rows, modalities):
+        if (own := search(found[ALL], of_modality)) != found[ALL]:
+            found[modality] = own
     return found
 
 
@@ -98,8 +98,9 @@ def read_shares(path: Path, names: Sequence[str], index: Path, splits: Path | No
     missing = sorted(set(folds.values()) - set(content["fold"]))
     if missing:
         raise ValueError(f"{path}: no shares for the folds {missing} of {splits}; delete it and make it again")
+    found = {None: content["shares"], **content["fold"]}
     return {
-        row.image_id: _in_order(path, _of(content, folds.get(row.image_id), row.modality), names)
+        row.image_id: _in_order(path, _of(found[folds.get(row.image_id)], row.modality), names)
         for row in table.itertuples()
     }
 
@@ -113,8 +114,7 @@ def _named(found: Mapping[str, Shares], members: Iterable[str]) -> dict[str, dic
     return {modality: dict(zip(members, shares, strict=True)) for modality, shares in found.items()}
 
 
-def _of(content: Mapping[str, Any], fold: str | None, modality: str) -> dict[str, float]:
-    found: dict[str, dict[str, float]] = content["shares"] if fold is None else content["fold"][fold]
+def _of(found: Mapping[str, Found], modality: str) -> Found:
     return found.get(modality, found[ALL])
 
 
@@ -134,16 +134,6 @@ class _ShareScorer:
 
     def __call__(self, job: tuple[str, list[Shares]]) -> list[FloatArray]:
         image_id, candidates = job
-        maps, truth = self._read(image_id)
-        parameters = Parameters()
+        truth, parameters = self.images.label_map(image_id), Parameters()
+        maps = [read_maps(archive, image_id, truth, self.images.folder) for archive in self.members]
         return [average_precision(truth, segment_maps(mean_of_maps(maps, shares), parameters)) for shares in candidates]
-
-    def _read(self, image_id: str) -> Any:
-        maps, truth = [archive[image_id] for archive in self.members], self.images.label_map(image_id)
-        for archive, each in zip(self.members, maps, strict=True):
-            if each.shape[1:] != truth.shape:
-                raise ValueError(
-                    f"{archive.path}: maps of image {image_id} are {each.shape}, its label map is {truth.shape}; "
-                    "predict again from the prepared images of now"
-                )
-        return maps, truth

@@ -35,7 +35,7 @@ from nuclei.postprocessing import (
     measure_nuclei,
     segment_maps,
 )
-from nuclei.scoring import Record, open_pool, score_image, summarise
+from nuclei.scoring import Record, open_pool, read_maps, score_image, summarise
 
 log = logging.getLogger(__name__)
 
@@ -164,13 +164,20 @@ def search_all(scores: Scores[Parameters], rows: Rows, sample: Rows, modalities:
     """General parameters, and those of each modality, that the images of `rows` favour, and no other image."""
     general = search(scores, rows, sample)
     own = {}
-    for modality in sorted(modalities.iloc[rows].unique()):
-        of_modality = rows[(modalities.iloc[rows] == modality).to_numpy()]
-        if OWN_FROM <= len(of_modality) <= len(rows) / 2:
+    for modality, of_modality in rows_by_modality(rows, modalities):
+        if len(of_modality) <= len(rows) / 2:
             best = _climb_all(scores, general, OWN_GRID, of_modality)
             if best != general:
-                own[str(modality)] = best
+                own[modality] = best
     return Tuned(general, own)
+
+
+def rows_by_modality(rows: Rows, modalities: pd.Series) -> Iterator[tuple[str, Rows]]:
+    """Each modality that has OWN_FROM of the rows or more, by name, with its rows; `modalities` has that of all."""
+    for modality in sorted(modalities.iloc[rows].unique()):
+        of_modality = rows[(modalities.iloc[rows] == modality).to_numpy()]
+        if len(of_modality) >= OWN_FROM:
+            yield str(modality), of_modality
 
 
 def search(
@@ -308,13 +315,8 @@ class _MapScorer:
         return lay_ground(self._read(image_id)[0], Parameters(foreground=foreground, border=border))
 
     def _read_image(self, image_id: str) -> tuple[UInt8Array, LabelMap]:
-        maps, truth = self.maps[image_id], self.images.label_map(image_id)
-        if maps.shape[1:] != truth.shape:
-            raise ValueError(
-                f"{self.maps.path}: maps of image {image_id} are {maps.shape}, its label map in "
-                f"{self.images.folder} is {truth.shape}; predict again from the prepared images of now"
-            )
-        return maps, truth
+        truth = self.images.label_map(image_id)
+        return read_maps(self.maps, image_id, truth, self.images.folder), truth
 
 
 def _check_images(maps: Path, splits: Path, table: pd.DataFrame) -> None:
