@@ -75,6 +75,8 @@ def read_masks(folder: Path) -> np.ndarray:
 def segment_by_regions(maps: np.ndarray, parameters: Parameters) -> np.ndarray:
     """The same rules as `postprocessing.segment_maps`, region by region with scikit-image."""
     foreground = maps[FOREGROUND]
+    likely = foreground[foreground >= 128] / 255
+    parameters = parameters.at(likely.mean() if likely.size else 1.0)
     mask = foreground >= np.ceil(parameters.foreground * 255 - 1e-9)
     seed_map = cv2.addWeighted(maps[CORE], 1.0, maps[BORDER], -parameters.border, 0.0) * mask
     seeds = _seeds_by_regions(seed_map, parameters)

@@ -48,13 +48,13 @@ def faint_maps(truth, level):
 
 def test_a_network_that_sounds_unsure_is_scored_with_the_thresholds_that_the_other_half_favours():
     truths = {f"image{i}": make_image("small_fluorescence", i, 96, 128)[1] for i in range(4)}
-    maps = {image_id: faint_maps(truth, 165) for image_id, truth in truths.items()}
+    maps = {image_id: faint_maps(truth, 140) for image_id, truth in truths.items()}
     first = np.array([True, False, True, False])
     default, fitted = cross_fit(maps, truths, first)
     assert fitted.mean() > default.mean() + 0.1
 
 
-@pytest.mark.parametrize("change", [{"confidence": 165}, {"border": 250}, {"confidence": 165, "border": 250}])
+@pytest.mark.parametrize("change", [{"confidence": 140}, {"border": 250}, {"confidence": 140, "border": 250}])
 def test_a_network_that_finds_nothing_with_the_default_thresholds_is_searched_from_another_start(change):
     truths = {f"image{i}": make_image("small_fluorescence", i, 96, 128)[1] for i in range(4)}
     maps = {name: faint_maps(truth, change.get("confidence", 240)) for name, truth in truths.items()}
@@ -68,7 +68,7 @@ def test_a_network_that_finds_nothing_with_the_default_thresholds_is_searched_fr
 def test_what_one_half_shows_does_not_reach_its_own_score():
     truths = {f"image{i}": make_image("small_fluorescence", i, 96, 128)[1] for i in range(4)}
     first = np.array([True, True, False, False])
-    maps = {name: faint_maps(truth, 165 if i < 2 else 240) for i, (name, truth) in enumerate(truths.items())}
+    maps = {name: faint_maps(truth, 140 if i < 2 else 240) for i, (name, truth) in enumerate(truths.items())}
     default, fitted = cross_fit(maps, truths, first)
     # the sure half finds nothing to change, so that the unsure one gets the default thresholds, which miss its nuclei
     np.testing.assert_allclose(fitted[first], default[first])

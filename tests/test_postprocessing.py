@@ -152,6 +152,23 @@ def test_dust_and_faint_nuclei_are_dropped_and_the_rest_is_numbered_without_gaps
     assert segment_maps(maps, everything).max() == 4
 
 
+@pytest.mark.parametrize("share", [0.75, 0.85])
+def test_of_an_image_that_the_network_is_less_sure_of_the_same_nuclei_are_found(share):
+    maps = degrade(energy_maps(scatter(5)), 1.0, 20)
+    unsure = np.round(maps * share).astype(np.uint8)
+    found = segment_maps(maps, DEFAULT)
+    assert average_precision(found, segment_maps(unsure, DEFAULT)).mean() > 0.95
+    absolute = replace(DEFAULT, least_certainty=1.0)
+    assert average_precision(found, segment_maps(unsure, absolute)).mean() < 0.75
+
+
+def test_faint_noise_alone_makes_no_nuclei():
+    maps = np.zeros((3, 60, 60), np.uint8)
+    maps[[FOREGROUND, CORE], 20:30, 20:30] = 140
+    assert segment_maps(maps, DEFAULT).max() == 0
+    assert segment_maps(maps, replace(DEFAULT, least_certainty=0.0)).max() == 1
+
+
 def test_every_nucleus_respects_the_limits_asked_for():
     maps = degrade(energy_maps(scatter(3)), 1.0, 40)
     parameters = replace(DEFAULT, area=30, confidence=0.85, peak=0.3, foreground=0.7)

@@ -15,7 +15,7 @@ def make_maps(truth, hidden, seed):
     kept = np.random.default_rng(seed).random(len(labels)) >= hidden
     seen = np.isin(truth, labels[kept])
     maps = np.zeros((3, *truth.shape), np.uint8)
-    maps[0] = maps[2] = np.where(seen, 250, np.where(truth > 0, 150, 0))
+    maps[0] = maps[2] = np.where(seen, 250, np.where(truth > 0, 120, 0))
     return maps
 
 

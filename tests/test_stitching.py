@@ -22,8 +22,9 @@ def same_partition(first, second):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("parameters", [Parameters(), Parameters(relative_area=0.4, border=0.5)])
-def test_tiles_give_the_nuclei_of_the_whole_image(seed, parameters):
-    maps = maps_of(seed)
+@pytest.mark.parametrize("share", [1.0, 0.85])
+def test_tiles_give_the_nuclei_of_the_whole_image(seed, parameters, share):
+    maps = (maps_of(seed) * share).astype(np.uint8)
     out = np.zeros(maps.shape[1:], np.int32)
     count = segment_tiles(maps, parameters, out, side=90, margin=80)
     whole = segment_maps(maps, parameters)

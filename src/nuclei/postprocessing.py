@@ -4,11 +4,14 @@ The maps of an image are (3, H, W) uint8, a probability times 255, with the chan
 BORDER (between touching nuclei) and CORE (energy: 1 in the middle of a nucleus, 0 at its rim, or the body's
 probability outside the border). The seed map is the core less the border: its islands are the seeds.
 
+Of images unlike those that it was trained on a network is less sure throughout, and thresholds that fit the others find
+little there. So each image has a certainty, and thresholds are shares of it.
+
 Source: watershed on body less border as in the competition's first place, Buslaev, Seferbekov and Durnov (2018).
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 import cv2
@@ -31,17 +34,19 @@ _CONNECTIVITY = 4
 _SPLIT_STEP = 0.1
 DROPPING = ("area", "relative_area", "confidence", "peak")
 """Parameters that say which nuclei are dropped; the others say how nuclei grow."""
-_PROBABILITIES = ("foreground", "seed", "split_area", "relative_area", "confidence", "peak")
+_SHARES = ("foreground", "seed", "confidence", "peak")
+_UP_TO_1 = (*_SHARES, "split_area", "relative_area", "least_certainty")
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """How maps become nuclei. Thresholds are probabilities and hold from the value on; areas are pixels.
+    """How maps become nuclei. Thresholds are shares of the image's certainty and hold from the value on; areas are
+    pixels.
 
     The defaults did well on out-of-fold maps of three small UNets; `tuning` finds those of an experiment.
     """
 
-    foreground: float = 0.6
+    foreground: float = 0.65
     """Foreground from which on a pixel belongs to a nucleus."""
     seed: float = 0.3
     """Value of the seed map from which on a pixel belongs to a seed."""
@@ -57,18 +62,26 @@ class Parameters:
     """Smallest nucleus."""
     relative_area: float = 0.1
     """Smallest nucleus as a share of the median area of the image's nuclei."""
-    confidence: float = 0.8
+    confidence: float = 0.875
     """Smallest mean foreground of a nucleus."""
     peak: float = 0.2
     """Smallest maximum of the seed map in a nucleus."""
+    least_certainty: float = 0.7
+    """Certainty that any image is given at least, so that faint noise makes no nuclei; with 1 the thresholds are
+    probabilities, the same in all images."""
 
     def __post_init__(self) -> None:
-        for name in _PROBABILITIES:
+        for name in _UP_TO_1:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"parameter {name} is {getattr(self, name)}; give a value from 0 to 1")
         for field in fields(self):
             if getattr(self, field.name) < 0:
                 raise ValueError(f"parameter {field.name} is {getattr(self, field.name)}; give one of 0 or more")
+
+    def at(self, certainty: float) -> Self:
+        """The thresholds as probabilities, for an image of this certainty."""
+        certainty = max(certainty, self.least_certainty)
+        return replace(self, **{name: getattr(self, name) * certainty for name in _SHARES})
 
     def to_dict(self) -> dict[str, float | int]:
         """The values by name, for JSON."""
@@ -147,19 +160,38 @@ def segment_maps(maps: UInt8Array, parameters: Parameters) -> LabelMap:
     Raises:
         ValueError: maps of another shape or type.
     """
-    return keep_nuclei(grow_nuclei(maps, parameters), parameters)
+    _check(maps)
+    parameters = parameters.at(measure_certainty(count_values(maps)))
+    grown = grow_nuclei(maps, parameters)
+    return draw_nuclei(grown, are_nuclei(measure_nuclei(grown), parameters))
+
+
+def count_values(maps: UInt8Array) -> npt.NDArray[np.int64]:
+    """How many pixels have each of the foreground's values, (256,); the counts of parts of an image add up."""
+    return np.bincount(maps[FOREGROUND].ravel(), minlength=256)
+
+
+def measure_certainty(counts: npt.NDArray[np.int64]) -> float:
+    """Mean foreground, 0.5 to 1, of the pixels that are rather foreground than not; 1 where there are none.
+
+    `counts` (256,) are those of `count_values`.
+    """
+    values = np.arange(len(counts)) / 255
+    likely = np.where(values >= 0.5, counts, 0)
+    return float(np.average(values, weights=likely)) if likely.any() else 1.0
 
 
 def grow_nuclei(maps: UInt8Array, parameters: Parameters) -> Grown:
-    """The first half of `segment_maps`, which heeds all parameters but those of `DROPPING`."""
+    """The first half of `segment_maps`, which heeds all parameters but those of `DROPPING`.
+
+    Here and below the thresholds of `parameters` are probabilities already (`Parameters.at`).
+    """
     ground = lay_ground(maps, parameters)
     return grow_seeds(maps, ground, find_seeds(ground, parameters))
 
 
 def lay_ground(maps: UInt8Array, parameters: Parameters) -> Ground:
     """The ground of the maps; it heeds `foreground` and `border` alone."""
-    if maps.ndim != 3 or maps.shape[0] != CHANNELS or maps.dtype != np.uint8:
-        raise ValueError(f"expected maps ({CHANNELS}, H, W) uint8, got {maps.shape} {maps.dtype}; predict again")
     mask = _reaches(maps[FOREGROUND], parameters.foreground)
     seed_map = cv2.addWeighted(maps[CORE], 1.0, maps[BORDER], -parameters.border, 0.0)
     # A seed outside the foreground is none, and inside it lies in one connected piece of it.
@@ -174,14 +206,14 @@ def grow_seeds(maps: UInt8Array, ground: Ground, seeds: LabelMap) -> Grown:
     return Grown(seeds.shape, places, labels, maps[FOREGROUND].ravel()[places], ground.seed_map.ravel()[places])
 
 
-def keep_nuclei(grown: Grown, parameters: Parameters) -> LabelMap:
-    """The second half of `segment_maps`, which heeds the parameters of `DROPPING` alone."""
-    return draw_nuclei(grown, are_nuclei(measure_nuclei(grown), parameters))
-
-
 def draw_nuclei(grown: Grown, keep: npt.NDArray[np.bool_]) -> LabelMap:
     """Label map of the grown nuclei whose label is to keep, numbered anew, their holes filled."""
     return fill_holes(_draw(renumber(keep)[grown.labels], grown.places, grown.shape))
+
+
+def _check(maps: UInt8Array) -> None:
+    if maps.ndim != 3 or maps.shape[0] != CHANNELS or maps.dtype != np.uint8:
+        raise ValueError(f"expected maps ({CHANNELS}, H, W) uint8, got {maps.shape} {maps.dtype}; predict again")
 
 
 def _reaches(channel: UInt8Array, probability: float) -> UInt8Array:

@@ -12,7 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei.artifacts import release
-from nuclei.postprocessing import Grown, Parameters, are_nuclei, fill_holes, grow_nuclei, measure_nuclei, renumber
+from nuclei.postprocessing import (
+    Grown,
+    Parameters,
+    are_nuclei,
+    count_values,
+    fill_holes,
+    grow_nuclei,
+    measure_certainty,
+    measure_nuclei,
+    renumber,
+)
 from nuclei.tiling import list_tiles
 
 WHOLE = 2**24
@@ -32,6 +42,9 @@ def segment_tiles(
     Returns the number of nuclei.
     """
     shape = (out.shape[0], out.shape[1])
+    counts = sum(count_values(maps[(slice(None), *tile.slices)]) for tile in list_tiles(shape, side))
+    parameters = parameters.at(measure_certainty(np.asarray(counts)))
+    release(maps)
     measured: list[npt.NDArray[Any]] = [np.zeros((1, 3))]
     count = 0
     for tile in list_tiles(shape, side):

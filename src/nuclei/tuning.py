@@ -9,7 +9,7 @@ it goes on for each modality that has enough images and is not the most of them,
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -28,10 +28,12 @@ from nuclei.postprocessing import (
     Parameters,
     Tuned,
     are_nuclei,
+    count_values,
     draw_nuclei,
     find_seeds,
     grow_seeds,
     lay_ground,
+    measure_certainty,
     measure_nuclei,
     segment_maps,
 )
@@ -45,13 +47,13 @@ Rows = npt.NDArray[np.int64]
 Candidate = TypeVar("Candidate", bound=Hashable)
 
 GRID: dict[str, tuple[float, ...]] = {
-    "foreground": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+    "foreground": (0.35, 0.45, 0.55, 0.65, 0.75, 0.85),
     "seed": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
     "border": (0.0, 0.5, 1.0, 2.0),
     "split_levels": (0, 1, 2, 4),
     "split_area": (0.1, 0.2, 0.3),
     "relative_area": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
-    "confidence": (0.0, 0.7, 0.8, 0.9),
+    "confidence": (0.0, 0.75, 0.8, 0.875, 0.95),
     "area": (10, 20, 30, 40),
     "peak": (0.0, 0.1, 0.2, 0.3, 0.4),
     "seed_area": (5, 10, 20, 40),
@@ -269,6 +271,7 @@ class _MapScorer:
         self._read = lru_cache(maxsize=4 * COARSE_IMAGES)(self._read_image)
         self._lay = lru_cache(maxsize=COARSE_IMAGES)(self._lay_ground)
         self._find = lru_cache(maxsize=1)(self._find_seeds)
+        self._certainty = cache(lambda image_id: measure_certainty(count_values(self._read(image_id)[0])))
         self._grown: dict[tuple[Any, ...], Grown] = {}
         self._digests: dict[tuple[Any, ...], bytes] = {}
         self._measures: dict[tuple[Any, ...], FloatArray] = {}
@@ -282,6 +285,7 @@ class _MapScorer:
         return [self._score(image_id, candidate) for candidate in parameters]
 
     def _score(self, image_id: str, parameters: Parameters) -> FloatArray:
+        parameters = parameters.at(self._certainty(image_id))
         growing = replace(parameters, **{name: getattr(Parameters, name) for name in DROPPING})
         seeded = image_id, growing
         if seeded not in self._digests:
