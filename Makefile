@@ -56,7 +56,6 @@ EXPERIMENTS := $(notdir $(basename $(wildcard $(CONFIGS)/*.toml)))
 SCORED      := otsu $(MEMBERS) $(if $(word 2,$(MEMBERS)),ensemble)
 
 .DELETE_ON_ERROR:
-.SECONDARY:
 .PHONY: help setup data splits train predict weights segment submission leaderboard standings report score submit summary export kaggle-notebook kaggle-model bioimageio tensorboard demo test lint format bench
 .PHONY: compare learning-curve ablation eda
 
@@ -143,15 +142,17 @@ FOUND := $(if $(SHARES),,$(if $(word 2,$(MEMBERS)),$(RUNS)/ensemble/shares.json)
 $(RUNS)/ensemble/shares.json: $(foreach member,$(MEMBERS),$(RUNS)/$(member)/oof.npz) $(SPLITS) | $(READY)
 	$(PYTHON) scripts/weigh.py --inputs $(filter %.npz,$^) --processed $(DATA)/processed --splits $(SPLITS) --out $@
 
-$(RUNS)/ensemble/%.npz: $(foreach member,$(MEMBERS),$(RUNS)/$(member)/%.npz) $(FOUND) | $(READY)
+$(RUNS)/ensemble/oof.npz $(RUNS)/ensemble/test.npz: $(RUNS)/ensemble/%.npz: $(foreach member,$(MEMBERS),$(RUNS)/$(member)/%.npz) $(FOUND) | $(READY)
 	$(PYTHON) scripts/ensemble.py --inputs $(filter %.npz,$^) --out $@ --index $(DATA)/processed/index.csv \
 	  --subset $(if $(filter oof,$*),train,test) $(if $(SHARES),--weights $(SHARES)) \
 	  $(if $(FOUND),--shares $(FOUND) --splits $(SPLITS))
 
-$(RUNS)/%/cv.json: $(RUNS)/%/oof.npz $(SPLITS) | $(READY)
+# Targets by name, not by pattern alone: make takes what only a pattern names for a passing product, and makes none of it
+# where what comes last is there already, as in a fresh clone the CSVs are.
+$(foreach run,$(EXPERIMENTS) ensemble,$(RUNS)/$(run)/cv.json): $(RUNS)/%/cv.json: $(RUNS)/%/oof.npz $(SPLITS) | $(READY)
 	$(PYTHON) scripts/tune.py --maps $< --processed $(DATA)/processed --splits $(SPLITS) --out $@
 
-$(SUBMISSIONS)/%.csv: $(RUNS)/%/test.npz $(RUNS)/%/cv.json | $(READY)
+$(foreach run,$(EXPERIMENTS) ensemble,$(SUBMISSIONS)/$(run).csv): $(SUBMISSIONS)/%.csv: $(RUNS)/%/test.npz $(RUNS)/%/cv.json | $(READY)
 	$(PYTHON) scripts/make_submission.py --maps $< --cv $(RUNS)/$*/cv.json --processed $(DATA)/processed --out $@
 
 $(RUNS)/otsu/cv.json $(SUBMISSIONS)/otsu.csv &: $(SPLITS) | $(READY)

@@ -115,6 +115,12 @@ def test_a_second_run_does_nothing(finished):
     assert finished.digests() == before
 
 
+def test_a_submission_that_came_with_a_clone_does_not_pass_for_one_of_its_own(finished, tmp_path):
+    answer = finished.make("--dry-run", "submission", f"RUNS={tmp_path / 'runs'}")
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert scripts_run(answer)["train"] == 4
+
+
 def test_a_touched_config_rebuilds_what_hangs_on_it_and_nothing_else(finished):
     before = finished.digests()
     (finished.folder / "configs/second.toml").touch()
