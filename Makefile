@@ -111,11 +111,12 @@ $(EDA) $(basename $(EDA)).csv &: $(DATA)/processed/index.csv $(DEALT) | $(READY)
 
 # --- experiments: $(1) is the experiment, $(2) the fold -----------------------------------------------------------------
 
-# the experiment whose weights this one trains further
-START = $(shell sed -n 's/^start *= *"\(.*\)".*/\1/p' $(CONFIGS)/$(1).toml)
+# the experiment whose weights this one trains further, and the one that labels the test images for it
+START  = $(shell sed -n 's/^start *= *"\(.*\)".*/\1/p' $(CONFIGS)/$(1).toml)
+PSEUDO = $(shell sed -n 's/^pseudo *= *"\(.*\)".*/\1/p' $(CONFIGS)/$(1).toml)
 
 define FOLD
-$(RUNS)/$(1)/fold_$(2)/best.pt: $(CONFIGS)/$(1).toml $(SPLITS) $(foreach start,$(call START,$(1)),$(if $(wildcard $(PACKED)/$(start)/fold_$(2).safetensors),,$(RUNS)/$(start)/fold_$(2)/best.pt)) | $(READY)
+$(RUNS)/$(1)/fold_$(2)/best.pt: $(CONFIGS)/$(1).toml $(SPLITS) $(foreach start,$(call START,$(1)),$(if $(wildcard $(PACKED)/$(start)/fold_$(2).safetensors),,$(RUNS)/$(start)/fold_$(2)/best.pt)) $(foreach other,$(call PSEUDO,$(1)),$(RUNS)/$(other)/fold_$(2)/test.npz $(RUNS)/$(other)/cv.json) | $(READY)
 	$(PYTHON) scripts/train.py --config $$< --processed $(DATA)/processed --splits $(SPLITS) --fold $(2) \
 	  --out $$(@D) --device $(DEVICE) --devices $(DEVICES) --nodes $(NODES) --workers $(WORKERS)$(if $(COMPILE), --compile)
 

@@ -121,6 +121,17 @@ def test_a_submission_that_came_with_a_clone_does_not_pass_for_one_of_its_own(fi
     assert scripts_run(answer)["train"] == 4
 
 
+def test_make_tunes_the_experiment_that_labels_the_test_images_first(finished, tmp_path):
+    configs = tmp_path / "configs"
+    shutil.copytree(finished.folder / "configs", configs)
+    text = (configs / "first.toml").read_text()
+    (configs / "student.toml").write_text(text.replace("[training]", '[training]\npseudo = "first"'))
+    answer = finished.make("--dry-run", str(tmp_path / "runs/student/fold_1/best.pt"), f"RUNS={tmp_path / 'runs'}",
+                           f"CONFIGS={configs}")  # fmt: skip
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert scripts_run(answer) == {"train": 3, "predict": 2, "ensemble": 1, "tune": 1}
+
+
 def test_a_touched_config_rebuilds_what_hangs_on_it_and_nothing_else(finished):
     before = finished.digests()
     (finished.folder / "configs/second.toml").touch()

@@ -13,10 +13,8 @@ from nuclei import training
 from nuclei.config import AugmentationConfig, Config, LossConfig, ModelConfig, TrainingConfig
 from nuclei.inference import load_checkpoint
 from nuclei.models import build_model
-from nuclei.postprocessing import Parameters
 from nuclei.splits import Fold
 from nuclei.training import fit, learning_rate_factor
-from nuclei.weights import make_card, write_weights
 
 ROOT = Path(__file__).parents[1]
 CONFIG = Config(
@@ -114,38 +112,6 @@ def test_weights_are_the_average_over_steps_not_the_last_ones(images, tmp_path, 
 def test_pixel_weights_reach_the_loss(images, tmp_path, uninterrupted, loss):
     weighted = train(images, tmp_path, CONFIG.model_copy(update={"loss": LossConfig(**loss)}))["model"]
     assert any(not torch.equal(weighted[name], uninterrupted["model"][name]) for name in weighted)
-
-
-def test_a_run_starts_from_the_weights_of_another_and_never_from_one_that_saw_its_held_out_images(
-    images, tmp_path, monkeypatch
-):
-    first = train(images, tmp_path / "tiny" / "fold_0")
-    further = CONFIG.training.model_copy(update={"start": "tiny", "steps": 1, "learning_rate": 1e-12, "ema_decay": 0.0})
-    changed = CONFIG.model_copy(update={"name": "further", "training": further})
-    second = train(images, tmp_path / "further" / "fold_0", changed)
-    for name, tensor in first["model"].items():
-        if name.endswith("weight"):
-            torch.testing.assert_close(tensor, second["model"][name], rtol=0, atol=1e-6)
-    ids = images.ids("train")
-    fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
-    with pytest.raises(ValueError, match="was trained on 4 images that fold 0 holds out"):
-        fit(fabric, changed, images, Fold(0, ids[4:], ids[:4]), tmp_path / "leaking" / "fold_0", 0)
-    assert training.find_start(tmp_path, "tiny", 0) == tmp_path / "tiny" / "fold_0" / "best.pt"
-    packed = tmp_path / "packed" / "tiny" / "fold_0.safetensors"
-    card = make_card(
-        first, {"experiment": "tiny", "parameters": Parameters().to_dict(), "score": 0, "n_images": 8}, "", ""
-    )
-    write_weights(packed, first["model"], card)
-    monkeypatch.setattr(training, "SHIPPED", tmp_path / "packed")
-    third = train(images, tmp_path / "without the run" / "further" / "fold_0", changed)
-    for name, tensor in first["model"].items():
-        if name.endswith("weight"):
-            torch.testing.assert_close(tensor, third["model"][name], rtol=1e-3, atol=1e-4)
-    with pytest.raises(ValueError, match=r"fold_0.safetensors was trained on 4 images that fold 0 holds out"):
-        training.load_start(build_model(CONFIG.model, 3), packed, Fold(0, ids[4:], ids[:4]))
-    wider = changed.model_copy(update={"model": ModelConfig(width=5, depth=2)})
-    with pytest.raises(ValueError, match=r"fold_0/best.pt is of another network"):
-        train(images, tmp_path / "wider" / "fold_0", wider)
 
 
 def test_a_checkpoint_tells_what_it_was_trained_on(uninterrupted, images):

@@ -147,6 +147,9 @@ class AugmentationConfig(Section):
 class TrainingConfig(Section):
     start: str = ""
     """Experiment whose weights of the same fold are trained further; make trains it first."""
+    pseudo: str = ""
+    """Experiment whose network of the same fold labels the test images, to train on them too; make tunes it first. The
+    competition's rules allowed it. Off where empty, so that scores are of networks that saw no test image."""
     steps: Count = 2000
     """Optimiser steps of a fold."""
     steps_per_epoch: Count = 100

@@ -4,7 +4,7 @@ Neither the worker that makes it, nor the rank that uses it, nor the moment matt
 that was killed and a distributed one see the same crops.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -33,13 +33,22 @@ class Crops(Dataset[Example]):
     Before the id stands the weight of each pixel (1, side, side) where the loss weighs borders or small nuclei.
 
     p counts the examples of the whole training; an epoch holds `steps_per_epoch` times `batch_size` of them. Images
-    are held in memory, windowed, as uint8.
+    are held in memory, windowed, as uint8. Those of `labelled` are drawn too, with the label maps (H, W) given there.
     """
 
-    def __init__(self, images: Images, ids: Sequence[str], config: Config, fold: int) -> None:
-        self.config, self.fold, self.ids = config, fold, list(ids)
+    def __init__(
+        self,
+        images: Images,
+        ids: Sequence[str],
+        config: Config,
+        fold: int,
+        labelled: Mapping[str, LabelMap] | None = None,
+    ) -> None:
+        labelled = labelled or {}
+        self.config, self.fold, self.ids = config, fold, [*ids, *labelled]
         self.images = [window_image(images.image(image_id), config.intensity) for image_id in self.ids]
-        self.label_maps = [images.label_map(image_id).astype(np.uint16) for image_id in self.ids]
+        label_maps = (labelled[id_] if id_ in labelled else images.label_map(id_) for id_ in self.ids)
+        self.label_maps = [label_map.astype(np.uint16) for label_map in label_maps]
         self.weights = draw_weights([images.modality(image_id) for image_id in self.ids], config.training.balance)
         self.augmentation = Augmentation(config.augmentation)
         self.epoch_size = config.training.steps_per_epoch * config.training.batch_size

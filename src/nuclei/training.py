@@ -13,7 +13,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,11 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from nuclei.artifacts import Images, UInt8Array, atomic_path, write_text
+from nuclei.artifacts import Images, LabelMap, UInt8Array, atomic_path, write_text
 from nuclei.config import Config, TrainingConfig
 from nuclei.dataset import Batches, Crops
-from nuclei.inference import Predictor, autocast_type, load_checkpoint
+from nuclei.earlier import find_start, label_test_images, load_start
+from nuclei.inference import Predictor, autocast_type
 from nuclei.intensity import window_image
 from nuclei.losses import build_loss
 from nuclei.metric import average_precision
@@ -42,7 +43,6 @@ from nuclei.postprocessing import Parameters, segment_maps
 from nuclei.provenance import code_commit
 from nuclei.splits import Fold
 from nuclei.targets import CHANNELS
-from nuclei.weights import SHIPPED, SUFFIX, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -100,19 +100,21 @@ def fit(
     started = time.monotonic()
     torch.manual_seed(_step_seed(training.seed, fold.number, 0))
     model = build_model(config.model, CHANNELS, pretrained=not training.start)
+    runs = folder.parent.parent
     if training.start:
-        load_start(model, find_start(folder.parent.parent, training.start, fold.number), fold)
+        load_start(model, find_start(runs, training.start, fold.number), fold)
+    labelled = label_test_images(runs, training.pseudo, fold, images) if training.pseudo else {}
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(parameter_groups(model, training), fused=True)
     schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
     wrapped, optimizer = fabric.setup(compile_network(model, fabric.device) if compiled else model, optimizer)
     average = _average(model, training.ema_decay)
     state = State(model, average, optimizer, schedule, 0, [])
-    fingerprint = _fingerprint(config, fold)
+    fingerprint = _fingerprint(config, fold, labelled)
     resume(state, folder, fingerprint)
     minutes_before = state.rows[-1]["minutes"] if state.rows else 0.0
 
-    crops = Crops(images, fold.training, config, fold.number)
+    crops = Crops(images, fold.training, config, fold.number, labelled)
     batches = iter(_loader(fabric, crops, state.epoch, config, workers))
     criterion = build_loss(config.loss, config.target)
     epochs = -(-training.steps // training.steps_per_epoch)
@@ -134,42 +136,8 @@ def fit(
                     state.save(folder / "last.pt", fingerprint)
             fabric.barrier()
     if fabric.is_global_zero:
-        write_checkpoint(folder / "best.pt", state, config, fold, name_hardware(fabric))
+        write_checkpoint(folder / "best.pt", state, config, fold.number, crops.ids, name_hardware(fabric))
         (folder / "last.pt").unlink(missing_ok=True)
-
-
-def find_start(runs: Path, experiment: str, fold: int) -> Path:
-    """The checkpoint of a run of this machine, else the file that the project ships of it."""
-    trained, shipped = runs / experiment / f"fold_{fold}" / "best.pt", SHIPPED / experiment / f"fold_{fold}{SUFFIX}"
-    return shipped if shipped.is_file() and not trained.is_file() else trained
-
-
-def load_start(model: nn.Module, path: Path, fold: Fold) -> None:
-    """Fills the network with the weights of an earlier run: its checkpoint, or a file of weights.
-
-    Raises:
-        ValueError: no checkpoint there; it saw images that this fold holds out; it is of another network.
-    """
-    if path.suffix == SUFFIX:
-        card, tensors = read_weights(path)
-        trained_on = card.trained_on
-    else:
-        checkpoint = load_checkpoint(path)
-        trained_on, tensors = checkpoint["trained_on"], checkpoint["model"]
-    seen = sorted(set(trained_on) & set(fold.validation))
-    if seen:
-        raise ValueError(
-            f"training.start: {path} was trained on {len(seen)} images that fold {fold.number} holds out ({seen[0]} "
-            "...), so its score would flatter; start from a run of the same splits"
-        )
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(
-            f"training.start: {path} is of another network ({str(error).splitlines()[0]}); give [model] the values of "
-            "that run's config"
-        ) from error
-    log.info("starting from %s", path)
 
 
 def compile_network(model: nn.Module, device: torch.device) -> nn.Module:
@@ -287,14 +255,14 @@ def resume(state: State, folder: Path, fingerprint: str) -> None:
     log.info("going on from %s after epoch %d", last, state.epoch)
 
 
-def write_checkpoint(path: Path, state: State, config: Config, fold: Fold, hardware: str) -> None:
+def write_checkpoint(path: Path, state: State, config: Config, fold: int, trained_on: list[str], hardware: str) -> None:
     """Writes the averaged weights with all that prediction needs to know."""
     network = state.average.module if state.average else state.model
     content = {
         "config": config.model_dump(),
         "model": {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()},
-        "fold": fold.number,
-        "trained_on": fold.training,
+        "fold": fold,
+        "trained_on": trained_on,
         "effort": {"parameters": parameter_count(network), "hardware": hardware, "commit": code_commit()},
     }
     with atomic_path(path) as temporary:
@@ -384,8 +352,9 @@ def _record(events: SummaryWriter, folder: Path, state: State) -> None:
     write_text(folder / "log.csv", "\n".join([",".join(columns), *lines]) + "\n")
 
 
-def _fingerprint(config: Config, fold: Fold) -> str:
-    content = [config.model_dump(mode="json"), fold.number, fold.training, fold.validation]
+def _fingerprint(config: Config, fold: Fold, labelled: Mapping[str, LabelMap]) -> str:
+    content: list[Any] = [config.model_dump(mode="json"), fold.number, fold.training, fold.validation]
+    content += [[image_id, hashlib.sha256(labels.tobytes()).hexdigest()] for image_id, labels in labelled.items()]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
