@@ -50,7 +50,7 @@ def label_test_images(runs: Path, experiment: str, fold: Fold, images: Images) -
     """Label maps (H, W) of the test images by id, as the experiment's network of the same fold sees them.
 
     They are its test.npz, segmented with the parameters that cv.json has for this fold, so that neither has seen what
-    the fold holds out. Images of which it is not sure are left out, since what it misses would be learned as background.
+    the fold holds out. Images of which it is not sure are left out: what it misses would be learned as background.
 
     Raises:
         ValueError: no such run, or not predicted or tuned yet; it saw images that this fold holds out.
