@@ -273,11 +273,15 @@ OTHER_DATA  := $(if $(filter-out data,$(DATA)), DATA=$(DATA))
 # a config and those that it extends
 CHAIN = $(1) $(foreach other,$(shell sed -n 's/^extends *= *"\(.*\)".*/\1/p' $(1)),$(call CHAIN,$(dir $(1))$(other)))
 
+# from the folder of $(1) to this one, relative where it can be, so that a folder that moves takes its runs along
+SPACE := $(subst x, ,x)
+TO_HERE = $(if $(filter /% ..%,$(1)),$(CURDIR)/,$(subst $(SPACE),,$(patsubst %,../,$(subst /, ,$(dir $(1))))))
+
 # $(1) is the config to write, $(2) the one that it extends, $(3) further lines of [training]
 define BUDGETED
 $(1): $(call CHAIN,$(2))
 	@mkdir -p $$(@D)
-	@printf 'extends = "%s"\n[training]\nsteps = %s\n$(3)' $(CURDIR)/$(2) $(STEPS) > $$@.part && mv $$@.part $$@
+	@printf 'extends = "%s"\n[training]\nsteps = %s\n$(3)' $(call TO_HERE,$(1))$(2) $(STEPS) > $$@.part && mv $$@.part $$@
 endef
 
 # $(1) is the run, $(2) the config that it extends, $(3) further lines of [training]
