@@ -30,10 +30,10 @@ Not kept: none wins enough to be a dependency, or the code. A compiled forward p
 bfloat16 a sixth, each with a graph for every size of image. Batch normalisation folded into the convolutions, and ReLU
 done by them, would spare `encoder_unet_long` 11% and 17% of a forward pass (measured by leaving them out); 70% of it
 are convolutions, which bfloat16 instructions do twice as fast as float32 and not more: prediction stays below its bar
-of 3 here. `CCL_SAUF` takes a quarter off what is under a third of the post-processing. Deflated bytes without a PNG around
-them would be read several times faster, but in a format of our own that no viewer opens, to save half a millisecond an
-image once a run. Images filtered by UP would bring the prepared folder near the 64 MB that it may have. What is left of
-the start of `train.py` is torch, its compiler (any optimiser of torch imports it, and torchvision does), timm, and the
+of 3 here. `CCL_SAUF` takes a quarter off what is under a third of the post-processing. Deflated bytes without a PNG
+around them would be read several times faster, but in a format of our own that no viewer opens, to save half a
+millisecond an image once a run. Images filtered by UP would bring the prepared folder near the 64 MB that it may have.
+What is left of the start of `train.py` is torch, its compiler (any optimiser of torch imports it), timm, and the
 images. fastmorph fills holes of volumes alone.
 """
 

@@ -163,7 +163,8 @@ def _effort(rung: str, one: Measured) -> dict[str, Any]:
 
 def ablation_page(frame: pd.DataFrame, command: str, say: Callable[[str], str]) -> str:
     """The page as Markdown, a table for each kind of held-out images; `say` tells what a rung adds."""
-    seeds, steps, batches, machines, commits = (", ".join(sorted(set(frame[name]) - {""})) for name in _NOTES)
+    noted = ({text for texts in frame[name] for text in texts.split(", ")} - {""} for name in _NOTES)
+    seeds, steps, batches, machines, commits = (", ".join(sorted(texts)) for texts in noted)
     lines = [
         "# What each step adds",
         "",
