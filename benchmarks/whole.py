@@ -26,7 +26,7 @@ from nuclei.weights import VERSION, Card, write_weights
 
 SIDE, STEPS, WORKERS = 20_000, 150, 2
 WINDOW, NEAR = 1024, 64
-"""Sides of what is predicted in one piece around a place where tiles meet, and how near a nucleus lies to the seams there."""
+"""Sides of what is predicted in one piece where tiles meet, and how near a nucleus lies to the seams there."""
 
 
 def search(data: Data, scratch: Path, maps: Path | None) -> list[dict[str, Any]]:
@@ -130,17 +130,16 @@ def _check_seams(image: np.ndarray, labels: np.ndarray, predictor: Predictor, pa
     predicted, stitched = list_tiles(shape), list_tiles(shape, STITCHED)
     for tile in (*predicted[len(predicted) // 3 :: len(predicted) // 5], *stitched[len(stitched) // 3 :: 80]):
         row, column = (max(WINDOW // 2, edge // 16 * 16) for edge in (tile.top, tile.left))
-        window = slice(row - WINDOW // 2, row + WINDOW // 2), slice(column - WINDOW // 2, column + WINDOW // 2)
-        maps = predict_tile(
-            predictor, scene, (1.0,), Box(window[0].start, window[1].start, window[0].stop, window[1].stop)
-        )
+        half = WINDOW // 2
+        window = Box(row - half, column - half, row + half, column + half)
+        maps = predict_tile(predictor, scene, (1.0,), window)
         whole = segment_maps(maps, parameters)
         seams = np.zeros(whole.shape, bool)
         middle = slice(WINDOW // 4, -WINDOW // 4)  # farther out the window's own edge tells
         for part in seams, seams.T:
             part[WINDOW // 2 - NEAR : WINDOW // 2 + NEAR, middle] = True
         near = np.unique(whole[seams])
-        tiled = np.array(labels[window], np.int32)
+        tiled = np.array(labels[window.slices], np.int32)
         near_tiled = np.unique(tiled[seams])
         scores.append(average_precision(whole * np.isin(whole, near), tiled * np.isin(tiled, near_tiled)).mean())
         counts += np.count_nonzero(near)
