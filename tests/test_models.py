@@ -62,7 +62,9 @@ LITE0 = {"encoder": "tu-tf_efficientnet_lite0"}
 CONFIGS |= {
     "encoder_unet": ModelConfig(architecture="encoder_unet", **LITE0, decoder_channels=(16, 16, 8, 8)),
     "encoder_unet frozen": ModelConfig(architecture="encoder_unet", **LITE0, frozen_stages=2, in_channels=1),
-    "encoder_unet resnet": ModelConfig(architecture="encoder_unet", encoder="resnet18"),
+    "encoder_unet resnet": ModelConfig(
+        architecture="encoder_unet", encoder="resnet18", normalisation="instance", residual=True
+    ),
 }
 ROOT = Path(__file__).parents[1]
 VARIANTS = {

@@ -14,6 +14,7 @@ OURS = ("unet", "transunet")
 ENCODER_UNET = "encoder_unet"
 LIBRARY_KEYS = ("encoder", "weights", "decoder_channels")
 ENCODER_KEYS = (*LIBRARY_KEYS, "frozen_stages")
+DECODER_KEYS = ("normalisation", "residual")
 TRANSFORMER_KEYS = ("transformer_layers", "transformer_heads", "transformer_patch")
 
 
@@ -81,7 +82,7 @@ def _check_keys(config: ModelConfig) -> None:
     if config.architecture == "unet":
         foreign += TRANSFORMER_KEYS
     elif config.architecture not in OURS:
-        own = ENCODER_KEYS if config.architecture == ENCODER_UNET else LIBRARY_KEYS
+        own = (*ENCODER_KEYS, *DECODER_KEYS) if config.architecture == ENCODER_UNET else LIBRARY_KEYS
         foreign = tuple(key for key in ModelConfig.model_fields if key not in everyone + own)
     defaults = ModelConfig()
     for key in foreign:

@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from nuclei.config import ModelConfig
 from nuclei.models import ENCODER_UNET
+from nuclei.models.blocks import DoubleConv
 from nuclei.models.pretrained import EncoderUNet
 from nuclei.models.same_padding import replace_same
 
@@ -151,7 +152,8 @@ def _build_ours(config: ModelConfig, out_channels: int, pretrained: bool) -> Enc
     )
     if pretrained and config.weights not in ("none", "imagenet"):
         load_encoder(encoder, config)
-    return EncoderUNet(encoder, config.in_channels, widths, out_channels, config.frozen_stages)
+    block = partial(DoubleConv, normalisation=config.normalisation, residual=config.residual)
+    return EncoderUNet(encoder, config.in_channels, widths, out_channels, config.frozen_stages, block)
 
 
 def _create(config: ModelConfig, pretrained: bool, create: Callable[[str | bool | None], Any]) -> Any:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nuclei.models.blocks import DoubleConv
+from nuclei.models.blocks import Block, DoubleConv
 from nuclei.models.depthwise import replace_depthwise
 
 PACKING = 2
@@ -27,7 +27,13 @@ class EncoderUNet(nn.Module):
     """Images (B, C, H, W), H and W multiples of the encoder's stride, to logits of the same size."""
 
     def __init__(
-        self, encoder: Any, in_channels: int, widths: tuple[int, ...], out_channels: int, frozen_stages: int = 0
+        self,
+        encoder: Any,
+        in_channels: int,
+        widths: tuple[int, ...],
+        out_channels: int,
+        frozen_stages: int = 0,
+        block: Block = DoubleConv,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -40,7 +46,7 @@ class EncoderUNet(nn.Module):
         skips[-1] += in_channels * PACKING**2
         self.ups = nn.ModuleList()
         for skip, width in zip(skips, widths, strict=True):
-            self.ups.append(DoubleConv(below + skip, width))
+            self.ups.append(block(below + skip, width))
             below = width
         self.outc = nn.Conv2d(below, out_channels * PACKING**2, 3, padding=1)
 
