@@ -132,6 +132,14 @@ def test_inputs_are_float_channels_first(normalisation, channels):
     assert np.isfinite(values).all()
 
 
+@pytest.mark.parametrize("image", [IMAGE, IMAGE[::-1, ::2]])
+def test_every_channel_is_scaled_by_its_own_mean_and_deviation(image):
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    expected = {"half": image / 127.5 - 1, "imagenet": (image / 255 - mean) / deviation}
+    for normalisation, values in expected.items():
+        np.testing.assert_allclose(normalise(image, normalisation, 3), values.transpose(2, 0, 1), atol=1e-5)
+
+
 def test_normalisations_have_their_stated_range():
     extremes = np.zeros((2, 2, 3), np.uint8)
     extremes[0] = 255
