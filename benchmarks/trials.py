@@ -35,6 +35,9 @@ around them would be read several times faster, but in a format of our own that 
 millisecond an image once a run. Images filtered by UP would bring the prepared folder near the 64 MB that it may have.
 What is left of the start of `train.py` is torch, its compiler (any optimiser of torch imports it), timm, and the
 images. fastmorph fills holes of volumes alone.
+
+Where an augmented crop of 256x256 takes its time, 4.1 ms or 241 a second of one core (300 crops, beside a run of the
+tests): albumentations 47%, the target 34%, cutting and zooming 16%, normalisation 3%.
 """
 
 
