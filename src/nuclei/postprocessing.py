@@ -168,7 +168,9 @@ def segment_maps(maps: UInt8Array, parameters: Parameters) -> LabelMap:
 
 def count_values(maps: UInt8Array) -> npt.NDArray[np.int64]:
     """How many pixels have each of the foreground's values, (256,); the counts of parts of an image add up."""
-    return np.bincount(maps[FOREGROUND].ravel(), minlength=256)
+    # float32, which counts exactly up to 2 ** 24
+    counts = cv2.calcHist([maps[FOREGROUND]], [0], None, [256], [0, 256])
+    return np.asarray(counts.ravel(), np.int64)
 
 
 def measure_certainty(counts: npt.NDArray[np.int64]) -> float:
