@@ -7,7 +7,7 @@ from torch import nn
 
 from nuclei.artifacts import Images, LabelMap, Maps, read_json
 from nuclei.inference import load_checkpoint
-from nuclei.postprocessing import Tuned, count_values, measure_certainty, segment_maps
+from nuclei.postprocessing import Tuned, measure_certainty, segment_maps
 from nuclei.splits import Fold
 from nuclei.weights import SHIPPED, SUFFIX, read_weights
 
@@ -61,10 +61,13 @@ def label_test_images(runs: Path, experiment: str, fold: Fold, images: Images) -
     if not cv.is_file():
         raise ValueError(f"training.pseudo: {cv} is missing; run `make {cv}`, which tunes the experiment")
     tuned = Tuned.from_dict(read_json(cv)["fold"][str(fold.number)]["parameters"])
-    maps, ids = Maps(folder / "test.npz"), images.ids("test")
-    sure = [image_id for image_id in ids if measure_certainty(count_values(maps[image_id])) >= SURE]
-    log.info("%d of %d test images labelled by %s", len(sure), len(ids), folder)
-    return {image_id: segment_maps(maps[image_id], tuned.of(images.modality(image_id))) for image_id in sure}
+    archive, ids, labelled = Maps(folder / "test.npz"), images.ids("test"), {}
+    for image_id in ids:
+        maps = archive[image_id]
+        if measure_certainty(maps) >= SURE:
+            labelled[image_id] = segment_maps(maps, tuned.of(images.modality(image_id)))
+    log.info("%d of %d test images labelled by %s", len(labelled), len(ids), folder)
+    return labelled
 
 
 def _check_unseen(key: str, path: Path, trained_on: list[str], fold: Fold) -> None:

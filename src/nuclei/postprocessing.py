@@ -161,7 +161,7 @@ def segment_maps(maps: UInt8Array, parameters: Parameters) -> LabelMap:
         ValueError: maps of another shape or type.
     """
     _check(maps)
-    parameters = parameters.at(measure_certainty(count_values(maps)))
+    parameters = parameters.at(measure_certainty(maps))
     grown = grow_nuclei(maps, parameters)
     return draw_nuclei(grown, are_nuclei(measure_nuclei(grown), parameters))
 
@@ -173,11 +173,13 @@ def count_values(maps: UInt8Array) -> npt.NDArray[np.int64]:
     return np.asarray(counts.ravel(), np.int64)
 
 
-def measure_certainty(counts: npt.NDArray[np.int64]) -> float:
-    """Mean foreground, 0.5 to 1, of the pixels that are rather foreground than not; 1 where there are none.
+def measure_certainty(maps: UInt8Array) -> float:
+    """Mean foreground, 0.5 to 1, of the pixels that are rather foreground than not; 1 where there are none."""
+    return certainty_of_counts(count_values(maps))
 
-    `counts` (256,) are those of `count_values`.
-    """
+
+def certainty_of_counts(counts: npt.NDArray[np.int64]) -> float:
+    """`measure_certainty` of an image whose foreground has its values so often, (256,)."""
     values = np.arange(len(counts)) / 255
     likely = np.where(values >= 0.5, counts, 0)
     return float(np.average(values, weights=likely)) if likely.any() else 1.0

@@ -16,10 +16,10 @@ from nuclei.postprocessing import (
     Grown,
     Parameters,
     are_nuclei,
+    certainty_of_counts,
     count_values,
     fill_holes,
     grow_nuclei,
-    measure_certainty,
     measure_nuclei,
     renumber,
 )
@@ -43,7 +43,7 @@ def segment_tiles(
     """
     shape = (out.shape[0], out.shape[1])
     counts = sum(count_values(maps[(slice(None), *tile.slices)]) for tile in list_tiles(shape, side))
-    parameters = parameters.at(measure_certainty(np.asarray(counts)))
+    parameters = parameters.at(certainty_of_counts(np.asarray(counts)))
     release(maps)
     measured: list[npt.NDArray[Any]] = [np.zeros((1, 3))]
     count = 0

@@ -28,7 +28,6 @@ from nuclei.postprocessing import (
     Parameters,
     Tuned,
     are_nuclei,
-    count_values,
     draw_nuclei,
     find_seeds,
     grow_seeds,
@@ -271,7 +270,7 @@ class _MapScorer:
         self._read = lru_cache(maxsize=4 * COARSE_IMAGES)(self._read_image)
         self._lay = lru_cache(maxsize=COARSE_IMAGES)(self._lay_ground)
         self._find = lru_cache(maxsize=1)(self._find_seeds)
-        self._certainty = cache(lambda image_id: measure_certainty(count_values(self._read(image_id)[0])))
+        self._certainty = cache(lambda image_id: measure_certainty(self._read(image_id)[0]))
         self._grown: dict[tuple[Any, ...], Grown] = {}
         self._digests: dict[tuple[Any, ...], bytes] = {}
         self._measures: dict[tuple[Any, ...], FloatArray] = {}
