@@ -111,12 +111,15 @@ $(EDA) $(basename $(EDA)).csv &: $(DATA)/processed/index.csv $(DEALT) | $(READY)
 
 # --- experiments: $(1) is the experiment, $(2) the fold -----------------------------------------------------------------
 
-# the experiment whose weights this one trains further, and the one that labels the test images for it
-START  = $(shell sed -n 's/^start *= *"\(.*\)".*/\1/p' $(CONFIGS)/$(1).toml)
-PSEUDO = $(shell sed -n 's/^pseudo *= *"\(.*\)".*/\1/p' $(CONFIGS)/$(1).toml)
+# what the config $(2) itself says of the text $(1)
+SAID = $(shell sed -n 's/^$(1) *= *"\(.*\)".*/\1/p' $(2))
+# a config and those that it extends
+CHAIN = $(1) $(foreach other,$(call SAID,extends,$(1)),$(call CHAIN,$(dir $(1))$(other)))
+# what the first of the configs $(2) that says anything says of the text $(1)
+FIRST_SAID = $(firstword $(foreach config,$(2),$(call SAID,$(1),$(config))))
 
 define FOLD
-$(RUNS)/$(1)/fold_$(2)/best.pt: $(CONFIGS)/$(1).toml $(SPLITS) $(foreach start,$(call START,$(1)),$(if $(wildcard $(PACKED)/$(start)/fold_$(2).safetensors),,$(RUNS)/$(start)/fold_$(2)/best.pt)) $(foreach other,$(call PSEUDO,$(1)),$(RUNS)/$(other)/fold_$(2)/test.npz $(RUNS)/$(other)/cv.json) | $(READY)
+$(RUNS)/$(1)/fold_$(2)/best.pt: $(CONFIGURED) $(SPLITS) $(foreach start,$(START),$(if $(wildcard $(PACKED)/$(start)/fold_$(2).safetensors),,$(RUNS)/$(start)/fold_$(2)/best.pt)) $(foreach other,$(PSEUDO),$(RUNS)/$(other)/fold_$(2)/test.npz $(RUNS)/$(other)/cv.json) | $(READY)
 	$(PYTHON) scripts/train.py --config $$< --processed $(DATA)/processed --splits $(SPLITS) --fold $(2) \
 	  --out $$(@D) --device $(DEVICE) --devices $(DEVICES) --nodes $(NODES) --workers $(WORKERS)$(if $(COMPILE), --compile)
 
@@ -126,7 +129,11 @@ $(RUNS)/$(1)/fold_$(2)/oof.npz $(RUNS)/$(1)/fold_$(2)/test.npz &: $(RUNS)/$(1)/f
 	  --devices $(DEVICES) --nodes $(NODES)
 endef
 
+# for all folds: its configs, the experiment whose weights it trains further, the one that labels the test images for it
 define RUN
+$(eval CONFIGURED := $(call CHAIN,$(CONFIGS)/$(1).toml))
+$(eval START := $(call FIRST_SAID,start,$(CONFIGURED)))
+$(eval PSEUDO := $(call FIRST_SAID,pseudo,$(CONFIGURED)))
 $(foreach fold,$(FOLDS),$(eval $(call FOLD,$(1),$(fold))))
 $(RUNS)/$(1)/oof.npz: $(foreach fold,$(FOLDS),$(RUNS)/$(1)/fold_$(fold)/oof.npz) | $(READY)
 	$(PYTHON) scripts/ensemble.py --inputs $$^ --out $$@ --index $(DATA)/processed/index.csv --subset train
@@ -270,9 +277,6 @@ BUDGET      := $(RUNS)/compare/$(STEPS)_steps
 POINTS      := $(foreach images,$(COUNTS),$(foreach seed,$(SEEDS),images_$(images)_seed_$(seed)))
 OTHER_DATA  := $(if $(filter-out data,$(DATA)), DATA=$(DATA))
 
-# a config and those that it extends
-CHAIN = $(1) $(foreach other,$(shell sed -n 's/^extends *= *"\(.*\)".*/\1/p' $(1)),$(call CHAIN,$(dir $(1))$(other)))
-
 # from the folder of $(1) to this one, relative where it can be, so that a folder that moves takes its runs along
 SPACE := $(subst x, ,x)
 TO_HERE = $(if $(filter /% ..%,$(1)),$(CURDIR)/,$(subst $(SPACE),,$(patsubst %,../,$(subst /, ,$(dir $(1))))))
@@ -333,7 +337,7 @@ HELD_OUT_OF = $(if $(filter modalities,$(1)),$(MODALITIES),$(FOLDS))
 
 # what a rung's file changes says what is done anew: [prediction] alone needs no training, and nothing at all no maps
 CHANGED   = $(shell sed -n 's/^\[\(.*\)\].*/\1/p' configs/ablation/$(1).toml)
-BELOW     = $(basename $(shell sed -n 's/^extends *= *"\(.*\)".*/\1/p' configs/ablation/$(1).toml))
+BELOW     = $(basename $(call SAID,extends,configs/ablation/$(1).toml))
 TRAINED   = $(if $(filter-out prediction,$(call CHANGED,$(1))),$(1),$(call TRAINED,$(call BELOW,$(1))))
 PREDICTED = $(if $(call CHANGED,$(1)),$(1),$(call PREDICTED,$(call BELOW,$(1))))
 

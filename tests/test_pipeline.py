@@ -121,12 +121,14 @@ def test_a_submission_that_came_with_a_clone_does_not_pass_for_one_of_its_own(fi
     assert scripts_run(answer)["train"] == 4
 
 
-def test_make_tunes_the_experiment_that_labels_the_test_images_first(finished, tmp_path):
+@pytest.mark.parametrize("name", ["student", "heir"])
+def test_make_tunes_the_experiment_that_labels_the_test_images_first(finished, tmp_path, name):
     configs = tmp_path / "configs"
     shutil.copytree(finished.folder / "configs", configs)
     text = (configs / "first.toml").read_text()
     (configs / "student.toml").write_text(text.replace("[training]", '[training]\npseudo = "first"'))
-    answer = finished.make("--dry-run", str(tmp_path / "runs/student/fold_1/best.pt"), f"RUNS={tmp_path / 'runs'}",
+    (configs / "heir.toml").write_text('extends = "student.toml"\n')
+    answer = finished.make("--dry-run", str(tmp_path / "runs" / name / "fold_1/best.pt"), f"RUNS={tmp_path / 'runs'}",
                            f"CONFIGS={configs}")  # fmt: skip
     assert answer.returncode == 0, answer.stderr[-3000:]
     assert scripts_run(answer) == {"train": 3, "predict": 2, "ensemble": 1, "tune": 1}
