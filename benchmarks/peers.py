@@ -147,11 +147,11 @@ def predict_plainly(model: torch.nn.Module, pixels_CHW: torch.Tensor, config: Co
     """Maps of an image: eight views one after the other, float32, contiguous."""
     from nuclei.losses import activate
 
-    total = torch.zeros(3, *pixels_CHW.shape[1:])
+    total = torch.zeros(3, *pixels_CHW.shape[1:], device=pixels_CHW.device)
     with torch.no_grad():
         for turned in (False, True):
             for mirrors in ([], [2], [1], [1, 2]):
                 view = pixels_CHW.transpose(1, 2) if turned else pixels_CHW
                 answer = activate(model(view.flip(mirrors)[None].contiguous()), config.target)[0].flip(mirrors)
                 total += answer.transpose(1, 2) if turned else answer
-    return np.round(total.numpy() / 8 * 255).astype(np.uint8)
+    return np.round(total.cpu().numpy() / 8 * 255).astype(np.uint8)

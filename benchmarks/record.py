@@ -16,6 +16,10 @@ SECTIONS = ("metric", "run_lengths", "postprocessing", "opening", "crops", "trai
 START_UP = "start_up"
 WHOLE = ("search", "large")
 """Whole runs: seconds by the clock and, where it is measured, the most memory that the process held."""
+ON_DEVICE = ("training", "prediction")
+"""Sections that are measured on a GPU as well as on the processor."""
+DEVICE = "device"
+"""Images a second on a GPU, and how much of it that is."""
 HEAD = """# Speed, held against how it is usually done
 
 Written by `make bench`: ours and the peer take turns, and the ratio (peer / ours, above 1 where ours is faster) is
@@ -31,6 +35,11 @@ TABLE = [
 
 Section = dict[str, Any]
 """`run` in words and `rows`."""
+
+
+def section_key(name: str, device: str) -> str:
+    """Under which results.json has a section: on a GPU it stands beside that of the processor."""
+    return f"{name} {device}" if name in ON_DEVICE and device != "cpu" else name
 
 
 def plain(row: Row) -> dict[str, Any]:
@@ -54,9 +63,8 @@ def page(sections: dict[str, Section]) -> str:
     numbers = {name: runs.index(section["run"]) + 1 for name, section in sections.items()}
 
     def table(names: tuple[str, ...]) -> list[str]:
-        return TABLE + [
-            _line(row, numbers[name]) for name in names if name in sections for row in sections[name]["rows"]
-        ]
+        keys = dict.fromkeys(section_key(name, device) for name in names for device in ("cpu", "cuda"))
+        return TABLE + [_line(row, numbers[key]) for key in keys if key in sections for row in sections[key]["rows"]]
 
     lines = [HEAD, *table(SECTIONS), ""]
     if START_UP in sections:
@@ -70,6 +78,8 @@ def page(sections: dict[str, Section]) -> str:
             "|---|---|---|---|---|---|",
             *whole,
         ]
+    if DEVICE in sections:
+        lines += _device(sections[DEVICE]["rows"], numbers[DEVICE])
     lines += ["", trials.HEAD, *table(tuple(trials.TRIALS)), "", trials.NOTES, "## Runs", ""]
     return "\n".join([*lines, *(f"{number}. {run}" for number, run in enumerate(runs, 1))]) + "\n"
 
@@ -92,6 +102,27 @@ def _whole(row: dict[str, Any], run: int) -> str:
     memory = "" if row["mib"] is None else f"{row['mib']:.0f}"
     limit = "" if row["mib_bar"] is None else f"{row['mib_bar']:g}: {_verdict(row['mib'] <= row['mib_bar'])}"
     return f"| {row['name']} | {row['seconds']:.0f} s | {bar} | {memory} | {limit} | {run} |"
+
+
+def _device(rows: list[dict[str, Any]], run: int) -> list[str]:
+    """Training on a GPU: the table, with what an image costs above it."""
+    giga = rows[0]["operations"] / 1e9
+    lines = [
+        "",
+        f"The UNet of width 32 at 256x256 in training on a GPU: {giga:.2f} billion multiply-adds an image forward, "
+        "three times as many with the backward pass; the share is of a bfloat16 matrix product measured in the same run.",
+        "",
+        "| epochs of `train_epoch` | images/s | share of the peak | bar | times | bar | MiB at most | run |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        share_bar, bar, ratio = row.get("share_bar"), row.get("bar"), row.get("ratio")
+        first = "" if share_bar is None else f"{share_bar:.0%}: {_verdict(row['share'] >= share_bar)}"
+        times = "" if ratio is None else f"{ratio:.2f} of {row['against']}"
+        second = "" if bar is None else f"{bar:g}: {_verdict(ratio <= bar)}"
+        cells = [row["name"], f"{row['speed']:,.0f}", f"{row['share']:.1%}", first, times, second, f"{row['mib']:,.0f}"]
+        lines.append(f"| {' | '.join([*cells, str(run)])} |")
+    return lines
 
 
 def _verdict(met: bool) -> str:

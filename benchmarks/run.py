@@ -4,14 +4,15 @@ import argparse
 import datetime
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import cv2
+import gpu
 import record
 import rows
 import torch
@@ -20,9 +21,11 @@ import whole
 from data import Data, open_data
 
 from nuclei.inference import choose_device
+from nuclei.provenance import code_commit
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+MODULES = {"opencv-python-headless": "cv2", "scikit-image": "skimage"}
 
 
 def main() -> None:
@@ -32,7 +35,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and RESULTS.md")
     parser.add_argument("--images", type=int, default=60, help="training images in the sample (default 60)")
     parser.add_argument("--device", default="cpu", help="of training and prediction: cpu, cuda or auto")
-    parser.add_argument("--rows", nargs="*", default=everything, choices=everything, help="which sections to run")
+    parser.add_argument(
+        "--rows", nargs="*", default=everything, choices=[*everything, record.DEVICE], help="which sections"
+    )
     parser.add_argument("--maps", type=Path, help="out-of-fold maps for `search` (default: blurred annotation)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -40,18 +45,21 @@ def main() -> None:
     device, data = choose_device(arguments.device), open_data(arguments.data, arguments.images)
     run = _describe(data, device)
     for name in arguments.rows:
-        record.update(arguments.out, name, run, _measure(name, data, device, arguments.maps))
+        key = record.section_key(name, device.type)
+        record.update(arguments.out, key, run, _measure(name, data, device, arguments.maps))
 
 
 def _measure(name: str, data: Data, device: torch.device, maps: Path | None) -> list[dict[str, Any]]:
     if name == record.START_UP:
         return rows.start_up(ROOT, data)
+    if name == record.DEVICE:
+        return gpu.device(data, device)
     if name in record.WHOLE:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             return whole.search(data, folder, maps) if name == "search" else whole.large(data, folder)
     section = trials.TRIALS.get(name) or getattr(rows, name)
-    if name in ("training", "prediction"):
+    if name in record.ON_DEVICE:
         return [record.plain(row) for row in section(data, device)]
     if name == "tuning":
         with tempfile.TemporaryDirectory() as scratch:
@@ -61,17 +69,16 @@ def _measure(name: str, data: Data, device: torch.device, maps: Path | None) -> 
 
 def _describe(data: Data, device: torch.device) -> str:
     names = ("torch", "numpy", "opencv-python-headless", "scikit-image", "stardist", "cellpose", "pycocotools")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    there = [f"{name} {version(name)}" for name in names if find_spec(MODULES.get(name, name))]
+    commit = code_commit()
     load, processor = os.getloadavg()[0], torch.backends.cpu.get_cpu_capability()
     bfloat16 = "with" if rows.autocast_type("auto", torch.device("cpu")) else "without"
     gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     return (
-        f"{datetime.date.today()}, commit {commit.stdout.strip()}, {data.name}. {os.cpu_count()} cores "
+        f"{datetime.date.today()}, commit {commit}, {data.name}. {os.cpu_count()} cores "
         f"{platform.machine()} ({processor}, {bfloat16} bfloat16 instructions){gpu}, one thread a process, load "
         f"{load:.1f} when it began: {'other work' if load > 1.5 else 'nothing else'} ran beside it. "
-        f"Python {sys.version.split()[0]}, {', '.join(f'{name} {version(name)}' for name in names)}."
+        f"Python {sys.version.split()[0]}, {', '.join(there)}."
     )
 
 

@@ -7,6 +7,7 @@ killed goes on from it and ends with the same weights as one that was not.
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import resource
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -48,6 +49,8 @@ log = logging.getLogger(__name__)
 
 LOADER_TIMEOUT = 600
 """Seconds without a batch after which a stuck loader worker ends the run with an error."""
+UNREAD = 20
+"""Steps whose losses a GPU keeps until they are read: whoever reads one waits for all that the GPU has still to do."""
 PICTURES = 4
 """Images of a validation that TensorBoard shows with annotation and prediction."""
 
@@ -174,6 +177,7 @@ def train_epoch(
     first = state.epoch * training.steps_per_epoch
     steps = range(first, min(training.steps, first + training.steps_per_epoch))
     losses: list[float] = []
+    waiting: list[tuple[int, Any, Tensor]] = []
     started = time.monotonic()
     for step in steps:
         pixels_BCHW, target_BCHW, *weight_B1HW, ids = next(batches)
@@ -182,11 +186,6 @@ def train_epoch(
         # what is random inside the network hangs on the step alone, so that a resumed run repeats it
         torch.manual_seed(_step_seed(training.seed, fold, step + 1))
         loss = criterion(model(pixels_BCHW), target_BCHW, *map(fabric.to_device, weight_B1HW))
-        if not torch.isfinite(loss):
-            raise ValueError(
-                f"loss is {loss.item()} in epoch {state.epoch}, step {step}, images {sorted(set(ids))}: look at these "
-                "images, lower training.learning_rate, or set training.precision to 32-true"
-            )
         fabric.backward(loss)
         fabric.clip_gradients(model, state.optimizer, max_norm=training.gradient_clip, error_if_nonfinite=False)
         state.optimizer.step()
@@ -194,8 +193,11 @@ def train_epoch(
         state.schedule.step()
         if state.average:
             state.average.update_parameters(state.model)
-        losses.append(loss.item())
-        bar.set_postfix_str(_postfix(state, float(np.mean(losses[-50:]))), refresh=False)
+        waiting.append((step, ids, loss.detach()))
+        if step + 1 == steps.stop or len(waiting) == (1 if fabric.device.type == "cpu" else UNREAD):
+            losses += _read_losses(waiting, state.epoch)
+            waiting.clear()
+            bar.set_postfix_str(_postfix(state, float(np.mean(losses[-50:]))), refresh=False)
         bar.update()
     state.epoch += 1
     return {
@@ -205,6 +207,22 @@ def train_epoch(
         "learning_rate": float(state.schedule.get_last_lr()[-1]),
         "images_per_second": len(losses) * training.batch_size / (time.monotonic() - started),
     }
+
+
+def _read_losses(waiting: list[tuple[int, Any, Tensor]], epoch: int) -> list[float]:
+    """The losses of some steps, with the ids of their images, in one reading of the device.
+
+    Raises:
+        ValueError: one is not finite.
+    """
+    losses: list[float] = torch.stack([loss for _, _, loss in waiting]).tolist()
+    for (step, ids, _), loss in zip(waiting, losses, strict=True):
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"loss is {loss} in epoch {epoch}, step {step}, images {sorted(set(ids))}: look at these images, "
+                "lower training.learning_rate, or set training.precision to 32-true"
+            )
+    return losses
 
 
 def validate(

@@ -1,0 +1,136 @@
+"""What a GPU makes of the UNet of width 32 at 256x256: images a second, share of its peak, and the loader's tax.
+
+Every row is an epoch of the project's own `train_epoch` after one that warms up.
+"""
+
+import itertools
+import os
+import resource
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from data import Data
+from torch.utils.flop_counter import FlopCounterMode
+
+from nuclei.config import Config, ModelConfig, TrainingConfig
+from nuclei.dataset import Crops
+from nuclei.distributed import launch
+from nuclei.inference import resolve_precision
+from nuclei.losses import build_loss
+from nuclei.models import build_model, parameter_groups
+from nuclei.targets import CHANNELS
+from nuclei.training import State, _average, _loader, learning_rate_factor, train_epoch
+
+WIDTH, SIDE, BATCH, STEPS = 32, 256, 64, 100
+ON_CPU = {"batch_size": 2, "crop": 64, "steps_per_epoch": 3}
+"""What takes the place of a GPU's amounts where there is none: that the rows can be tried."""
+HELD = 8
+"""Batches that are kept on the device where no loader takes part."""
+PEAK_SIDE = 8192
+SHARE, TAX, FEW_CORES = 0.25, {True: 1.02, False: 1.10}, 16
+
+
+def device(data: Data, device: torch.device) -> list[dict[str, Any]]:
+    """Rows of images a second; `share` is of the measured bfloat16 peak, `ratio` is to the peer, where there is one."""
+    amounts = {"batch_size": BATCH, "crop": SIDE, "steps_per_epoch": STEPS}
+    training = TrainingConfig(steps=10**6, **(amounts if device.type == "cuda" else ON_CPU))
+    config = Config(name="gpu", model=ModelConfig(width=WIDTH), training=training)
+    plain = config.model_copy(update={"training": training.model_copy(update={"precision": "32-true"})})
+    peak = measure_peak(device)
+    operations = count_operations(config)
+    begun = time.perf_counter()
+    crops = Crops(data.images, data.ids, config, 0)
+    held = _hold(crops, config, device)
+    print(f"peak {peak / 1e12:.0f} TFLOP/s, held after {time.perf_counter() - begun:.0f} s", flush=True)
+    rows = []
+
+    def add(name: str, one: Config, batches: Iterator[Any], compiled: bool, layout: torch.memory_format) -> float:
+        speed, mib = _epoch(one, batches, device, compiled, layout)
+        share = 6 * operations * speed / peak
+        rows.append({"name": name, "speed": speed, "share": share, "mib": mib, "operations": operations})
+        print(f"{name}: {speed:.0f} images/s, {share:.1%}", flush=True)
+        return speed
+
+    last, contiguous = torch.channels_last, torch.contiguous_format
+    usual = add("the usual loop: float32, contiguous", plain, itertools.cycle(held), False, contiguous)
+    add("bfloat16, channels_last", config, itertools.cycle(held), False, last)
+    fastest = add("the same, compiled", config, itertools.cycle(held), True, last)
+    rows[-1] |= {"ratio": fastest / usual, "against": "the usual loop", "share_bar": SHARE}
+    fabric = launch(device, 1, 1, "32-true")
+    for workers in sorted({min(4, os.cpu_count() or 1), os.cpu_count() or 1}):
+        loader = iter(_loader(fabric, crops, 0, config, workers))
+        fed = add(f"compiled, crops of {workers} loader processes", config, loader, True, last)
+        rows[-1] |= {"ratio": fastest / fed, "against": "data held on the device", "bar": TAX[workers >= FEW_CORES]}
+    return rows
+
+
+def measure_peak(device: torch.device) -> float:
+    """Operations a second of a bfloat16 matrix product, the best of five; a multiplication and an addition are two."""
+    side = PEAK_SIDE if device.type == "cuda" else 512
+    one, other = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    seconds = []
+    for _ in range(8):
+        _wait(device)
+        begun = time.perf_counter()
+        one @ other
+        _wait(device)
+        seconds.append(time.perf_counter() - begun)
+    return 2 * side**3 / min(seconds[3:])
+
+
+def count_operations(config: Config) -> int:
+    """Multiply-adds of one image's forward pass; the backward pass has twice as many."""
+    side = config.training.crop
+    with torch.device("meta"):
+        model = build_model(config.model, CHANNELS, pretrained=False)
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, config.model.in_channels, side, side))
+    return int(counter.get_total_flops() // 2)
+
+
+def _hold(crops: Crops, config: Config, device: torch.device) -> list[Any]:
+    fabric = launch(device, 1, 1, "32-true")
+    loader = iter(_loader(fabric, crops, 0, config, os.cpu_count() or 1))
+    batches = []
+    for _ in range(HELD):
+        *tensors, ids = next(loader)
+        batches.append([*(tensor.to(device) for tensor in tensors), ids])
+    return batches
+
+
+def _epoch(
+    config: Config, batches: Iterator[Any], device: torch.device, compiled: bool, layout: torch.memory_format
+) -> tuple[float, float]:
+    """Images a second of the second epoch, and the most memory in MiB that it held."""
+    training = config.training
+    torch.manual_seed(0)
+    fabric = launch(device, 1, 1, resolve_precision(training.precision, device))
+    model = build_model(config.model, CHANNELS, pretrained=False).to(memory_format=layout)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(parameter_groups(model, training), fused=layout is torch.channels_last)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
+    wrapped, optimizer = fabric.setup(torch.compile(model, dynamic=False) if compiled else model, optimizer)
+    state = State(model, _average(model, training.ema_decay), optimizer, schedule, 0, [])
+    criterion = build_loss(config.loss, config.target)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    bar = SimpleNamespace(update=lambda: None, set_postfix_str=lambda *_, **__: None)
+    for _ in range(2):
+        _wait(device)
+        begun = time.perf_counter()
+        train_epoch(fabric, wrapped, state, batches, criterion, config, 0, bar)
+        _wait(device)
+        seconds = time.perf_counter() - begun
+    held = torch.cuda.max_memory_allocated() if device.type == "cuda" else 1024 * _resident()
+    return training.steps_per_epoch * training.batch_size / seconds, held / 2**20
+
+
+def _resident() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
