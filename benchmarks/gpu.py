@@ -15,6 +15,7 @@ import torch
 from data import Data
 from torch.utils.flop_counter import FlopCounterMode
 
+from nuclei.checkpoints import State
 from nuclei.config import Config, ModelConfig, TrainingConfig
 from nuclei.dataset import Crops
 from nuclei.distributed import launch
@@ -22,7 +23,7 @@ from nuclei.inference import resolve_precision
 from nuclei.losses import build_loss
 from nuclei.models import build_model, parameter_groups
 from nuclei.targets import CHANNELS
-from nuclei.training import State, _average, _loader, learning_rate_factor, train_epoch
+from nuclei.training import average_weights, learning_rate_factor, open_loader, train_epoch
 
 WIDTH, SIDE, BATCH, STEPS = 32, 256, 64, 100
 ON_CPU = {"batch_size": 2, "crop": 64, "steps_per_epoch": 3}
@@ -61,7 +62,7 @@ def device(data: Data, device: torch.device) -> list[dict[str, Any]]:
     rows[-1] |= {"ratio": fastest / usual, "against": "the usual loop", "share_bar": SHARE}
     fabric = launch(device, 1, 1, "32-true")
     for workers in sorted({min(4, os.cpu_count() or 1), os.cpu_count() or 1}):
-        loader = iter(_loader(fabric, crops, 0, config, workers))
+        loader = iter(open_loader(fabric, crops, 0, config, workers))
         fed = add(f"compiled, crops of {workers} loader processes", config, loader, True, last)
         rows[-1] |= {"ratio": fastest / fed, "against": "data held on the device", "bar": TAX[workers >= FEW_CORES]}
     return rows
@@ -93,7 +94,7 @@ def count_operations(config: Config) -> int:
 
 def _hold(crops: Crops, config: Config, device: torch.device) -> list[Any]:
     fabric = launch(device, 1, 1, "32-true")
-    loader = iter(_loader(fabric, crops, 0, config, os.cpu_count() or 1))
+    loader = iter(open_loader(fabric, crops, 0, config, os.cpu_count() or 1))
     batches = []
     for _ in range(HELD):
         *tensors, ids = next(loader)
@@ -112,7 +113,7 @@ def _epoch(
     optimizer = torch.optim.AdamW(parameter_groups(model, training), fused=layout is torch.channels_last)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
     wrapped, optimizer = fabric.setup(torch.compile(model, dynamic=False) if compiled else model, optimizer)
-    state = State(model, _average(model, training.ema_decay), optimizer, schedule, 0, [])
+    state = State(model, average_weights(model, training.ema_decay), optimizer, schedule, 0, [])
     criterion = build_loss(config.loss, config.target)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

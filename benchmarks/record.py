@@ -110,7 +110,8 @@ def _device(rows: list[dict[str, Any]], run: int) -> list[str]:
     lines = [
         "",
         f"The UNet of width 32 at 256x256 in training on a GPU: {giga:.2f} billion multiply-adds an image forward, "
-        "three times as many with the backward pass; the share is of a bfloat16 matrix product measured in the same run.",
+        "three times as many with the backward pass. The share is of a bfloat16 matrix product measured in the same "
+        "run.",
         "",
         "| epochs of `train_epoch` | images/s | share of the peak | bar | times | bar | MiB at most | run |",
         "|---|---|---|---|---|---|---|---|",

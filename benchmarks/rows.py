@@ -18,6 +18,7 @@ from data import Data
 from harness import Row, compare, processor_seconds
 
 from nuclei.artifacts import read_image, write_maps
+from nuclei.candidates import MapScorer
 from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig, read_config
 from nuclei.dataset import Crops
 from nuclei.inference import Predictor, autocast_type
@@ -28,7 +29,7 @@ from nuclei.models import build_model
 from nuclei.postprocessing import Parameters, segment_maps
 from nuclei.rle import decode_label_map, encode_label_map
 from nuclei.training import compile_network
-from nuclei.tuning import _MapScorer, cross_validate
+from nuclei.tuning import cross_validate
 from nuclei.weights import load_trained, read_tuned
 
 CROP, BATCH, STEPS = 256, 4, 2
@@ -212,11 +213,11 @@ def tuning(data: Data, scratch: Path) -> Iterator[Row]:
     paths = scratch / "oof.npz", data.processed, scratch / "splits.csv"
 
     def peer() -> Any:
-        module._MapScorer = _PlainScorer  # type: ignore[misc]
+        module.MapScorer = _PlainScorer  # type: ignore[misc]
         try:
             return cross_validate("search", *paths, 1)
         finally:
-            module._MapScorer = _MapScorer  # type: ignore[misc]
+            module.MapScorer = MapScorer  # type: ignore[misc]
 
     def check(one: Any, other: Any) -> str:
         assert one == other
@@ -353,7 +354,7 @@ class Trainer:
         return loss
 
 
-class _PlainScorer(_MapScorer):
+class _PlainScorer(MapScorer):
     """Scores of an image under candidates; each candidate reads and segments the image anew."""
 
     def __call__(self, job: tuple[str, Any]) -> Any:

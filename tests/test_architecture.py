@@ -35,8 +35,8 @@ LAYERS = {
     "disk": "artifacts pictures exports notebook kaggle_model archive transfer kaggle_client sources download "
     "competition splits",
     "learning": "losses augmentation models dataset",
-    "flows": "inference earlier export single_file zoo ensemble tiling stitching weights submission entry scoring "
-    "tuning shares standings gallery census tallies distributed",
+    "flows": "checkpoints monitoring inference earlier export single_file zoo ensemble tiling stitching weights "
+    "submission entry scoring candidates tuning shares standings gallery census tallies distributed",
     "stages": "segmentation training leaderboard report survey comparison ablation plots",
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}

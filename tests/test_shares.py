@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from nuclei.artifacts import write_json, write_maps
+from nuclei.candidates import Scores
 from nuclei.shares import find_shares, read_general, read_shares, search_shares
-from nuclei.tuning import Scores
 
 
 def make_maps(truth, hidden, seed):

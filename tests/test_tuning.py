@@ -14,12 +14,13 @@ import pytest
 
 from nuclei import tuning
 from nuclei.artifacts import Images, Maps, read_json, write_csv, write_json, write_label_map, write_maps
+from nuclei.candidates import Scores
 from nuclei.metric import average_precision
 from nuclei.postprocessing import Parameters, Tuned, segment_maps
 from nuclei.scoring import open_pool, score_image, score_otsu
 from nuclei.synthetic import make_image
 from nuclei.targets import energy_target
-from nuclei.tuning import GRID, HALF_STEPS, Scores, cross_validate, search, segment_test
+from nuclei.tuning import GRID, HALF_STEPS, cross_validate, search, segment_test
 
 ROOT = Path(__file__).parents[1]
 IMAGES, FOLDS, SIZE = 12, 3, 64

@@ -17,12 +17,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from nuclei.artifacts import Images, LabelMap, UInt8Array, read_splits, read_table
+from nuclei.candidates import Scores
 from nuclei.leaderboard import bootstrap_interval, format_difference, paired_difference
 from nuclei.metric import average_precision
 from nuclei.pages import table_line
 from nuclei.postprocessing import Parameters, segment_maps
 from nuclei.splits import held_out_images
-from nuclei.tuning import GRID, Scores, search
+from nuclei.tuning import GRID, search
 
 # The table and the page do without torch, which takes seconds to load.
 if TYPE_CHECKING:

@@ -16,11 +16,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from nuclei.artifacts import INDEX_COLUMNS, Images, Maps, read_json, read_splits, read_table
+from nuclei.candidates import FloatArray, Rows, Scores
 from nuclei.ensemble import mean_of_maps
 from nuclei.metric import average_precision
 from nuclei.postprocessing import Parameters, segment_maps
 from nuclei.scoring import open_pool, read_maps
-from nuclei.tuning import FloatArray, Rows, Scores, climb, rows_by_modality
+from nuclei.tuning import climb, rows_by_modality
 
 Shares = tuple[float, ...]
 """One a member, in relation to each other."""

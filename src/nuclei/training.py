@@ -4,19 +4,11 @@ Lightning Fabric supplies device, precision and the distributed launch. Every ep
 killed goes on from it and ends with the same weights as one that was not.
 """
 
-import hashlib
-import json
-import logging
 import math
 import os
-import platform
-import resource
 import shutil
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +19,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from nuclei.artifacts import Images, LabelMap, UInt8Array, atomic_path, write_text
+from nuclei.artifacts import Images, UInt8Array
+from nuclei.checkpoints import State, fingerprint_run, name_hardware, resume, write_checkpoint
 from nuclei.config import Config, TrainingConfig
 from nuclei.dataset import Batches, Crops
 from nuclei.earlier import find_start, label_test_images, load_start
@@ -38,14 +30,12 @@ from nuclei.inference import Predictor, autocast_type
 from nuclei.intensity import window_image
 from nuclei.losses import build_loss
 from nuclei.metric import average_precision
-from nuclei.models import build_model, parameter_count, parameter_groups
+from nuclei.models import build_model, parameter_groups
+from nuclei.monitoring import describe_progress, draw_pictures, open_bar, open_events, peak_memory, record_epoch
 from nuclei.overlays import draw_comparison
 from nuclei.postprocessing import Parameters, segment_maps
-from nuclei.provenance import code_commit
 from nuclei.splits import Fold
 from nuclei.targets import CHANNELS
-
-log = logging.getLogger(__name__)
 
 LOADER_TIMEOUT = 600
 """Seconds without a batch after which a stuck loader worker ends the run with an error."""
@@ -53,39 +43,6 @@ UNREAD = 20
 """Steps whose losses a GPU keeps until they are read: whoever reads one waits for all that the GPU has still to do."""
 PICTURES = 4
 """Images of a validation that TensorBoard shows with annotation and prediction."""
-
-
-@dataclass
-class State:
-    """Everything that training changes."""
-
-    model: nn.Module
-    average: AveragedModel | None
-    optimizer: torch.optim.Optimizer
-    schedule: LambdaLR
-    epoch: int
-    rows: list[dict[str, float]]
-
-    def save(self, path: Path, fingerprint: str) -> None:
-        content = {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict() if self.average else None,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "epoch": self.epoch,
-            "rows": self.rows,
-            "fingerprint": fingerprint,
-        }
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
-
-    def load(self, content: dict[str, Any]) -> None:
-        self.model.load_state_dict(content["model"])
-        if self.average:
-            self.average.load_state_dict(content["average"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.schedule.load_state_dict(content["schedule"])
-        self.epoch, self.rows = content["epoch"], content["rows"]
 
 
 def fit(
@@ -111,30 +68,30 @@ def fit(
     optimizer = torch.optim.AdamW(parameter_groups(model, training), fused=True)
     schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
     wrapped, optimizer = fabric.setup(compile_network(model, fabric.device) if compiled else model, optimizer)
-    average = _average(model, training.ema_decay)
+    average = average_weights(model, training.ema_decay)
     state = State(model, average, optimizer, schedule, 0, [])
-    fingerprint = _fingerprint(config, fold, labelled)
+    fingerprint = fingerprint_run(config, fold, labelled)
     resume(state, folder, fingerprint)
     minutes_before = state.rows[-1]["minutes"] if state.rows else 0.0
 
     crops = Crops(images, fold.training, config, fold.number, labelled)
-    batches = iter(_loader(fabric, crops, state.epoch, config, workers))
+    batches = iter(open_loader(fabric, crops, state.epoch, config, workers))
     criterion = build_loss(config.loss, config.target)
     epochs = -(-training.steps // training.steps_per_epoch)
     done = state.epoch * training.steps_per_epoch
-    with _open_events(fabric, folder, done) as events, _open_bar(fabric, config, fold, done) as bar:
+    with open_events(fabric, folder, done) as events, open_bar(fabric, config, fold, done) as bar:
         while state.epoch < epochs:
             row = train_epoch(fabric, wrapped, state, batches, criterion, config, fold.number, bar)
             last = state.epoch == epochs
             if fabric.is_global_zero and (last or state.epoch % training.validate_every == 0):
                 network = state.average.module if state.average else state.model
                 row["validation_score"], pictures = validate(network, config, images, fold, fabric.device)
-                _draw(events, pictures, int(row["step"]))
+                draw_pictures(events, pictures, int(row["step"]))
             row["minutes"] = minutes_before + (time.monotonic() - started) / 60
             row["peak_mib"] = peak_memory()
             state.rows.append(row)
             if events:
-                _record(events, folder, state)
+                record_epoch(events, folder, state.rows)
                 if not last:
                     state.save(folder / "last.pt", fingerprint)
             fabric.barrier()
@@ -197,7 +154,7 @@ def train_epoch(
         if step + 1 == steps.stop or len(waiting) == (1 if fabric.device.type == "cpu" else UNREAD):
             losses += _read_losses(waiting, state.epoch)
             waiting.clear()
-            bar.set_postfix_str(_postfix(state, float(np.mean(losses[-50:]))), refresh=False)
+            bar.set_postfix_str(describe_progress(state.rows, float(np.mean(losses[-50:]))), refresh=False)
         bar.update()
     state.epoch += 1
     return {
@@ -257,43 +214,6 @@ def learning_rate_factor(step: int, training: TrainingConfig) -> float:
     return float(0.5 * (1 + np.cos(np.pi * min(1.0, done))))
 
 
-def resume(state: State, folder: Path, fingerprint: str) -> None:
-    """Loads `last.pt` into the state where an interrupted run of the same config and images left one."""
-    last, best = folder / "last.pt", folder / "best.pt"
-    if not last.is_file():
-        return
-    if best.is_file() and best.stat().st_mtime >= last.stat().st_mtime:
-        log.info("%s is left from a run that was finished: training anew", last)
-        return
-    content = torch.load(last, map_location="cpu", weights_only=True)
-    if content["fingerprint"] != fingerprint:
-        log.info("%s was made with another config or other images: training anew", last)
-        return
-    state.load(content)
-    log.info("going on from %s after epoch %d", last, state.epoch)
-
-
-def write_checkpoint(path: Path, state: State, config: Config, fold: int, trained_on: list[str], hardware: str) -> None:
-    """Writes the averaged weights with all that prediction needs to know."""
-    network = state.average.module if state.average else state.model
-    content = {
-        "config": config.model_dump(),
-        "model": {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()},
-        "fold": fold,
-        "trained_on": trained_on,
-        "effort": {"parameters": parameter_count(network), "hardware": hardware, "commit": code_commit()},
-    }
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
-
-
-def name_hardware(fabric: Fabric) -> str:
-    """What the run was trained on: the number of devices and their name."""
-    if fabric.device.type == "cuda":
-        return f"{fabric.world_size} x {torch.cuda.get_device_name(fabric.device)}"
-    return f"{fabric.world_size * torch.get_num_threads()} {fabric.device.type} threads, {platform.machine()}"
-
-
 def _mean_over_processes(fabric: Fabric, value: float) -> float:
     """Each process knows the loss of its share of the batches alone."""
     if fabric.world_size == 1:
@@ -302,21 +222,15 @@ def _mean_over_processes(fabric: Fabric, value: float) -> float:
     return float(mean)
 
 
-def peak_memory() -> int:
-    """Most memory in MiB that was held at a time: the GPU's where one is used, else this process's, all in all."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return round(torch.cuda.max_memory_allocated() / 2**20)
-    unit = 1 if sys.platform == "darwin" else 2**10
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
-
-
-def _average(model: nn.Module, decay: float) -> AveragedModel | None:
+def average_weights(model: nn.Module, decay: float) -> AveragedModel | None:
+    """The exponential average of a network's weights and buffers; None where it does not decay."""
     if not decay:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
-def _loader(fabric: Fabric, crops: Crops, epoch: int, config: Config, workers: int) -> Any:
+def open_loader(fabric: Fabric, crops: Crops, epoch: int, config: Config, workers: int) -> Any:
+    """The batches of this process from an epoch on to the end of the training."""
     training = config.training
     batches = Batches(
         epoch * training.steps_per_epoch, training.steps, training.batch_size, fabric.global_rank, fabric.world_size
@@ -328,52 +242,6 @@ def _loader(fabric: Fabric, crops: Crops, epoch: int, config: Config, workers: i
         timeout=LOADER_TIMEOUT if workers else 0,
         pin_memory=fabric.device.type == "cuda",
     )
-
-
-def _open_events(fabric: Fabric, folder: Path, step: int) -> AbstractContextManager[SummaryWriter | None]:
-    """TensorBoard's events from a step on; None in all processes but the first, which alone writes files."""
-    return SummaryWriter(str(folder), purge_step=step) if fabric.is_global_zero else nullcontext()
-
-
-def _open_bar(fabric: Fabric, config: Config, fold: Fold, done: int) -> Any:
-    """Progress over all steps of the fold, with the time left; silent in all processes but the first."""
-    return tqdm(
-        total=config.training.steps,
-        initial=done,
-        desc=f"{config.name} fold {fold.number}",
-        unit="step",
-        mininterval=1,
-        disable=not fabric.is_global_zero,
-    )
-
-
-def _postfix(state: State, loss: float) -> str:
-    """The loss of the last steps and the latest validation score, once there is one."""
-    scores = [row["validation_score"] for row in state.rows if "validation_score" in row]
-    return f"loss {loss:.4f}" + (f", score {scores[-1]:.4f}" if scores else "")
-
-
-def _draw(events: SummaryWriter | None, pictures: dict[str, UInt8Array], step: int) -> None:
-    assert events, "the process that validates is the one that writes events"
-    for image_id, picture in pictures.items():
-        events.add_image(f"validation/{image_id[:12]}", picture, step, dataformats="HWC")
-
-
-def _record(events: SummaryWriter, folder: Path, state: State) -> None:
-    row = state.rows[-1]
-    for name, value in row.items():
-        if name not in ("epoch", "step"):
-            events.add_scalar(name, value, int(row["step"]))
-    events.flush()
-    columns = ["epoch", "step", "loss", "learning_rate", "images_per_second", "validation_score", "minutes", "peak_mib"]
-    lines = [",".join(f"{row[name]:.6g}" if name in row else "" for name in columns) for row in state.rows]
-    write_text(folder / "log.csv", "\n".join([",".join(columns), *lines]) + "\n")
-
-
-def _fingerprint(config: Config, fold: Fold, labelled: Mapping[str, LabelMap]) -> str:
-    content: list[Any] = [config.model_dump(mode="json"), fold.number, fold.training, fold.validation]
-    content += [[image_id, hashlib.sha256(labels.tobytes()).hexdigest()] for image_id, labels in labelled.items()]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _step_seed(seed: int, fold: int, step: int) -> int:

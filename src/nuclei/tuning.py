@@ -7,43 +7,21 @@ it goes on for each modality that has enough images and is not the most of them,
 """
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import cache, lru_cache
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei.artifacts import Images, LabelMap, Maps, UInt8Array, read_json, read_splits
-from nuclei.metric import THRESHOLDS, average_precision
-from nuclei.postprocessing import (
-    DROPPING,
-    Ground,
-    Grown,
-    Parameters,
-    Tuned,
-    are_nuclei,
-    draw_nuclei,
-    find_seeds,
-    grow_seeds,
-    lay_ground,
-    measure_certainty,
-    measure_nuclei,
-    segment_maps,
-)
-from nuclei.scoring import Record, open_pool, read_maps, score_image, summarise
+from nuclei.artifacts import LabelMap, Maps, read_json, read_splits
+from nuclei.candidates import HELD_IMAGES, Candidate, FloatArray, MapScorer, Rows, Scores
+from nuclei.postprocessing import Parameters, Tuned, segment_maps
+from nuclei.scoring import open_pool, summarise
 
 log = logging.getLogger(__name__)
-
-FloatArray = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
-"""Positions of images in the sorted list of ids."""
-Candidate = TypeVar("Candidate", bound=Hashable)
 
 GRID: dict[str, tuple[float, ...]] = {
     "foreground": (0.35, 0.45, 0.55, 0.65, 0.75, 0.85),
@@ -60,7 +38,7 @@ GRID: dict[str, tuple[float, ...]] = {
 """Values tried, in the order in which the parameters are searched: those that move the score most come first."""
 
 HALF_STEPS: dict[str, float] = {"foreground": 0.05, "seed": 0.05, "relative_area": 0.025, "confidence": 0.025}
-COARSE_IMAGES = 160
+COARSE_IMAGES = HELD_IMAGES
 """Images that the coarse search sees, where there are more; half steps are tried on all."""
 FINE_FROM = 100
 """Fewer images cannot tell half steps apart and are spared them."""
@@ -96,7 +74,7 @@ def cross_validate(experiment: str, maps: Path, processed: Path, splits: Path, w
     _check_images(maps, splits, table)
     folds = sorted({int(fold) for fold in table.fold})
     everything, sample = np.arange(len(table)), _stratified_sample(table)
-    with open_pool(workers, _MapScorer, maps, processed) as run:
+    with open_pool(workers, MapScorer, maps, processed) as run:
         bar = tqdm(desc="tuning", unit=" segmentations", mininterval=1)
         scores: Scores[Parameters] = Scores(list(table.image_id), run, bar.update)
         final = search_all(scores, everything, sample, table.modality)
@@ -121,44 +99,6 @@ def cross_validate(experiment: str, maps: Path, processed: Path, splits: Path, w
         "score_default_parameters": round(scores.mean(Parameters(), everything), 6),
         "score_fitted": round(float(fitted.mean()), 6),
     }
-
-
-class Scores(Generic[Candidate]):
-    """Scores of images under candidates, such as parameters, each computed once; (images, thresholds) each."""
-
-    def __init__(
-        self,
-        image_ids: list[str],
-        run: Callable[[Iterable[Any]], Iterator[Any]],
-        advance: Callable[[int], Any] = lambda _: None,
-    ) -> None:
-        self.image_ids = image_ids
-        self._run = run
-        self._advance = advance
-        self._table: dict[Candidate, FloatArray] = {}
-
-    def fill(self, candidates: Iterable[Candidate], rows: Rows) -> None:
-        """Computes what is missing of the candidates' scores on the images; an image is read once for all."""
-        candidates = list(dict.fromkeys(candidates))
-        for candidate in candidates:
-            self._table.setdefault(candidate, np.full((len(self.image_ids), len(THRESHOLDS)), np.nan))
-        missing = {
-            int(row): [candidate for candidate in candidates if np.isnan(self._table[candidate][row, 0])]
-            for row in rows
-        }
-        missing = {row: absent for row, absent in missing.items() if absent}
-        results = self._run([(self.image_ids[row], absent) for row, absent in missing.items()])
-        for (row, absent), scores in zip(missing.items(), results, strict=True):
-            for candidate, score in zip(absent, scores, strict=True):
-                self._table[candidate][row] = score
-            self._advance(len(absent))
-
-    def by_image(self, candidate: Candidate, rows: Rows) -> FloatArray:
-        """Score of each of the images (R,), all of them computed before."""
-        return np.asarray(self._table[candidate][rows].mean(axis=1))
-
-    def mean(self, candidate: Candidate, rows: Rows) -> float:
-        return float(self.by_image(candidate, rows).mean())
 
 
 def search_all(scores: Scores[Parameters], rows: Rows, sample: Rows, modalities: pd.Series) -> Tuned:
@@ -255,71 +195,6 @@ def _read_tuned(cv: Path) -> Tuned:
     if values is None:
         raise ValueError(f"{cv}: holds no post-processing parameters; run the tuning on these maps' experiment")
     return Tuned.from_dict(values)
-
-
-class _MapScorer:
-    """Scores of an image under candidates, or its record under one; opened once in each worker.
-
-    Most candidates give the nuclei of another one. So seeds that are the same (by their digest, on the same ground)
-    grow once, and nuclei of which the same ones are kept are drawn and scored once.
-    """
-
-    def __init__(self, maps: Path, processed: Path) -> None:
-        self.maps, self.images = Maps(maps), Images(processed)
-        # what takes memory is held for the images of the coarse search, which comes back to them; the rest is small
-        self._read = lru_cache(maxsize=4 * COARSE_IMAGES)(self._read_image)
-        self._lay = lru_cache(maxsize=COARSE_IMAGES)(self._lay_ground)
-        self._find = lru_cache(maxsize=1)(self._find_seeds)
-        self._certainty = cache(lambda image_id: measure_certainty(self._read(image_id)[0]))
-        self._grown: dict[tuple[Any, ...], Grown] = {}
-        self._digests: dict[tuple[Any, ...], bytes] = {}
-        self._measures: dict[tuple[Any, ...], FloatArray] = {}
-        self._scores: dict[tuple[Any, ...], FloatArray] = {}
-
-    def __call__(self, job: tuple[str, list[Parameters] | Parameters]) -> list[FloatArray] | Record:
-        image_id, parameters = job
-        if isinstance(parameters, Parameters):
-            maps, truth = self._read(image_id)
-            return score_image(truth, segment_maps(maps, parameters))
-        return [self._score(image_id, candidate) for candidate in parameters]
-
-    def _score(self, image_id: str, parameters: Parameters) -> FloatArray:
-        parameters = parameters.at(self._certainty(image_id))
-        growing = replace(parameters, **{name: getattr(Parameters, name) for name in DROPPING})
-        seeded = image_id, growing
-        if seeded not in self._digests:
-            self._digests[seeded] = blake2b(self._find(image_id, growing).tobytes(), digest_size=16).digest()
-        nuclei = image_id, growing.foreground, growing.border, self._digests[seeded]
-        if nuclei not in self._measures:
-            self._measures[nuclei] = measure_nuclei(self._grow(nuclei, growing))
-        keep = are_nuclei(self._measures[nuclei], parameters)
-        kept = *nuclei, keep.tobytes()
-        if kept not in self._scores:
-            label_map = draw_nuclei(self._grow(nuclei, growing), keep)
-            self._scores[kept] = average_precision(self._read(image_id)[1], label_map)
-        return self._scores[kept]
-
-    def _grow(self, nuclei: tuple[Any, ...], growing: Parameters) -> Grown:
-        """What grows under parameters, by the key of its nuclei; the last that were asked for are held."""
-        grown = self._grown.pop(nuclei, None)
-        if grown is None:
-            image_id = nuclei[0]
-            ground = self._lay(image_id, growing.foreground, growing.border)
-            grown = grow_seeds(self._read(image_id)[0], ground, self._find(image_id, growing))
-        self._grown[nuclei] = grown
-        if len(self._grown) > 2 * COARSE_IMAGES:
-            del self._grown[next(iter(self._grown))]
-        return grown
-
-    def _find_seeds(self, image_id: str, growing: Parameters) -> LabelMap:
-        return find_seeds(self._lay(image_id, growing.foreground, growing.border), growing)
-
-    def _lay_ground(self, image_id: str, foreground: float, border: float) -> Ground:
-        return lay_ground(self._read(image_id)[0], Parameters(foreground=foreground, border=border))
-
-    def _read_image(self, image_id: str) -> tuple[UInt8Array, LabelMap]:
-        truth = self.images.label_map(image_id)
-        return read_maps(self.maps, image_id, truth, self.images.folder), truth
 
 
 def _check_images(maps: Path, splits: Path, table: pd.DataFrame) -> None:
