@@ -31,3 +31,17 @@ def test_measuring_a_section_anew_replaces_its_rows_and_leaves_the_others_with_t
     page = (tmp_path / "RESULTS.md").read_text()
     assert "| work | other | 500.00 ms CPU | 2.00 s CPU | **2.00** (3.00 to 5.00, 5 pairs) | 3: missed |" in page
     assert page.endswith("1. monday\n2. tuesday\n")
+
+
+def test_what_a_gpu_does_stands_beside_what_the_processor_does(record, tmp_path):
+    for device in ("cpu", "cuda"):
+        record.update(tmp_path, record.section_key("training", device), device, [ROW | {"name": f"step, {device}"}])
+    assert record.section_key("metric", "cuda") == "metric"
+    plain = {"name": "usual", "speed": 1000.0, "share": 0.1, "mib": 512.0, "operations": 10.1e9}
+    fed = plain | {"name": "fed", "ratio": 1.04, "against": "held", "bar": 1.02, "share_bar": 0.25}
+    record.update(tmp_path, record.DEVICE, "cuda", [plain, fed])
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert page.index("| step, cpu |") < page.index("| step, cuda |")
+    assert "10.10 billion multiply-adds" in page
+    assert "| usual | 1,000 | 10.0% |  |  |  | 512 | 2 |" in page
+    assert "| fed | 1,000 | 10.0% | 25%: missed | 1.04 of held | 1.02: missed | 512 | 2 |" in page

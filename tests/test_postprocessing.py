@@ -169,6 +169,19 @@ def test_faint_noise_alone_makes_no_nuclei():
     assert segment_maps(maps, replace(DEFAULT, least_certainty=0.0)).max() == 1
 
 
+def test_a_nucleus_that_the_network_is_less_sure_of_keeps_its_size_beside_one_that_it_is_sure_of():
+    truth = draw_discs([(30, 30, 16), (60, 90, 16)])
+    maps = degrade(energy_maps(truth), 4.0, 0)
+    maps[:, truth.shape[0] // 2 :, 64:] = maps[:, truth.shape[0] // 2 :, 64:] * 0.75
+    same, own = (
+        np.bincount(segment_maps(maps, replace(DEFAULT, foreground=foreground, rim=rim, confidence=0.5)).ravel())[1:]
+        for foreground, rim in ((0.6, 0.0), (0.3, 0.65))
+    )
+    assert same[1] < 0.9 * same[0]
+    assert own[1] > 0.95 * own[0]
+    assert abs(own[0] - np.count_nonzero(truth == 1)) < 0.15 * own[0]
+
+
 def test_every_nucleus_respects_the_limits_asked_for():
     maps = degrade(energy_maps(scatter(3)), 1.0, 40)
     parameters = replace(DEFAULT, area=30, confidence=0.85, peak=0.3, foreground=0.7)

@@ -128,6 +128,14 @@ def test_a_loss_that_is_not_finite_stops_with_the_images(images, tmp_path):
         train(images, tmp_path, wild)
 
 
+def test_of_losses_that_wait_on_a_gpu_the_first_that_is_not_finite_is_named():
+    losses = [1.0, float("nan"), float("inf")]
+    waiting = [(step, [f"image{step}"], torch.tensor(loss)) for step, loss in enumerate(losses, 40)]
+    assert training._read_losses(waiting[:1], 2) == [1.0]
+    with pytest.raises(ValueError, match=r"loss is nan in epoch 2, step 41, images \['image41'\]"):
+        training._read_losses(waiting, 2)
+
+
 def test_the_learning_rate_rises_then_falls_to_zero():
     schedule = TrainingConfig(steps=100, warmup=0.1)
     factors = [learning_rate_factor(step, schedule) for step in range(101)]

@@ -20,7 +20,7 @@ from nuclei.postprocessing import Parameters, Tuned, segment_maps
 from nuclei.scoring import open_pool, score_image, score_otsu
 from nuclei.synthetic import make_image
 from nuclei.targets import energy_target
-from nuclei.tuning import GRID, HALF_STEPS, cross_validate, search, segment_test
+from nuclei.tuning import GRID, HALF_STEPS, START, cross_validate, search, segment_test
 
 ROOT = Path(__file__).parents[1]
 IMAGES, FOLDS, SIZE = 12, 3, 64
@@ -70,7 +70,7 @@ def summary(run):
 
 def test_tuning_helps_on_maps_that_need_it(summary):
     assert summary["score"] > summary["score_default_parameters"] + 0.02
-    assert summary["parameters"] != Parameters().to_dict()
+    assert summary["parameters"] != START.to_dict()
 
 
 def test_the_result_does_not_depend_on_the_number_of_workers(run, summary):
@@ -175,11 +175,11 @@ def test_a_gain_within_the_scatter_over_the_images_is_not_followed():
     def luck(parameters, image):
         return (0.5 + 0.01 * image % 0.07) * (1 if (image + int(100 * parameters.foreground)) % 2 else -1)
 
-    assert search(CountingScores(luck, 40), np.arange(40), np.arange(40)) == Parameters()
+    assert search(CountingScores(luck, 40), np.arange(40), np.arange(40)) == START
 
 
 def test_the_search_starts_on_its_grid():
-    defaults = Parameters().to_dict()
+    defaults = START.to_dict()
     # what holds for images unlike those of the training cannot be searched on these
     assert set(GRID) == set(defaults) - {"least_certainty"}
     assert all(defaults[name] in values and list(values) == sorted(values) for name, values in GRID.items())

@@ -25,6 +25,7 @@ from nuclei.postprocessing import (
     measure_certainty,
     measure_nuclei,
     segment_maps,
+    trim_nuclei,
 )
 from nuclei.scoring import Record, read_maps, score_image
 
@@ -102,17 +103,18 @@ class MapScorer:
 
     def _score(self, image_id: str, parameters: Parameters) -> FloatArray:
         parameters = parameters.at(self._certainty(image_id))
-        growing = replace(parameters, **{name: getattr(Parameters, name) for name in DROPPING})
+        growing = replace(parameters, **{name: getattr(Parameters, name) for name in (*DROPPING, "rim")})
         seeded = image_id, growing
         if seeded not in self._digests:
             self._digests[seeded] = blake2b(self._find(image_id, growing).tobytes(), digest_size=16).digest()
         nuclei = image_id, growing.foreground, growing.border, self._digests[seeded]
-        if nuclei not in self._measures:
-            self._measures[nuclei] = measure_nuclei(self._grow(nuclei, growing))
-        keep = are_nuclei(self._measures[nuclei], parameters)
-        kept = *nuclei, keep.tobytes()
+        trimmed = *nuclei, parameters.rim
+        if trimmed not in self._measures:
+            self._measures[trimmed] = measure_nuclei(trim_nuclei(self._grow(nuclei, growing), parameters.rim))
+        keep = are_nuclei(self._measures[trimmed], parameters)
+        kept = *trimmed, keep.tobytes()
         if kept not in self._scores:
-            label_map = draw_nuclei(self._grow(nuclei, growing), keep)
+            label_map = draw_nuclei(trim_nuclei(self._grow(nuclei, growing), parameters.rim), keep)
             self._scores[kept] = average_precision(self._read(image_id)[1], label_map)
         return self._scores[kept]
 

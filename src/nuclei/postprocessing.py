@@ -35,7 +35,7 @@ _SPLIT_STEP = 0.1
 DROPPING = ("area", "relative_area", "confidence", "peak")
 """Parameters that say which nuclei are dropped; the others say how nuclei grow."""
 _SHARES = ("foreground", "seed", "confidence", "peak")
-_UP_TO_1 = (*_SHARES, "split_area", "relative_area", "least_certainty")
+_UP_TO_1 = (*_SHARES, "rim", "split_area", "relative_area", "least_certainty")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Parameters:
 
     foreground: float = 0.65
     """Foreground from which on a pixel belongs to a nucleus."""
+    rim: float = 0.0
+    """Foreground that it must have besides, as a share of its nucleus's own mean."""
     seed: float = 0.3
     """Value of the seed map from which on a pixel belongs to a seed."""
     border: float = 1.0
@@ -191,7 +193,7 @@ def grow_nuclei(maps: UInt8Array, parameters: Parameters) -> Grown:
     Here and below the thresholds of `parameters` are probabilities already (`Parameters.at`).
     """
     ground = lay_ground(maps, parameters)
-    return grow_seeds(maps, ground, find_seeds(ground, parameters))
+    return trim_nuclei(grow_seeds(maps, ground, find_seeds(ground, parameters)), parameters.rim)
 
 
 def lay_ground(maps: UInt8Array, parameters: Parameters) -> Ground:
@@ -208,6 +210,19 @@ def grow_seeds(maps: UInt8Array, ground: Ground, seeds: LabelMap) -> Grown:
     places = ground.places
     labels = _spread(seeds, ground)
     return Grown(seeds.shape, places, labels, maps[FOREGROUND].ravel()[places], ground.seed_map.ravel()[places])
+
+
+def trim_nuclei(grown: Grown, rim: float) -> Grown:
+    """The nuclei without their pixels below a share of the mean foreground of each.
+
+    A network that is less sure of a nucleus than of others is so at its rim as well, and where it is surer the rim is
+    steeper: one threshold for all makes faint nuclei too small and bright ones too large.
+    """
+    if not rim:
+        return grown
+    means = np.bincount(grown.labels, grown.foreground, minlength=1) / np.bincount(grown.labels, minlength=1).clip(1)
+    keep = grown.foreground >= (rim * means)[grown.labels]
+    return Grown(grown.shape, grown.places[keep], grown.labels[keep], grown.foreground[keep], grown.seed_map[keep])
 
 
 def draw_nuclei(grown: Grown, keep: npt.NDArray[np.bool_]) -> LabelMap:

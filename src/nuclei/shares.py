@@ -2,9 +2,9 @@
 
 As with the post-processing, the maps of a fold are averaged with shares that the images of the other folds favour, so
 that the score does not flatter itself; the test images get those that all images favour. Averaged maps are scored with
-the default post-processing. The search climbs along the share of one member after the other, from all alike; it keeps
-a step only if the gain is clear against its scatter over the images. From there it goes on for each modality that has
-enough images: a member that is good at fluorescence may be poor at tissue.
+the post-processing that the tuning begins at. The search climbs along the share of one member after the other, from
+all alike; it keeps a step only if the gain is clear against its scatter over the images. From there it goes on for
+each modality that has enough images: a member that is good at fluorescence may be poor at tissue.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,9 +19,9 @@ from nuclei.artifacts import INDEX_COLUMNS, Images, Maps, read_json, read_splits
 from nuclei.candidates import FloatArray, Rows, Scores
 from nuclei.ensemble import mean_of_maps
 from nuclei.metric import average_precision
-from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.postprocessing import segment_maps
 from nuclei.scoring import open_pool, read_maps
-from nuclei.tuning import climb, rows_by_modality
+from nuclei.tuning import START, climb, rows_by_modality
 
 Shares = tuple[float, ...]
 """One a member, in relation to each other."""
@@ -135,6 +135,6 @@ class _ShareScorer:
 
     def __call__(self, job: tuple[str, list[Shares]]) -> list[FloatArray]:
         image_id, candidates = job
-        truth, parameters = self.images.label_map(image_id), Parameters()
+        truth, parameters = self.images.label_map(image_id), START
         maps = [read_maps(archive, image_id, truth, self.images.folder) for archive in self.members]
         return [average_precision(truth, segment_maps(mean_of_maps(maps, shares), parameters)) for shares in candidates]
