@@ -12,7 +12,7 @@ SUBMISSIONS ?= submissions
 PACKED      ?= weights
 WEIGHTS     ?=
 CONFIGS     ?= configs
-MEMBERS     ?= encoder_unet_long resunet_long
+MEMBERS     ?= encoder_resunet resunet_wide
 # of the members in the ensemble's mean, in their order; found out of fold where empty
 SHARES      ?=
 FOLDS       ?= 0 1 2 3 4

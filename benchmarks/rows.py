@@ -34,7 +34,7 @@ from nuclei.weights import load_trained, read_tuned
 
 CROP, BATCH, STEPS = 256, 4, 2
 ROOT = Path(__file__).parents[1]
-CONFIGS, WEIGHTS = ROOT / "configs", ROOT / "weights/encoder_unet_long/fold_0.safetensors"
+CONFIGS, WEIGHTS = ROOT / "configs", ROOT / "weights/encoder_resunet/fold_0.safetensors"
 BEGUN = r"\| [1-9]\d*/"
 """What a progress bar says once a first step is done."""
 
@@ -196,7 +196,7 @@ def prediction(data: Data, device: torch.device) -> Iterator[Row]:
             f"pixels in a nucleus or not, AP of ours by theirs {np.mean(scores):.3f} over the ten thresholds"
         )
 
-    name = f"prediction of a test image, eight views, one encoder_unet_long, {device.type}"
+    name = f"prediction of a test image, eight views, one encoder_resunet, {device.type}"
     clock = "CPU" if device.type == "cpu" else "wall"
     ours_way = lambda: list(map(predictor, pictures))  # noqa: E731
     yield compare(name, "float32, view by view", ours_way, peer, check, 3.0, 3, clock, len(ids))
@@ -238,7 +238,7 @@ def tuning(data: Data, scratch: Path) -> Iterator[Row]:
 
 def start_up(root: Path, data: Data) -> list[dict[str, Any]]:
     """Seconds to the help of each script, and for those that load most to their first line and to their first work."""
-    scripts, weights = root / "scripts", root / "weights/encoder_unet_long"
+    scripts, weights = root / "scripts", root / "weights/encoder_resunet"
     config, processed = root / "configs/encoder_unet.toml", ["--processed", data.processed]
     helps = [(f"`{path.name} --help`", [path, "--help"], ".", 0.3) for path in sorted(scripts.glob("*.py"))]
     with TemporaryDirectory() as folder:

@@ -137,5 +137,5 @@ def test_without_a_trained_network_make_exports_the_shipped_weights(tmp_path):
     command = ["make", "--no-print-directory", "--dry-run", "export", f"RUNS={tmp_path}", f"PYTHON={sys.executable}"]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
-    source, out = "weights/encoder_unet_long/fold_0.safetensors", tmp_path / "weights_encoder_unet_long" / "fold_0"
+    source, out = "weights/encoder_resunet/fold_0.safetensors", tmp_path / "weights_encoder_resunet" / "fold_0"
     assert answer.stdout.strip().endswith(f"--checkpoint {source} --onnx {out}/best.onnx --program {out}/best.pt2")

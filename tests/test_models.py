@@ -544,7 +544,7 @@ def test_the_shipped_weights_keep_timms_own_features(size: tuple[int, int]) -> N
     from nuclei.models.baselines import import_library
     from nuclei.weights import SHIPPED, read_weights
 
-    card, tensors = read_weights(SHIPPED / "encoder_unet_long" / "fold_0.safetensors")
+    card, tensors = read_weights(SHIPPED / "encoder_resunet" / "fold_0.safetensors")
     model = build_model(ModelConfig.model_validate(card.config["model"]), 3, pretrained=False).eval()
     model.load_state_dict(tensors)
     theirs = import_library().encoders.get_encoder(card.config["model"]["encoder"], weights=None).eval()

@@ -29,7 +29,7 @@ NETWORKS = {
     "transunet": {"model": {"architecture": "transunet", "width": 4, "depth": 2, "transformer_layers": 1}},
     "encoder_unet": {"model": {"architecture": "encoder_unet", "encoder": "tu-tf_efficientnet_lite0"}},
 }
-CARD = read_card(SHIPPED / "encoder_unet_long" / "fold_0.safetensors")
+CARD = read_card(SHIPPED / "encoder_resunet" / "fold_0.safetensors")
 
 
 def make_predictor(seed: int = 0, **settings: object) -> Predictor:
@@ -108,6 +108,6 @@ def test_without_a_trained_network_make_packs_the_shipped_weights(tmp_path: Path
     ]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
-    out = tmp_path / "weights_encoder_unet_long" / "fold_0"
-    wanted = f"--checkpoint weights/encoder_unet_long/fold_0.safetensors --onnx {out}/best.onnx"
+    out = tmp_path / "weights_encoder_resunet" / "fold_0"
+    wanted = f"--checkpoint weights/encoder_resunet/fold_0.safetensors --onnx {out}/best.onnx"
     assert answer.stdout.strip().endswith(f"{wanted} --out {out}/bioimageio.zip")
