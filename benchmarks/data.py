@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 
 from nuclei.artifacts import Images
-from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.parameters import Parameters
+from nuclei.postprocessing import segment_maps
 from nuclei.targets import energy_target
 
 

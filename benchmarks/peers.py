@@ -13,7 +13,8 @@ from skimage.segmentation import watershed
 
 from nuclei.config import Config
 from nuclei.metric import THRESHOLDS
-from nuclei.postprocessing import BORDER, CORE, FOREGROUND, Parameters
+from nuclei.parameters import Parameters
+from nuclei.postprocessing import BORDER, CORE, FOREGROUND
 
 # These libraries count an IoU equal to the threshold as a hit, the competition does not.
 ABOVE = [threshold + 1e-6 for threshold in THRESHOLDS]

@@ -26,7 +26,8 @@ from nuclei.intensity import normalise, window_image
 from nuclei.losses import build_loss
 from nuclei.metric import average_precision
 from nuclei.models import build_model
-from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.parameters import Parameters
+from nuclei.postprocessing import segment_maps
 from nuclei.rle import decode_label_map, encode_label_map
 from nuclei.training import compile_network
 from nuclei.tuning import cross_validate

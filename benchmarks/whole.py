@@ -18,7 +18,8 @@ from nuclei.config import Config, IntensityConfig, ModelConfig, PredictionConfig
 from nuclei.dataset import Crops
 from nuclei.inference import Predictor, autocast_type
 from nuclei.metric import average_precision
-from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.parameters import Parameters
+from nuclei.postprocessing import segment_maps
 from nuclei.stitching import SIDE as STITCHED
 from nuclei.tiling import Box, list_tiles, predict_tile, survey
 from nuclei.tuning import cross_validate

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from nuclei.artifacts import write_csv, write_image, write_json, write_label_map, write_maps, write_text
-from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.parameters import Parameters
+from nuclei.postprocessing import segment_maps
 from nuclei.scoring import score_image, score_otsu, summarise
 from nuclei.standings import write_members
 from nuclei.synthetic import make_image

@@ -30,8 +30,8 @@ except SystemExit as end:
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 LAYERS = {
-    "words": "cli config intensity metric rle targets postprocessing mosaics synthetic shapes light classical "
-    "annotations provenance overlays pages",
+    "words": "cli config intensity metric rle targets parameters postprocessing mosaics synthetic shapes light "
+    "classical annotations provenance overlays pages",
     "disk": "artifacts pictures exports notebook kaggle_model archive transfer kaggle_client sources download "
     "competition splits",
     "learning": "losses augmentation models dataset",

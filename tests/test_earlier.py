@@ -10,7 +10,7 @@ from nuclei import earlier
 from nuclei.artifacts import write_json, write_maps
 from nuclei.config import ModelConfig
 from nuclei.models import build_model
-from nuclei.postprocessing import Parameters
+from nuclei.parameters import Parameters
 from nuclei.splits import Fold
 from nuclei.training import fit
 from nuclei.weights import make_card, write_weights

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from nuclei.metric import average_precision, error_counts
-from nuclei.postprocessing import BORDER, CORE, FOREGROUND, Parameters, segment_maps
+from nuclei.parameters import Parameters
+from nuclei.postprocessing import BORDER, CORE, FOREGROUND, segment_maps
 from nuclei.targets import energy_target, three_class_target
 
 DEFAULT = Parameters()

@@ -15,7 +15,7 @@ from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig
 from nuclei.dataset import make_target
 from nuclei.intensity import normalise, window_image
 from nuclei.models import build_model
-from nuclei.postprocessing import Parameters
+from nuclei.parameters import Parameters
 from nuclei.synthetic import make_image
 from nuclei.weights import make_card, write_weights
 

@@ -3,7 +3,8 @@ import pytest
 
 from nuclei.config import TargetConfig
 from nuclei.dataset import make_target
-from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.parameters import Parameters
+from nuclei.postprocessing import segment_maps
 from nuclei.stitching import segment_tiles
 from nuclei.synthetic import make_image
 

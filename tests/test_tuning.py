@@ -16,7 +16,8 @@ from nuclei import tuning
 from nuclei.artifacts import Images, Maps, read_json, write_csv, write_json, write_label_map, write_maps
 from nuclei.candidates import Scores
 from nuclei.metric import average_precision
-from nuclei.postprocessing import Parameters, Tuned, segment_maps
+from nuclei.parameters import Parameters, Tuned
+from nuclei.postprocessing import segment_maps
 from nuclei.scoring import open_pool, score_image, score_otsu
 from nuclei.synthetic import make_image
 from nuclei.targets import energy_target

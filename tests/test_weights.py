@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig
 from nuclei.inference import load_predictor
 from nuclei.models import build_model
-from nuclei.postprocessing import Parameters, Tuned
+from nuclei.parameters import Parameters, Tuned
 from nuclei.synthetic import make_image
 from nuclei.weights import (
     find_best,

@@ -20,7 +20,8 @@ from nuclei.config import parse_config
 from nuclei.leaderboard import SHOWN_THRESHOLDS, bootstrap_interval, format_difference, paired_difference
 from nuclei.metric import THRESHOLDS
 from nuclei.pages import table_line
-from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.parameters import Parameters
+from nuclei.postprocessing import segment_maps
 from nuclei.scoring import Record, read_maps, score_image, summarise
 from nuclei.splits import held_out_images
 from nuclei.standings import image_scores

@@ -12,11 +12,10 @@ import numpy.typing as npt
 
 from nuclei.artifacts import Images, LabelMap, Maps, UInt8Array
 from nuclei.metric import THRESHOLDS, average_precision
+from nuclei.parameters import DROPPING, Parameters
 from nuclei.postprocessing import (
-    DROPPING,
     Ground,
     Grown,
-    Parameters,
     are_nuclei,
     draw_nuclei,
     find_seeds,

@@ -21,7 +21,8 @@ from nuclei.candidates import Scores
 from nuclei.leaderboard import bootstrap_interval, format_difference, paired_difference
 from nuclei.metric import average_precision
 from nuclei.pages import table_line
-from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.parameters import Parameters
+from nuclei.postprocessing import segment_maps
 from nuclei.splits import held_out_images
 from nuclei.tuning import GRID, search
 

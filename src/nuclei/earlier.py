@@ -7,7 +7,8 @@ from torch import nn
 
 from nuclei.artifacts import Images, LabelMap, Maps, read_json
 from nuclei.inference import load_checkpoint
-from nuclei.postprocessing import Tuned, measure_certainty, segment_maps
+from nuclei.parameters import Tuned
+from nuclei.postprocessing import measure_certainty, segment_maps
 from nuclei.splits import Fold
 from nuclei.weights import SHIPPED, SUFFIX, read_weights
 

@@ -12,7 +12,8 @@ from nuclei.artifacts import Images, LabelMap, Maps, Pixels
 from nuclei.classical import otsu_watershed
 from nuclei.intensity import stretch, to_display
 from nuclei.overlays import embed_image, find_outlines, nucleus_kinds, svg_path
-from nuclei.postprocessing import Tuned, segment_maps
+from nuclei.parameters import Tuned
+from nuclei.postprocessing import segment_maps
 from nuclei.standings import Summary, image_scores
 
 log = logging.getLogger(__name__)

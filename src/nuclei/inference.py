@@ -22,7 +22,8 @@ from nuclei.intensity import Pixels, normalise, window_image
 from nuclei.losses import activate
 from nuclei.models import build_model
 from nuclei.models.blocks import Span
-from nuclei.postprocessing import Parameters, mean_diameter, segment_maps
+from nuclei.parameters import Parameters
+from nuclei.postprocessing import mean_diameter, segment_maps
 from nuclei.targets import CHANNELS
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei.artifacts import release
+from nuclei.parameters import Parameters
 from nuclei.postprocessing import (
     Grown,
-    Parameters,
     are_nuclei,
     certainty_of_counts,
     count_values,

@@ -33,7 +33,8 @@ from nuclei.metric import average_precision
 from nuclei.models import build_model, parameter_groups
 from nuclei.monitoring import describe_progress, draw_pictures, open_bar, open_events, peak_memory, record_epoch
 from nuclei.overlays import draw_comparison
-from nuclei.postprocessing import Parameters, segment_maps
+from nuclei.parameters import Parameters
+from nuclei.postprocessing import segment_maps
 from nuclei.splits import Fold
 from nuclei.targets import CHANNELS
 

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from nuclei.artifacts import LabelMap, Maps, read_json, read_splits
 from nuclei.candidates import HELD_IMAGES, Candidate, FloatArray, MapScorer, Rows, Scores
-from nuclei.postprocessing import Parameters, Tuned, segment_maps
+from nuclei.parameters import Parameters, Tuned
+from nuclei.postprocessing import segment_maps
 from nuclei.scoring import open_pool, summarise
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from nuclei.artifacts import UInt8Array, atomic_path, sha256, write_text
 from nuclei.config import Config, parse_config
 from nuclei.ensemble import mean_of_maps
-from nuclei.postprocessing import Parameters, Tuned
+from nuclei.parameters import Parameters, Tuned
 
 # A card is read without torch, which takes seconds to load: it is imported where there are tensors.
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from nuclei.config import Config
 from nuclei.export import INPUT, LARGEST, OPSET, OUTPUT, TOLERANCE, ImageToMaps, smallest_side
 from nuclei.inference import Predictor
 from nuclei.models import OURS
-from nuclei.postprocessing import Tuned
+from nuclei.parameters import Tuned
 from nuclei.single_file import FUNCTION, join_sources
 from nuclei.synthetic import make_image
 from nuclei.weights import Card
