@@ -9,6 +9,8 @@ from nuclei.inference import (
     Predictor,
     average_views,
     choose_device,
+    deal_views,
+    list_views,
     load_checkpoint,
     load_predictor,
     resolve_precision,
@@ -22,7 +24,7 @@ PIXELS = torch.rand(3, 37, 50, generator=torch.Generator().manual_seed(0))
 
 @pytest.mark.parametrize("flips", [1, 2, 4, 8])
 def test_averaging_the_views_of_an_identity_is_the_identity(flips):
-    assert torch.allclose(average_views(lambda views: views, PIXELS, flips), PIXELS)
+    assert torch.allclose(average_views(lambda views: views, PIXELS, list_views(flips)), PIXELS)
 
 
 @pytest.mark.parametrize("flips", [1, 2, 4, 8])
@@ -33,16 +35,33 @@ def test_as_many_views_are_seen_as_asked_for_and_no_two_are_the_same(flips):
         seen.extend(views)
         return views
 
-    average_views(forward, PIXELS, flips)
+    average_views(forward, PIXELS, list_views(flips))
     assert len({view.numpy().tobytes() for view in seen}) == len(seen) == flips
+
+
+@pytest.mark.parametrize(("flips", "zooms"), [(1, 8), (2, 4), (4, 2), (8, 1)])
+def test_zooms_to_which_views_are_dealt_have_all_eight_between_them(flips, zooms):
+    dealt = [view for place in range(zooms) for view in deal_views(flips, place)]
+    assert set(dealt) == set(list_views(8))
+    assert sum(view.transposed for place in range(4) for view in deal_views(1, place)) == 2
+
+
+def test_a_zoom_has_its_own_views_where_they_are_dealt_and_keeps_them_when_all_are_halved():
+    network = predictor(scales=(0.5, 1.0, 2.0), flips=2, deal=True)
+    views = [network.choose_views(scale, place) for place, scale in enumerate((0.5, 1.0, 2.0))]
+    assert views == [deal_views(2, place) for place in range(3)]
+    assert [network.choose_views(scale, place) for place, scale in enumerate((0.25, 0.5, 1.0))] == [
+        deal_views(2, 0),
+        *views[:2],
+    ]
 
 
 def test_eight_views_make_any_answer_turn_with_the_image():
     def forward(views):
         return views * torch.linspace(0, 1, views.shape[-1])
 
-    turned = average_views(forward, PIXELS.transpose(1, 2).flip(1), 8)
-    assert torch.allclose(turned, average_views(forward, PIXELS, 8).transpose(1, 2).flip(1), atol=1e-6)
+    turned = average_views(forward, PIXELS.transpose(1, 2).flip(1), list_views(8))
+    assert torch.allclose(turned, average_views(forward, PIXELS, list_views(8)).transpose(1, 2).flip(1), atol=1e-6)
 
 
 def predictor(**prediction):

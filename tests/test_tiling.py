@@ -95,6 +95,13 @@ def test_tiles_of_a_zoomed_image_give_its_maps(scale, flips):
     assert found.mean() < 0.05
 
 
+def test_tiles_see_the_views_that_are_dealt_to_each_zoom():
+    prediction = PredictionConfig(flips=1, scales=(1.0, 1.41, 2.0), deal=True)
+    network = predictor()
+    network.config = network.config.model_copy(update={"prediction": prediction})
+    assert differences([network], picture(height=240), 2 * REACH).max() <= 1
+
+
 def test_all_tiles_take_the_zooms_that_the_size_of_the_nuclei_asks_for():
     halving, halved, whole = (predictor(flips=1, scales=scales) for scales in ((2.0,), (1.0,), (2.0,)))
     prediction = PredictionConfig(flips=1, scales=(2.0,), halve_from=40)

@@ -53,8 +53,8 @@ class Predictor:
         total = np.zeros((CHANNELS, height, width), np.float32)
         seen: dict[float, np.ndarray] = {}
         scales = self.choose_scales(windowed, seen)
-        for scale in scales:
-            total += seen[scale] if scale in seen else self._probabilities(windowed, scale)
+        for place, scale in enumerate(scales):
+            total += seen[scale] if scale in seen else self._probabilities(windowed, scale, place)
         return np.round(total * (255 / len(scales))).clip(0, 255).astype(np.uint8)
 
     def choose_scales(self, image: UInt8Array, seen: dict[float, np.ndarray] | None = None) -> tuple[float, ...]:
@@ -66,15 +66,22 @@ class Predictor:
         if limit is None:
             return scales
         seen = {} if seen is None else seen
-        for scale in scales:
+        for place, scale in enumerate(scales):
             if scale <= max(1, min(scales)):
-                seen[scale] = self._probabilities(image, scale)
+                seen[scale] = self._probabilities(image, scale, place)
         mean_CHW = np.mean(list(seen.values()), axis=0)
         diameter = mean_diameter(segment_maps(np.round(mean_CHW * 255).astype(np.uint8), Parameters()))
         halvings = max(0, math.floor(math.log2(diameter / limit)) + 1) if diameter else 0
         return tuple(scale / 2**halvings for scale in scales)
 
-    def _probabilities(self, image: UInt8Array, scale: float) -> np.ndarray:
+    def choose_views(self, scale: float, place: int) -> list["View"]:
+        """The views of a zoom, which is at `place` of those of an image; once dealt, a zoom keeps its views."""
+        prediction = self.config.prediction
+        if not prediction.deal:
+            return list_views(prediction.flips)
+        return deal_views(prediction.flips, prediction.scales.index(scale) if scale in prediction.scales else place)
+
+    def _probabilities(self, image: UInt8Array, scale: float, place: int) -> np.ndarray:
         """Mean over the views of one zoom, (3, H, W) float32 at the image's own size."""
         height, width = image.shape[:2]
         if scale != 1:
@@ -82,7 +89,7 @@ class Predictor:
             resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
             image = resized.astype(np.uint8, copy=False)
         pixels = normalise(image, self.config.intensity.normalisation, self.config.model.in_channels)
-        mean_CHW = average_views(self.forward, torch.from_numpy(pixels), self.config.prediction.flips).numpy()
+        mean_CHW = average_views(self.forward, torch.from_numpy(pixels), self.choose_views(scale, place)).numpy()
         if scale == 1:
             return mean_CHW
         return np.stack([cv2.resize(channel, (width, height)) for channel in mean_CHW])
@@ -141,13 +148,24 @@ def list_views(flips: int) -> list[View]:
     return [View(transposed, mirror) for transposed in (False, True)[: max(1, flips // 4)] for mirror in mirrors]
 
 
-def average_views(forward: Any, pixels_CHW: torch.Tensor, flips: int) -> torch.Tensor:
-    """Mean (C, H, W) of `forward`'s answers to 1, 2, 4 or 8 mirrored and transposed views, each turned back."""
+def deal_views(flips: int, place: int) -> list[View]:
+    """1, 2, 4 or 8 views for the zoom at a place, none of them those of its neighbours while there are others.
+
+    Of four zooms with a view each two are transposed, and two mirrored along each axis; with two views each they have
+    all eight.
+    """
+    order = [list_views(8)[number] for number in (0, 3, 5, 6, 7, 4, 2, 1)]
+    dealt = [order[(place + turn * 8 // flips) % 8] for turn in range(flips)]
+    return sorted(dealt, key=lambda view: view.transposed)
+
+
+def average_views(forward: Any, pixels_CHW: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
+    """Mean (C, H, W) of `forward`'s answers to mirrored and transposed views, the transposed ones last, turned back."""
     answers = []
-    for _, same_size in groupby(list_views(flips), key=lambda view: view.transposed):
-        views = list(same_size)
-        batch = torch.stack([view.turn(pixels_CHW) for view in views])
-        answers += [view.turn_back(answer) for view, answer in zip(views, forward(batch), strict=True)]
+    for _, same_size in groupby(views, key=lambda view: view.transposed):
+        together = list(same_size)
+        batch = torch.stack([view.turn(pixels_CHW) for view in together])
+        answers += [view.turn_back(answer) for view, answer in zip(together, forward(batch), strict=True)]
     return torch.stack(answers).mean(dim=0)
 
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 
 from nuclei.ensemble import mean_of_maps
-from nuclei.inference import Predictor, View, list_views, zoom_size
+from nuclei.inference import Predictor, View, zoom_size
 from nuclei.intensity import Limits, Pixels, UInt8Array, apply_limits, find_limits, measure_statistics, normalise
 from nuclei.models.blocks import Span
 from nuclei.targets import CHANNELS
@@ -180,26 +180,26 @@ def predict_tile(
 ) -> UInt8Array:
     """Maps of one tile, the mean over zooms of the scene: probability * 255, (3, H, W) uint8."""
     total = np.zeros((CHANNELS, tile.bottom - tile.top, tile.right - tile.left), np.float32)
-    for scale in scales:
-        total += _zoom_tile(predictor, replace(scene, scale=scale), tile, margin)
+    for place, scale in enumerate(scales):
+        views = predictor.choose_views(scale, place)
+        total += _zoom_tile(predictor, replace(scene, scale=scale), tile, views, margin)
     return np.round(total * (255 / len(scales))).clip(0, 255).astype(np.uint8)
 
 
-def _zoom_tile(predictor: Predictor, scene: Scene, tile: Box, margin: int) -> FloatArray:
+def _zoom_tile(predictor: Predictor, scene: Scene, tile: Box, views: Sequence[View], margin: int) -> FloatArray:
     """Probabilities (3, H, W) of the tile by the views of a zoomed scene."""
     if scene.scale == 1:
-        return _average_views(predictor, scene, tile, margin)
+        return _average_views(predictor, scene, tile, views, margin)
     rows, row_weights = resample(scene.shape[0], scene.image.shape[0], tile.top, tile.bottom)
     columns, column_weights = resample(scene.shape[1], scene.image.shape[1], tile.left, tile.right)
     zoomed = np.zeros((CHANNELS, rows.stop - rows.start, columns.stop - columns.start), np.float32)
     for part in list_tiles(zoomed.shape[1:]):  # a tile larger than others would take more memory than others
         there = Box(*(edge + corner for edge, corner in zip(part, 2 * (rows.start, columns.start), strict=True)))
-        zoomed[(slice(None), *part.slices)] = _average_views(predictor, scene, there, margin)
+        zoomed[(slice(None), *part.slices)] = _average_views(predictor, scene, there, views, margin)
     return np.asarray(row_weights @ zoomed @ column_weights.T)
 
 
-def _average_views(predictor: Predictor, scene: Scene, tile: Box, margin: int) -> FloatArray:
-    views = list_views(predictor.config.prediction.flips)
+def _average_views(predictor: Predictor, scene: Scene, tile: Box, views: Sequence[View], margin: int) -> FloatArray:
     answers = [_view_tile(predictor, scene, tile, view, margin) for view in views]
     return np.asarray(torch.stack(answers).mean(dim=0).numpy())
 
