@@ -5,7 +5,6 @@ Every row is an epoch of the project's own `train_epoch` after one that warms up
 
 import itertools
 import os
-import resource
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -13,17 +12,18 @@ from typing import Any
 
 import torch
 from data import Data
+from lightning_fabric import Fabric
 from torch.utils.flop_counter import FlopCounterMode
 
-from nuclei.checkpoints import State
 from nuclei.config import Config, ModelConfig, TrainingConfig
 from nuclei.dataset import Crops
 from nuclei.distributed import launch
 from nuclei.inference import resolve_precision
 from nuclei.losses import build_loss
-from nuclei.models import build_model, parameter_groups
+from nuclei.models import build_model
+from nuclei.monitoring import peak_memory
 from nuclei.targets import CHANNELS
-from nuclei.training import average_weights, learning_rate_factor, open_loader, train_epoch
+from nuclei.training import open_loader, set_up, train_epoch
 
 WIDTH, SIDE, BATCH, STEPS = 32, 256, 64, 100
 ON_CPU = {"batch_size": 2, "crop": 64, "steps_per_epoch": 3}
@@ -31,7 +31,8 @@ ON_CPU = {"batch_size": 2, "crop": 64, "steps_per_epoch": 3}
 HELD = 8
 """Batches that are kept on the device where no loader takes part."""
 PEAK_SIDE = 8192
-SHARE, TAX, FEW_CORES = 0.25, {True: 1.02, False: 1.10}, 16
+SHARE, TAX, TAX_OF_FEW, MANY = 0.25, 1.02, 1.10, 16
+"""Bars: the share of the peak; what the loader may cost on many cores and on fewer, and how many are many."""
 
 
 def device(data: Data, device: torch.device) -> list[dict[str, Any]]:
@@ -44,7 +45,8 @@ def device(data: Data, device: torch.device) -> list[dict[str, Any]]:
     operations = count_operations(config)
     begun = time.perf_counter()
     crops = Crops(data.images, data.ids, config, 0)
-    held = _hold(crops, config, device)
+    fabric = launch(device, 1, 1, "32-true")
+    held = _hold(fabric, crops, config)
     print(f"peak {peak / 1e12:.0f} TFLOP/s, held after {time.perf_counter() - begun:.0f} s", flush=True)
     rows = []
 
@@ -60,11 +62,14 @@ def device(data: Data, device: torch.device) -> list[dict[str, Any]]:
     add("bfloat16, channels_last", config, itertools.cycle(held), False, last)
     fastest = add("the same, compiled", config, itertools.cycle(held), True, last)
     rows[-1] |= {"ratio": fastest / usual, "against": "the usual loop", "share_bar": SHARE}
-    fabric = launch(device, 1, 1, "32-true")
     for workers in sorted({min(4, os.cpu_count() or 1), os.cpu_count() or 1}):
         loader = iter(open_loader(fabric, crops, 0, config, workers))
         fed = add(f"compiled, crops of {workers} loader processes", config, loader, True, last)
-        rows[-1] |= {"ratio": fastest / fed, "against": "data held on the device", "bar": TAX[workers >= FEW_CORES]}
+        rows[-1] |= {
+            "ratio": fastest / fed,
+            "against": "data held on the device",
+            "bar": TAX if workers >= MANY else TAX_OF_FEW,
+        }
     return rows
 
 
@@ -92,13 +97,12 @@ def count_operations(config: Config) -> int:
     return int(counter.get_total_flops() // 2)
 
 
-def _hold(crops: Crops, config: Config, device: torch.device) -> list[Any]:
-    fabric = launch(device, 1, 1, "32-true")
+def _hold(fabric: Fabric, crops: Crops, config: Config) -> list[Any]:
     loader = iter(open_loader(fabric, crops, 0, config, os.cpu_count() or 1))
     batches = []
     for _ in range(HELD):
         *tensors, ids = next(loader)
-        batches.append([*(tensor.to(device) for tensor in tensors), ids])
+        batches.append([*map(fabric.to_device, tensors), ids])
     return batches
 
 
@@ -110,10 +114,7 @@ def _epoch(
     torch.manual_seed(0)
     fabric = launch(device, 1, 1, resolve_precision(training.precision, device))
     model = build_model(config.model, CHANNELS, pretrained=False).to(memory_format=layout)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(parameter_groups(model, training), fused=layout is torch.channels_last)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
-    wrapped, optimizer = fabric.setup(torch.compile(model, dynamic=False) if compiled else model, optimizer)
-    state = State(model, average_weights(model, training.ema_decay), optimizer, schedule, 0, [])
+    wrapped, state = set_up(fabric, model, training, compiled, fused=layout is torch.channels_last)
     criterion = build_loss(config.loss, config.target)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -124,12 +125,7 @@ def _epoch(
         train_epoch(fabric, wrapped, state, batches, criterion, config, 0, bar)
         _wait(device)
         seconds = time.perf_counter() - begun
-    held = torch.cuda.max_memory_allocated() if device.type == "cuda" else 1024 * _resident()
-    return training.steps_per_epoch * training.batch_size / seconds, held / 2**20
-
-
-def _resident() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return training.steps_per_epoch * training.batch_size / seconds, peak_memory()
 
 
 def _wait(device: torch.device) -> None:

@@ -109,16 +109,16 @@ class MapScorer:
         nuclei = image_id, growing.foreground, growing.border, self._digests[seeded]
         trimmed = *nuclei, parameters.rim
         if trimmed not in self._measures:
-            self._measures[trimmed] = measure_nuclei(trim_nuclei(self._grow(nuclei, growing), parameters.rim))
+            self._measures[trimmed] = measure_nuclei(self._grow(nuclei, growing, parameters.rim))
         keep = are_nuclei(self._measures[trimmed], parameters)
         kept = *trimmed, keep.tobytes()
         if kept not in self._scores:
-            label_map = draw_nuclei(trim_nuclei(self._grow(nuclei, growing), parameters.rim), keep)
+            label_map = draw_nuclei(self._grow(nuclei, growing, parameters.rim), keep)
             self._scores[kept] = average_precision(self._read(image_id)[1], label_map)
         return self._scores[kept]
 
-    def _grow(self, nuclei: tuple[Any, ...], growing: Parameters) -> Grown:
-        """What grows under parameters, by the key of its nuclei; the last that were asked for are held."""
+    def _grow(self, nuclei: tuple[Any, ...], growing: Parameters, rim: float) -> Grown:
+        """What grows under parameters, by the key of its nuclei, and is trimmed; the last that grew are held."""
         grown = self._grown.pop(nuclei, None)
         if grown is None:
             image_id = nuclei[0]
@@ -127,7 +127,7 @@ class MapScorer:
         self._grown[nuclei] = grown
         if len(self._grown) > 2 * HELD_IMAGES:
             del self._grown[next(iter(self._grown))]
-        return grown
+        return trim_nuclei(grown, rim)
 
     def _find_seeds(self, image_id: str, growing: Parameters) -> LabelMap:
         return find_seeds(self._lay(image_id, growing.foreground, growing.border), growing)

@@ -13,7 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nuclei.artifacts import LabelMap, atomic_path
 from nuclei.config import Config
@@ -55,6 +55,13 @@ class State:
         self.optimizer.load_state_dict(content["optimizer"])
         self.schedule.load_state_dict(content["schedule"])
         self.epoch, self.rows = content["epoch"], content["rows"]
+
+
+def average_weights(model: nn.Module, decay: float) -> AveragedModel | None:
+    """The exponential average of a network's weights and buffers; None where it does not decay."""
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def resume(state: State, folder: Path, fingerprint: str) -> None:

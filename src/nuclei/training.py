@@ -17,12 +17,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from nuclei.artifacts import Images, UInt8Array
-from nuclei.checkpoints import State, fingerprint_run, name_hardware, resume, write_checkpoint
+from nuclei.checkpoints import State, average_weights, fingerprint_run, name_hardware, resume, write_checkpoint
 from nuclei.config import Config, TrainingConfig
 from nuclei.dataset import Batches, Crops
 from nuclei.earlier import find_start, label_test_images, load_start
@@ -66,11 +65,7 @@ def fit(
         load_start(model, find_start(runs, training.start, fold.number), fold)
     labelled = label_test_images(runs, training.pseudo, fold, images) if training.pseudo else {}
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(parameter_groups(model, training), fused=True)
-    schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
-    wrapped, optimizer = fabric.setup(compile_network(model, fabric.device) if compiled else model, optimizer)
-    average = average_weights(model, training.ema_decay)
-    state = State(model, average, optimizer, schedule, 0, [])
+    wrapped, state = set_up(fabric, model, training, compiled)
     fingerprint = fingerprint_run(config, fold, labelled)
     resume(state, folder, fingerprint)
     minutes_before = state.rows[-1]["minutes"] if state.rows else 0.0
@@ -99,6 +94,16 @@ def fit(
     if fabric.is_global_zero:
         write_checkpoint(folder / "best.pt", state, config, fold.number, crops.ids, name_hardware(fabric))
         (folder / "last.pt").unlink(missing_ok=True)
+
+
+def set_up(
+    fabric: Fabric, model: nn.Module, training: TrainingConfig, compiled: bool = False, fused: bool = True
+) -> tuple[Any, State]:
+    """The network as a training step calls it, on its device, and the state of a training that has not begun."""
+    optimizer = torch.optim.AdamW(parameter_groups(model, training), fused=fused)
+    schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
+    wrapped, optimizer = fabric.setup(compile_network(model, fabric.device) if compiled else model, optimizer)
+    return wrapped, State(model, average_weights(model, training.ema_decay), optimizer, schedule, 0, [])
 
 
 def compile_network(model: nn.Module, device: torch.device) -> nn.Module:
@@ -221,13 +226,6 @@ def _mean_over_processes(fabric: Fabric, value: float) -> float:
         return value
     mean: Any = fabric.all_reduce(torch.tensor(value, device=fabric.device), reduce_op="mean")
     return float(mean)
-
-
-def average_weights(model: nn.Module, decay: float) -> AveragedModel | None:
-    """The exponential average of a network's weights and buffers; None where it does not decay."""
-    if not decay:
-        return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def open_loader(fabric: Fabric, crops: Crops, epoch: int, config: Config, workers: int) -> Any:
