@@ -60,6 +60,17 @@ def test_a_zoom_enlarges_the_nuclei():
     assert 2 < median_area(1.6) / median_area(0.8) < 8
 
 
+@pytest.mark.parametrize("scale", [0.7, 0.83, 1.13, 1.41, 1.77])
+def test_a_zoom_keeps_the_labels_on_the_image(scale):
+    rows, columns = np.mgrid[:200, :200]
+    label_map = (np.hypot(rows - 100, columns - 90) < 40).astype(np.int32)
+    image = np.repeat((255 * label_map).astype(np.uint8)[..., None], 3, axis=2)
+    side = round(200 * scale)
+    crop, labels = draw_crop(image, label_map, side, (scale, scale), np.random.default_rng(0))
+    centres = [np.argwhere(mask).mean(axis=0) for mask in (crop[..., 0] > 127, labels > 0)]
+    assert np.abs(np.subtract(*centres)).max() < 0.15
+
+
 def test_pasted_nuclei_are_new_ones_that_cover_no_other():
     image, label_map = paste_nuclei(IMAGE, LABEL_MAP, np.random.default_rng(0))
     there = LABEL_MAP > 0

@@ -65,7 +65,7 @@ def draw_crop(
     if window == side:
         return image, label_map.astype(np.int32)
     resized = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    labels = cv2.resize(label_map.astype(np.float32), (side, side), interpolation=cv2.INTER_NEAREST)
+    labels = cv2.resize(label_map.astype(np.float32), (side, side), interpolation=cv2.INTER_NEAREST_EXACT)
     return resized.astype(np.uint8, copy=False), labels.astype(np.int32)
 
 
