@@ -25,6 +25,10 @@ def energy_maps(label_map):
     return np.round(energy_target(label_map, 0.15, 4.0) * 255).astype(np.uint8)
 
 
+def centre_maps(label_map):
+    return np.round(energy_target(label_map, 0.15, 4.0, "centre") * 255).astype(np.uint8)
+
+
 def three_class_maps(label_map):
     """FOREGROUND, BORDER and CORE as a three-class network's probabilities give them."""
     background, body, border = three_class_target(label_map, 0.15, 4.0)
@@ -55,7 +59,7 @@ def relabelled(label_map):
     return {(label_map == label).tobytes() for label in np.unique(label_map) if label}
 
 
-@pytest.mark.parametrize("make_maps", [energy_maps, three_class_maps])
+@pytest.mark.parametrize("make_maps", [energy_maps, centre_maps, three_class_maps])
 @pytest.mark.parametrize("seed", range(4))
 def test_perfect_maps_give_back_the_nuclei(make_maps, seed):
     truth = scatter(seed)

@@ -6,6 +6,7 @@ from nuclei.targets import (
     CORE,
     FOREGROUND,
     LARGEST_GAIN,
+    centre_energy,
     core_energy,
     energy_target,
     pixel_weights,
@@ -49,6 +50,22 @@ def test_cores_of_touching_nuclei_are_apart_at_half_height():
 
     assert connectedComponents((TOUCHING > 0).astype(np.uint8))[0] - 1 == 1
     assert connectedComponents((core_energy(TOUCHING) > 0.5).astype(np.uint8))[0] - 1 == 2
+
+
+def test_a_centre_is_highest_in_the_middle_and_wider_in_larger_nuclei():
+    small, large = centre_energy(discs((32, 32), radius=5)), centre_energy(discs((32, 32), radius=25))
+    assert small[32, 32] == large[32, 32] == 1
+    assert (large > 0.5).sum() > 15 * (small > 0.5).sum()
+    assert (np.diff(large[32, 32:58]) < 0).all()
+
+
+def test_centres_of_touching_nuclei_are_apart_and_bent_ones_have_theirs_within():
+    from cv2 import connectedComponents
+
+    assert connectedComponents((centre_energy(TOUCHING) > 0.3).astype(np.uint8))[0] - 1 == 2
+    ring = discs((32, 32), radius=20) - discs((32, 32), radius=12)
+    assert centre_energy(ring)[ring > 0].max() == 1
+    assert not centre_energy(ring)[ring == 0].any()
 
 
 def test_the_border_lies_between_touching_nuclei_and_nowhere_else():
@@ -95,9 +112,10 @@ def test_without_nuclei_or_background_the_weights_are_finite(label_map):
     assert np.isfinite(pixel_weights(label_map, np.zeros_like(label_map), 1.0, 1.0)).all()
 
 
+@pytest.mark.parametrize("core", ["distance", "centre"])
 @pytest.mark.parametrize("label_map", [np.zeros((16, 16), np.int32), np.ones((16, 16), np.int32), TOUCHING])
-def test_targets_are_probabilities(label_map):
-    energy = energy_target(label_map, 0.15, 4)
+def test_targets_are_probabilities(label_map, core):
+    energy = energy_target(label_map, 0.15, 4, core)
     assert energy.dtype == np.float32
     assert energy.min() >= 0
     assert energy.max() <= 1

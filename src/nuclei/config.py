@@ -68,10 +68,17 @@ class TargetConfig(Section):
 
     scheme: Literal["energy", "three_class"] = "energy"
     """energy: sigmoids of foreground, touching border and core; three_class: softmax of background, body, border."""
+    core: Literal["distance", "centre"] = "distance"
+    """distance: how deep in its nucleus a pixel lies; centre: a Gaussian at the nucleus's centre of mass."""
     border_scale: Positive = 0.15
     """Reach of the touching border, as a share of the nucleus's equivalent diameter."""
     border_max: Positive = 4.0
     """Upper limit of that reach in pixels; the lower one is a pixel."""
+
+    @model_validator(mode="after")
+    def has_a_core(self) -> Self:
+        _refuse_idle(self, self.scheme != "energy", ("core",), f'scheme is "{self.scheme}"')
+        return self
 
 
 class LossConfig(Section):

@@ -23,8 +23,9 @@ Example = tuple[torch.Tensor, torch.Tensor, str] | tuple[torch.Tensor, torch.Ten
 
 def make_target(label_map: LabelMap, config: TargetConfig) -> FloatArray:
     """Target (3, H, W) float32 of the config's scheme."""
-    make = energy_target if config.scheme == "energy" else three_class_target
-    return make(label_map, config.border_scale, config.border_max)
+    if config.scheme == "energy":
+        return energy_target(label_map, config.border_scale, config.border_max, config.core)
+    return three_class_target(label_map, config.border_scale, config.border_max)
 
 
 class Crops(Dataset[Example]):

@@ -2,7 +2,7 @@
 
 Nuclei that touch must come apart again, so the foreground alone is not enough. Beside it stand the touching border
 (narrow zone between two nuclei, as in the competition's winning solution) and the core, an energy that is 1 in the
-middle of a nucleus and falls to 0 at its rim: thresholded, it leaves one island a nucleus, the seed of a watershed.
+middle of a nucleus and falls towards its rim: thresholded, it leaves one island a nucleus, the seed of a watershed.
 
 Letters: C channels, H height, W width.
 """
@@ -20,16 +20,19 @@ FloatArray = npt.NDArray[np.float32]
 FOREGROUND, BORDER, CORE = 0, 1, 2
 CHANNELS = 3
 LARGEST_GAIN = 5.0
+CENTRE_DEVIATION = 1 / 6
+"""Deviation of the Gaussian at a nucleus's centre, as a share of its equivalent diameter."""
 
 
-def energy_target(label_map: LabelMap, border_scale: float, border_max: float) -> FloatArray:
+def energy_target(label_map: LabelMap, border_scale: float, border_max: float, core: str = "distance") -> FloatArray:
     """Foreground, touching border and core, (3, H, W) float32 in [0, 1], for three sigmoid maps.
 
-    Source: core as in Bai and Urtasun, Deep Watershed Transform (2017), normalised by nucleus; border as in
-    Buslaev, Seferbekov and Durnov, the competition's first place (2018).
+    The core is `core_energy`, or for "centre" `centre_energy`. Source: border as in Buslaev, Seferbekov and Durnov, the
+    competition's first place (2018).
     """
     border = touching_border(label_map, border_scale, border_max)
-    return np.stack([label_map > 0, border, core_energy(label_map)]).astype(np.float32)
+    energy = core_energy(label_map) if core == "distance" else centre_energy(label_map)
+    return np.stack([label_map > 0, border, energy]).astype(np.float32)
 
 
 def three_class_target(label_map: LabelMap, border_scale: float, border_max: float) -> FloatArray:
@@ -43,7 +46,7 @@ def core_energy(label_map: LabelMap) -> FloatArray:
     """Distance of each pixel to the rim of its nucleus, divided by the largest in that nucleus: (H, W) in [0, 1].
 
     Background is 0, the rim's own pixels are small but above 0. The image's edge is no rim: a nucleus cut by it
-    is highest at the cut.
+    is highest at the cut. Source: Bai and Urtasun, Deep Watershed Transform (2017), here normalised by nucleus.
     """
     if not label_map.any():
         return np.zeros(label_map.shape, np.float32)
@@ -55,6 +58,26 @@ def core_energy(label_map: LabelMap) -> FloatArray:
     np.maximum.at(largest, labels, heights)
     energy = np.zeros(label_map.shape, np.float32)
     energy.ravel()[places] = heights / largest[labels]
+    return energy
+
+
+def centre_energy(label_map: LabelMap) -> FloatArray:
+    """A Gaussian at the centre of mass of each nucleus, inside it alone, 1 at its highest pixel: (H, W) in [0, 1].
+
+    A nucleus's own pixels are above 0; its deviation grows with it (CENTRE_DEVIATION). Source: centre heatmaps as in
+    Cheng et al., Panoptic-DeepLab (2020).
+    """
+    energy = np.zeros(label_map.shape, np.float32)
+    rows, columns = np.nonzero(label_map)
+    labels = label_map[rows, columns]
+    areas = np.maximum(np.bincount(labels), 1)
+    off_rows = rows - (np.bincount(labels, rows) / areas)[labels]
+    off_columns = columns - (np.bincount(labels, columns) / areas)[labels]
+    variances = CENTRE_DEVIATION**2 * 4 / np.pi * areas
+    exponents = -(off_rows**2 + off_columns**2) / (2 * variances[labels])
+    highest = np.full(len(areas), -np.inf)
+    np.maximum.at(highest, labels, exponents)
+    energy[rows, columns] = np.maximum(np.exp(exponents - highest[labels]), np.finfo(np.float32).tiny)
     return energy
 
 
