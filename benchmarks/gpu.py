@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nuclei.config import Config, ModelConfig, TrainingConfig
 from nuclei.dataset import Crops
+from nuclei.devices import resolve_precision
 from nuclei.distributed import launch
-from nuclei.inference import resolve_precision
 from nuclei.losses import build_loss
 from nuclei.models import build_model
 from nuclei.monitoring import peak_memory

@@ -19,9 +19,11 @@ from harness import Row, compare, processor_seconds
 
 from nuclei.artifacts import read_image, write_maps
 from nuclei.candidates import MapScorer
-from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig, read_config
+from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig
 from nuclei.dataset import Crops
-from nuclei.inference import Predictor, autocast_type
+from nuclei.devices import autocast_type
+from nuclei.experiments import read_config
+from nuclei.inference import Predictor
 from nuclei.intensity import normalise, window_image
 from nuclei.losses import build_loss
 from nuclei.metric import average_precision

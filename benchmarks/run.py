@@ -20,7 +20,7 @@ import trials
 import whole
 from data import Data, open_data
 
-from nuclei.inference import choose_device
+from nuclei.devices import choose_device
 from nuclei.provenance import code_commit
 
 HERE = Path(__file__).parent

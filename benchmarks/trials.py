@@ -15,7 +15,7 @@ from data import Data
 from harness import Row, compare
 
 from nuclei.dataset import Crops
-from nuclei.inference import autocast_type
+from nuclei.devices import autocast_type
 from nuclei.metric import _overlaps_of_maps
 from nuclei.models import build_model
 from nuclei.rle import _write, encode_label_map, parse_rows

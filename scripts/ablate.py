@@ -17,7 +17,7 @@ def main() -> None:
 
     from nuclei.ablation import FOLDS, MODALITIES, ablation, ablation_page, gather
     from nuclei.artifacts import write_csv, write_text
-    from nuclei.config import read_title
+    from nuclei.experiments import read_title
 
     def say(rung: str) -> str:
         return read_title(arguments.configs / f"{rung}.toml")

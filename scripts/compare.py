@@ -21,7 +21,7 @@ def main() -> None:
 
     from nuclei.artifacts import read_json, write_csv, write_text
     from nuclei.comparison import comparison, comparison_page
-    from nuclei.config import read_title
+    from nuclei.experiments import read_title
     from nuclei.plots import plot_comparison, plot_learning_curve
 
     def say(variant: str) -> str:

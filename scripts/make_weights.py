@@ -21,8 +21,9 @@ def main() -> None:
     cv = read_json(arguments.cv)
     logging.info("packing %d networks of %s", len(arguments.checkpoints), cv["experiment"])
 
+    from nuclei.cards import SUFFIX, make_card, write_page
     from nuclei.inference import load_checkpoint
-    from nuclei.weights import SUFFIX, make_card, write_page, write_weights
+    from nuclei.weights import write_weights
 
     cards, sizes, written = [], [], set()
     for path in arguments.checkpoints:

@@ -20,7 +20,7 @@ def main() -> None:
 
     from nuclei.artifacts import write_json
     from nuclei.comparison import measure
-    from nuclei.inference import choose_device
+    from nuclei.devices import choose_device
 
     device = choose_device(arguments.device)
     measured = measure(arguments.checkpoint, arguments.processed, arguments.splits, device)

@@ -22,7 +22,8 @@ def main() -> None:
 
     import torch
 
-    from nuclei.weights import SUFFIX, load_trained, read_card
+    from nuclei.cards import SUFFIX, read_card
+    from nuclei.weights import load_trained
     from nuclei.zoo import pack_network
 
     predictor = load_trained(arguments.checkpoint, torch.device("cpu"))

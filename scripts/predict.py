@@ -26,7 +26,7 @@ def main() -> None:
         parser.error("--checkpoint needs --splits and --oof; --weights needs --test and takes no --config")
 
     from nuclei.artifacts import Images, read_splits
-    from nuclei.config import read_config
+    from nuclei.experiments import read_config
 
     images = Images(arguments.processed)
     asked = read_config(arguments.config) if arguments.config else None
@@ -35,14 +35,14 @@ def main() -> None:
 
     import torch  # seconds, so not before the first line
 
+    from nuclei.devices import choose_device
     from nuclei.distributed import explain_lost_processes, launch, predict_shares
-    from nuclei.inference import choose_device, load_checkpoint, load_predictor
+    from nuclei.inference import load_checkpoint, load_predictor
     from nuclei.splits import held_out_images
     from nuclei.weights import load_weights
 
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
-    device = choose_device(arguments.device)
-    fabric = launch(device, arguments.devices, arguments.nodes)
+    fabric = launch(device := choose_device(arguments.device), arguments.devices, arguments.nodes)
     device = device if fabric.world_size == 1 else fabric.device
     if arguments.weights:
         predictor = load_weights(arguments.weights, device).predictors[0]

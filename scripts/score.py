@@ -21,7 +21,7 @@ def main() -> None:
     arguments = parse_arguments()
 
     from nuclei.metric import THRESHOLDS
-    from nuclei.submission import read_solution, score_submission, write_scores
+    from nuclei.solution import read_solution, score_submission, write_scores
 
     scores = score_submission(arguments.submission, read_solution(arguments.truth, arguments.usage))
     write_scores(arguments.out, scores)

@@ -23,7 +23,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from nuclei.artifacts import Images, read_splits
-    from nuclei.config import read_config
+    from nuclei.experiments import read_config
     from nuclei.splits import choose_fold
 
     config, images = read_config(arguments.config), Images(arguments.processed)
@@ -39,8 +39,8 @@ def main() -> None:
 
     import torch  # seconds, so not before what may be wrong with the arguments
 
+    from nuclei.devices import choose_device, resolve_precision
     from nuclei.distributed import explain_lost_processes, launch
-    from nuclei.inference import choose_device, resolve_precision
     from nuclei.training import fit
 
     if arguments.threads:

@@ -30,13 +30,13 @@ except SystemExit as end:
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 LAYERS = {
-    "words": "cli config intensity metric rle targets parameters postprocessing mosaics synthetic shapes light "
-    "classical annotations provenance overlays pages",
-    "disk": "artifacts pictures exports notebook kaggle_model archive transfer kaggle_client sources download "
-    "competition splits",
-    "learning": "losses augmentation models dataset",
-    "flows": "checkpoints monitoring inference earlier export single_file zoo ensemble tiling stitching weights "
-    "submission entry scoring candidates tuning shares standings gallery census tallies distributed",
+    "words": "cli config intensity metric rle targets parameters islands postprocessing mosaics synthetic shapes light "
+    "classical modality annotations provenance overlays pages",
+    "disk": "artifacts experiments pictures exports notebook kaggle_model archive transfer kaggle_client sources "
+    "download competition splits",
+    "learning": "losses augmentation devices views models dataset",
+    "flows": "checkpoints monitoring inference earlier export single_file zoo ensemble tiling stitching cards weights "
+    "submission solution entry scoring candidates tuning shares standings gallery census tallies distributed",
     "stages": "segmentation training leaderboard report survey comparison ablation plots",
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}

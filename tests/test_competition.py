@@ -17,18 +17,16 @@ from hypothesis import strategies as st
 from nuclei import artifacts
 from nuclei.competition import (
     KNOWN_BAD,
-    MODALITIES,
     build_index,
     find_images,
-    find_modality,
     merge_masks,
     prepare_image,
     read_annotation,
     read_image,
     remove_stale,
     summarise,
-    typical_diameter,
 )
+from nuclei.modality import MODALITIES, find_modality, typical_diameter
 
 ROOT = Path(__file__).parents[1]
 

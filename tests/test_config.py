@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from nuclei.config import Config, parse_config, read_config
+from nuclei.config import Config
+from nuclei.experiments import parse_config, read_config
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "nuclei"

@@ -8,12 +8,13 @@ from test_training import CONFIG, train
 
 from nuclei import earlier
 from nuclei.artifacts import write_json, write_maps
+from nuclei.cards import make_card
 from nuclei.config import ModelConfig
 from nuclei.models import build_model
 from nuclei.parameters import Parameters
 from nuclei.splits import Fold
 from nuclei.training import fit
-from nuclei.weights import make_card, write_weights
+from nuclei.weights import write_weights
 
 
 def test_a_run_starts_from_the_weights_of_another_and_never_from_one_that_saw_its_held_out_images(

@@ -5,18 +5,11 @@ from tiny_networks import Brightness
 
 from nuclei import inference
 from nuclei.config import Config, IntensityConfig, ModelConfig, PredictionConfig, TrainingConfig
-from nuclei.inference import (
-    Predictor,
-    average_views,
-    choose_device,
-    deal_views,
-    list_views,
-    load_checkpoint,
-    load_predictor,
-    resolve_precision,
-)
+from nuclei.devices import choose_device, resolve_precision
+from nuclei.inference import Predictor, load_checkpoint, load_predictor
 from nuclei.models import build_model
 from nuclei.synthetic import make_image
+from nuclei.views import average_views, deal_views, list_views
 
 CPU = torch.device("cpu")
 PIXELS = torch.rand(3, 37, 50, generator=torch.Generator().manual_seed(0))

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nuclei.config import Config, ModelConfig, TrainingConfig, read_config
+from nuclei.config import Config, ModelConfig, TrainingConfig
 from nuclei.dataset import make_target
+from nuclei.experiments import read_config
 from nuclei.losses import activate, build_loss
 from nuclei.models import build_model, parameter_count, parameter_groups
 from nuclei.models.blocks import InstanceNorm

@@ -11,13 +11,14 @@ import tifffile
 import torch
 
 from nuclei import segment, segment_folder, stitching, tiling
+from nuclei.cards import make_card
 from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig
 from nuclei.dataset import make_target
 from nuclei.intensity import normalise, window_image
 from nuclei.models import build_model
 from nuclei.parameters import Parameters
 from nuclei.synthetic import make_image
-from nuclei.weights import make_card, write_weights
+from nuclei.weights import write_weights
 
 GREY = make_image("small_fluorescence", 0, 90, 130)[0][..., 0]
 COLOUR = make_image("purple_tissue", 1, 80, 100)[0]

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from nuclei import metric, rle, submission
+from nuclei.solution import Solution, read_solution, score_submission, write_scores
 
 SIZES = {"a": (4, 5), "b": (4, 5), "c": (6, 3)}
 GOOD = ["ImageId,EncodedPixels", "a,1 2 6 1", "a,10 3", "b,", "c,18 1"]
@@ -211,11 +212,11 @@ def test_ignored_rows_of_a_solution_are_left_out_and_a_usage_can_be_chosen(tmp_p
     # The runs of an ignored image may be anything: they are never looked at.
     path = write(tmp_path / "solution.csv", [*SOLUTION, "c,nothing to see,1,1,Ignored"])
     runs = {"a": ["1 2", "10 3"], "b": []}
-    assert submission.read_solution(path) == (runs, {"a": (4, 5), "b": (4, 5)}, {"c"})
-    assert submission.read_solution(path, "Private") == ({"a": runs["a"]}, {"a": (4, 5)}, {"b", "c"})
+    assert read_solution(path) == (runs, {"a": (4, 5), "b": (4, 5)}, {"c"})
+    assert read_solution(path, "Private") == ({"a": runs["a"]}, {"a": (4, 5)}, {"b", "c"})
     for usage in ("Ignored", "private"):
         with pytest.raises(ValueError, match=r"choose one of \['Private', 'Public'\]"):
-            submission.read_solution(path, usage)
+            read_solution(path, usage)
 
 
 BAD_SOLUTIONS = {
@@ -232,7 +233,7 @@ BAD_SOLUTIONS = {
 @pytest.mark.parametrize(("lines", "message"), BAD_SOLUTIONS.values(), ids=BAD_SOLUTIONS)
 def test_a_bad_solution_is_refused(tmp_path, lines, message):
     with pytest.raises(ValueError, match=message):
-        submission.read_solution(write(tmp_path / "solution.csv", lines))
+        read_solution(write(tmp_path / "solution.csv", lines))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_a_bad_solution_is_refused(tmp_path, lines, message):
 def test_faulty_runs_of_a_solution_are_not_taken_for_a_bad_submission(tmp_path, runs, message):
     path = write(tmp_path / "submission.csv", GOOD)
     with pytest.raises(ValueError, match=message):
-        submission.score_submission(path, submission.Solution({"a": ["1 1", runs]}, {"a": (4, 5)}, frozenset("bc")))
+        score_submission(path, Solution({"a": ["1 1", runs]}, {"a": (4, 5)}, frozenset("bc")))
 
 
 def test_the_scores_are_those_of_the_label_maps_in_sorted_order(tmp_path):
@@ -251,12 +252,12 @@ def test_the_scores_are_those_of_the_label_maps_in_sorted_order(tmp_path):
     path = tmp_path / "submission.csv"
     submission.write_submission(path, reversed(predicted.items()))
     runs = {name: rle.encode_label_map(truth[name]) for name in reversed(SIZES)}
-    solution = submission.Solution(runs, {name: SIZES[name] for name in runs}, frozenset({"more"}))
-    scores = submission.score_submission(path, solution)
+    solution = Solution(runs, {name: SIZES[name] for name in runs}, frozenset({"more"}))
+    scores = score_submission(path, solution)
     assert list(scores) == ["a", "b", "c"]
     for name, values in scores.items():
         np.testing.assert_array_equal(values, metric.average_precision(truth[name], predicted[name]))
-    submission.write_scores(tmp_path / "scores.csv", scores)
+    write_scores(tmp_path / "scores.csv", scores)
     table = pd.read_csv(tmp_path / "scores.csv", index_col="ImageId")
     assert list(table.columns) == [*(f"ap_{threshold:.2f}" for threshold in metric.THRESHOLDS), "mean"]
     np.testing.assert_allclose(table["mean"], [values.mean() for values in scores.values()], atol=1e-10)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from nuclei.config import read_config
 from nuclei.dataset import make_target
+from nuclei.experiments import read_config
 from nuclei.losses import build_loss
 from nuclei.models import build_model, parameter_groups
 from nuclei.targets import BORDER, CHANNELS, pixel_weights

@@ -6,21 +6,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from nuclei.cards import make_card, write_page
 from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig
 from nuclei.inference import load_predictor
 from nuclei.models import build_model
 from nuclei.parameters import Parameters, Tuned
 from nuclei.synthetic import make_image
-from nuclei.weights import (
-    find_best,
-    load_trained,
-    load_weights,
-    make_card,
-    read_tuned,
-    read_weights,
-    write_page,
-    write_weights,
-)
+from nuclei.weights import find_best, load_trained, load_weights, read_tuned, read_weights, write_weights
 
 CPU = torch.device("cpu")
 TUNED = replace(Parameters(), foreground=0.55, area=33)

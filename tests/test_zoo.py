@@ -15,12 +15,13 @@ pytest.importorskip("bioimageio.core", reason="bioimageio.core is not installed:
 pytest.importorskip("onnxruntime")
 
 from nuclei import export
+from nuclei.cards import read_card
 from nuclei.config import Config
 from nuclei.inference import Predictor
 from nuclei.models import build_model
 from nuclei.single_file import FUNCTION, join_sources
 from nuclei.targets import CHANNELS
-from nuclei.weights import SHIPPED, read_card
+from nuclei.weights import SHIPPED
 from nuclei.zoo import pack_network
 
 ROOT = Path(__file__).parents[1]

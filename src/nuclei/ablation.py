@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from nuclei.artifacts import Images, Maps, read_json, read_splits, read_table
-from nuclei.config import parse_config
+from nuclei.experiments import parse_config
 from nuclei.leaderboard import SHOWN_THRESHOLDS, bootstrap_interval, format_difference, paired_difference
 from nuclei.metric import THRESHOLDS
 from nuclei.pages import table_line

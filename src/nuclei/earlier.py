@@ -6,11 +6,12 @@ from pathlib import Path
 from torch import nn
 
 from nuclei.artifacts import Images, LabelMap, Maps, read_json
+from nuclei.cards import SUFFIX
 from nuclei.inference import load_checkpoint
 from nuclei.parameters import Tuned
 from nuclei.postprocessing import measure_certainty, segment_maps
 from nuclei.splits import Fold
-from nuclei.weights import SHIPPED, SUFFIX, read_weights
+from nuclei.weights import SHIPPED, read_weights
 
 log = logging.getLogger(__name__)
 

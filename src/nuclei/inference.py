@@ -6,9 +6,8 @@ Letters: B batch, C channels, H height, W width.
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,14 +16,18 @@ from torch import nn
 from torch.nn import functional
 
 from nuclei.artifacts import Images, UInt8Array
-from nuclei.config import Config, parse_config
+from nuclei.config import Config
+from nuclei.devices import autocast_type
+from nuclei.experiments import parse_config
 from nuclei.intensity import Pixels, normalise, window_image
+from nuclei.islands import mean_diameter
 from nuclei.losses import activate
 from nuclei.models import build_model
 from nuclei.models.blocks import Span
 from nuclei.parameters import Parameters
-from nuclei.postprocessing import mean_diameter, segment_maps
+from nuclei.postprocessing import segment_maps
 from nuclei.targets import CHANNELS
+from nuclei.views import View, average_views, deal_views, list_views
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +77,7 @@ class Predictor:
         halvings = max(0, math.floor(math.log2(diameter / limit)) + 1) if diameter else 0
         return tuple(scale / 2**halvings for scale in scales)
 
-    def choose_views(self, scale: float, place: int) -> list["View"]:
+    def choose_views(self, scale: float, place: int) -> list[View]:
         """The views of a zoom, which is at `place` of those of an image; once dealt, a zoom keeps its views."""
         prediction = self.config.prediction
         if not prediction.deal:
@@ -126,68 +129,6 @@ class Predictor:
 def zoom_size(size: int, scale: float) -> int:
     """Pixels of a zoomed side."""
     return max(16, round(size * scale))
-
-
-class View(NamedTuple):
-    """One of the eight ways to lay an image: transposed or not, then mirrored along the axes named."""
-
-    transposed: bool
-    mirror: tuple[int, ...]
-
-    def turn(self, pixels_CHW: torch.Tensor) -> torch.Tensor:
-        return (pixels_CHW.transpose(-1, -2) if self.transposed else pixels_CHW).flip(self.mirror)
-
-    def turn_back(self, answer_CHW: torch.Tensor) -> torch.Tensor:
-        turned = answer_CHW.flip(self.mirror)
-        return turned.transpose(-1, -2) if self.transposed else turned
-
-
-def list_views(flips: int) -> list[View]:
-    """The 1, 2, 4 or 8 views of `prediction.flips`."""
-    mirrors = [(), (-1,), (-2,), (-1, -2)][: min(flips, 4)]
-    return [View(transposed, mirror) for transposed in (False, True)[: max(1, flips // 4)] for mirror in mirrors]
-
-
-def deal_views(flips: int, place: int) -> list[View]:
-    """1, 2, 4 or 8 views for the zoom at a place, none of them those of its neighbours while there are others.
-
-    Of four zooms with a view each two are transposed, and two mirrored along each axis; with two views each they have
-    all eight.
-    """
-    order = [list_views(8)[number] for number in (0, 3, 5, 6, 7, 4, 2, 1)]
-    dealt = [order[(place + turn * 8 // flips) % 8] for turn in range(flips)]
-    return sorted(dealt, key=lambda view: view.transposed)
-
-
-def average_views(forward: Any, pixels_CHW: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
-    """Mean (C, H, W) of `forward`'s answers to mirrored and transposed views, the transposed ones last, turned back."""
-    answers = []
-    for _, same_size in groupby(views, key=lambda view: view.transposed):
-        together = list(same_size)
-        batch = torch.stack([view.turn(pixels_CHW) for view in together])
-        answers += [view.turn_back(answer) for view, answer in zip(together, forward(batch), strict=True)]
-    return torch.stack(answers).mean(dim=0)
-
-
-def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
-    """The type of autocast for a setting of `training.precision` (auto resolved for the device); None is float32."""
-    resolved = resolve_precision(precision, device)
-    return {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}[resolved]
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """`precision`, or for auto bf16-mixed where the device multiplies bfloat16 in hardware, else 32-true."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    return "bf16-mixed" if device.type == "cpu" and _cpu_has_bfloat16() else "32-true"
-
-
-def _cpu_has_bfloat16() -> bool:
-    # private in torch 2.10 to 2.13; a CPU without the instructions emulates them several times slower
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(supported and supported())
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
@@ -249,17 +190,3 @@ def predict_images(predictor: Predictor, images: Images, ids: Sequence[str]) -> 
 
     for image_id in tqdm(sorted(ids), desc="predict", unit="image", mininterval=1):
         yield image_id, predictor(images.image(image_id))
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a flag: cpu, cuda, cuda:1, mps or auto (the first GPU, else the CPU).
-
-    Raises:
-        ValueError: a GPU is asked for where torch sees none.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {name}: torch {torch.__version__} sees no CUDA device; use --device cpu or auto")
-    return device

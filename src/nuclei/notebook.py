@@ -114,7 +114,7 @@ def check_user(user: str) -> str:
 
 
 def _check_member(config: Path) -> None:
-    from nuclei.config import read_config
+    from nuclei.experiments import read_config
 
     model = read_config(config).model
     if model.weights == "imagenet":

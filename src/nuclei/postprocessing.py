@@ -12,27 +12,18 @@ Source: watershed on body less border as in the competition's first place, Busla
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from skimage.segmentation import watershed
 
+from nuclei.islands import LabelMap, Labels, Places, UInt8Array, fill_holes, label_islands, renumber
 from nuclei.parameters import Parameters
 
 FOREGROUND, BORDER, CORE = 0, 1, 2
 CHANNELS = 3
 
-LabelMap = npt.NDArray[np.int32]
-Labels = npt.NDArray[Any]
-Places = npt.NDArray[np.intp]
-"""Positions of pixels in the raveled image, ascending."""
-
-UInt8Array = npt.NDArray[np.uint8]
-
-# Diagonal neighbours do not connect: nuclei that touch at a corner are two.
-_CONNECTIVITY = 4
 _SPLIT_STEP = 0.1
 
 
@@ -149,13 +140,13 @@ def find_seeds(ground: Ground, parameters: Parameters) -> LabelMap:
     seed_map = ground.seed_map
     islands = _reaches(seed_map, max(parameters.seed, 1 / 255))
     places = np.flatnonzero(islands.view(bool))
-    count, seeds = _label_islands(islands, places)
+    count, seeds = label_islands(islands, places)
     areas = np.bincount(seeds, minlength=count)
     for level in range(1, parameters.split_levels + 1):
         threshold = parameters.seed + level * _SPLIT_STEP
         if threshold > 1:
             break
-        part_count, parts = _label_islands(_reaches(seed_map, threshold), places)
+        part_count, parts = label_islands(_reaches(seed_map, threshold), places)
         part_areas = np.bincount(parts, minlength=part_count)
         seed_of_part = _labels_under(parts, seeds, part_count)
         counts = (part_areas >= parameters.seed_area) & (part_areas >= parameters.split_area * areas[seed_of_part])
@@ -178,7 +169,7 @@ def _spread(seeds: LabelMap, ground: Ground) -> Labels:
     Only pieces with several seeds need the watershed, which is most of the time it would take.
     """
     places = ground.places
-    piece_count, pieces = _label_islands(ground.mask, places)
+    piece_count, pieces = label_islands(ground.mask, places)
     seed_count = int(seeds.max(initial=0)) + 1
     piece_of_seed = _labels_under(seeds.ravel()[places], pieces, seed_count)
     seeds_of_piece = np.bincount(piece_of_seed[1:], minlength=piece_count)
@@ -222,54 +213,12 @@ def are_nuclei(measures: npt.NDArray[np.float64], parameters: Parameters) -> npt
     return np.asarray(keep & (foreground >= parameters.confidence * 255 * areas) & (peaks >= parameters.peak * 255))
 
 
-def mean_diameter(label_map: LabelMap) -> float:
-    """Diameter in pixels of a disc of each nucleus's area, averaged by area; 0 where there is no nucleus.
-
-    By area, since large nuclei that fell into pieces, or specks beside them, would pull a plain mean down.
-    """
-    areas = np.bincount(label_map.ravel())[1:]
-    return float(np.average(np.sqrt(4 / np.pi * areas), weights=areas)) if areas.any() else 0.0
-
-
-def fill_holes(label_map: LabelMap) -> LabelMap:
-    """The label map with the background that one nucleus alone encloses; what several enclose stays background."""
-    # around the image lies background, so that one filling reaches all that is no hole
-    padded = cv2.copyMakeBorder((label_map == 0).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
-    cv2.floodFill(padded, None, (0, 0), 0, flags=_CONNECTIVITY)
-    holes = np.ascontiguousarray(padded[1:-1, 1:-1])
-    places = np.flatnonzero(holes.view(bool))
-    if not len(places):
-        return label_map
-    count, gaps = _label_islands(holes, places)
-    above, below = np.zeros(count, np.int32), np.full(count, np.iinfo(np.int32).max, np.int32)
-    pixels, width = label_map.ravel(), label_map.shape[1]
-    for step in (-width, -1, 1, width):  # a hole keeps away from the edges, so each of its pixels has four neighbours
-        beside = pixels[places + step]
-        is_rim = beside > 0
-        np.maximum.at(above, gaps[is_rim], beside[is_rim])
-        np.minimum.at(below, gaps[is_rim], beside[is_rim])
-    pixels[places] = np.where(above == below, above, 0)[gaps]
-    return label_map
-
-
-def _label_islands(mask: UInt8Array, places: Places) -> tuple[int, Labels]:
-    """Number of the mask's connected pieces with the background, and the piece (0 is none) of each of the places."""
-    count, pieces = cv2.connectedComponents(mask, connectivity=_CONNECTIVITY)
-    return count, pieces.ravel()[places]
-
-
 def _labels_under(islands: Labels, labels: Labels, count: int) -> npt.NDArray[np.int64]:
     """Label that each of `count` islands (0 is none) lies on, one for each as an island lies on one label alone."""
     under = np.zeros(count, np.int64)
     under[islands] = labels
     under[0] = 0
     return under
-
-
-def renumber(keep: npt.NDArray[np.bool_]) -> Labels:
-    """New number of each label: those to keep from 1 in their order, 0 for the others and for background."""
-    numbers = np.cumsum(keep[1:], dtype=np.int32)
-    return np.concatenate([np.zeros(1, np.int32), np.where(keep[1:], numbers, 0)])
 
 
 def _draw(labels: Labels, places: Places, shape: tuple[int, ...]) -> LabelMap:

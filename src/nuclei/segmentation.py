@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from nuclei import exports, pictures, stitching, tiling
 from nuclei.artifacts import LabelMap, atomic_path, read_json, release, sha256, write_json
-from nuclei.inference import choose_device
+from nuclei.devices import choose_device
 from nuclei.pictures import Picture
 from nuclei.postprocessing import segment_maps
 from nuclei.weights import Weights, find_best, load_weights

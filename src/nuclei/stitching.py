@@ -12,16 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei.artifacts import release
+from nuclei.islands import fill_holes, renumber
 from nuclei.parameters import Parameters
 from nuclei.postprocessing import (
     Grown,
     are_nuclei,
     certainty_of_counts,
     count_values,
-    fill_holes,
     grow_nuclei,
     measure_nuclei,
-    renumber,
 )
 from nuclei.tiling import list_tiles
 

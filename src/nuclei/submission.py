@@ -1,4 +1,4 @@
-"""Submissions: written from label maps, checked as the competition checks them, and scored against a solution.
+"""Submissions: written from label maps, and checked as the competition checks them.
 
 A submission is a CSV `ImageId,EncodedPixels` with one row a nucleus (see `rle`), in any order of rows; an image
 without nuclei has one row with nothing encoded. Of the 709 final submissions of the competition 24 could not be
@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nuclei import metric, rle
-from nuclei.artifacts import atomic_path, write_text
+from nuclei import rle
+from nuclei.artifacts import atomic_path
 
 HEADER = ("ImageId", "EncodedPixels")
-SOLUTION_COLUMNS = (*HEADER, "Height", "Width")
 Sizes = Mapping[str, tuple[int, int]]
 """Height and width in pixels by image id."""
 
@@ -36,14 +35,6 @@ class Nucleus(NamedTuple):
     line: int
     image_id: str
     runs: str
-
-
-class Solution(NamedTuple):
-    """The runs of the annotated nuclei by image id (none: an empty list), and the images' sizes; images not scored."""
-
-    runs: dict[str, list[str]]
-    sizes: dict[str, tuple[int, int]]
-    others: frozenset[str] = frozenset()
 
 
 def write_submission(path: Path | str, label_maps: Iterable[tuple[str, npt.NDArray[np.integer[Any]]]]) -> None:
@@ -87,43 +78,11 @@ def read_sizes(index: Path | str, subset: str = "test") -> dict[str, tuple[int, 
     Raises:
         ValueError: the file is missing or lacks columns, or has no such subset.
     """
-    table = _read_columns(index, ("image_id", "subset", "height", "width"))
+    table = read_columns(index, ("image_id", "subset", "height", "width"))
     rows = [(line, row) for line, row in table if row["subset"] == subset]
     if not rows:
         raise ValueError(f"{index}: no image of subset {subset!r}; run `make data`")
-    return {row["image_id"]: _size(index, line, row["height"], row["width"]) for line, row in rows}
-
-
-def read_solution(path: Path | str, usage: str | None = None) -> Solution:
-    """Annotated nuclei of a solution CSV: ImageId, EncodedPixels, Height, Width and perhaps Usage.
-
-    Where there is a Usage, the rows marked `Ignored` are left out (the competition did not score them); with `usage`
-    only the rows marked so remain, for example `Private` for stage 2.
-
-    Raises:
-        ValueError: the table is missing, lacks columns or names two sizes of an image; no row is left; runs that are
-            faulty or leave their image.
-    """
-    table = _read_columns(path, SOLUTION_COLUMNS)
-    usages = sorted({row["Usage"] for _, row in table if "Usage" in row} - {"Ignored"})
-    if usage is not None and usage not in usages:
-        raise ValueError(f"{path}: no row to score has the Usage {usage!r}; choose one of {usages or 'none'}")
-    solution = Solution({}, {})
-    others = set()
-    for line, row in table:
-        if row.get("Usage") == "Ignored" or (usage is not None and row["Usage"] != usage):
-            others.add(row["ImageId"])
-            continue
-        image_id, size = row["ImageId"], _size(path, line, row["Height"], row["Width"])
-        if solution.sizes.setdefault(image_id, size) != size:
-            sizes = f"{solution.sizes[image_id]} and {size}"
-            raise ValueError(f"{path}, line {line}: image {image_id} has two sizes, {sizes}; remove the wrong one")
-        nuclei = solution.runs.setdefault(image_id, [])
-        if row["EncodedPixels"].strip():
-            nuclei.append(row["EncodedPixels"])
-    if not solution.sizes:
-        raise ValueError(f"{path}: no image to score; every row is marked as Ignored or there is none")
-    return solution._replace(others=frozenset(others))
+    return {row["image_id"]: parse_size(index, line, row["height"], row["width"]) for line, row in rows}
 
 
 def validate(path: Path | str, sizes: Sizes, *, others: Collection[str] = ()) -> int:
@@ -151,35 +110,6 @@ def validate(path: Path | str, sizes: Sizes, *, others: Collection[str] = ()) ->
             faults.append((_NO_LINE, f"image {image_id}: no row; if it has no nuclei, one row with nothing encoded"))
     _refuse(path, faults + _run_faults(nuclei, sizes))
     return sum(bool(nucleus.runs) for nucleus in nuclei)
-
-
-def score_submission(path: Path | str, solution: Solution) -> dict[str, npt.NDArray[np.float64]]:
-    """TP / (TP + FP + FN) (10,) at each of metric.THRESHOLDS by image id, for each image of the solution, sorted.
-
-    Raises:
-        ValueError: a submission that `validate` refuses; a solution with faulty runs.
-    """
-    validate(path, solution.sizes, others=solution.others)
-    predicted = read_submission(path)
-    scores = {}
-    for image_id in sorted(solution.sizes):
-        height, width = solution.sizes[image_id]
-        try:
-            true_runs = rle.parse_rows(solution.runs[image_id])
-        except ValueError as error:
-            raise ValueError(f"the solution of image {image_id}: {error}") from error
-        if (true_runs[0] + true_runs[1] - 1 > height * width).any():
-            raise ValueError(f"the solution of image {image_id}: a run leaves the image of {height} x {width} pixels")
-        scores[image_id] = metric.average_precision_from_runs(true_runs, rle.parse_rows(predicted[image_id]))
-    return scores
-
-
-def write_scores(path: Path | str, scores: Mapping[str, npt.NDArray[np.float64]]) -> None:
-    """Writes the scores of images as CSV: ImageId, ap_0.50 ... ap_0.95 and their mean, with ten decimals."""
-    lines = [",".join(["ImageId", *(f"ap_{threshold:.2f}" for threshold in metric.THRESHOLDS), "mean"])]
-    for image_id, values in scores.items():
-        lines.append(",".join([image_id, *(f"{value:.10f}" for value in [*values, values.mean()])]))
-    write_text(path, "\n".join(lines) + "\n")
 
 
 def _refuse(path: Path | str, faults: list[Fault]) -> None:
@@ -239,7 +169,7 @@ def _read_nuclei(path: Path | str) -> tuple[list[Nucleus], list[Fault]]:
     return nuclei, faults
 
 
-def _read_columns(path: Path | str, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+def read_columns(path: Path | str, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
     """Lines and fields by column name of a CSV that has at least `columns`."""
     rows, _ = _read_rows(path)
     header = rows[0][1] if rows else []
@@ -266,7 +196,7 @@ def _read_rows(path: Path | str) -> tuple[list[tuple[int, list[str]]], bool]:
     return rows, text.endswith("\n")
 
 
-def _size(path: Path | str, line: int, height: str, width: str) -> tuple[int, int]:
+def parse_size(path: Path | str, line: int, height: str, width: str) -> tuple[int, int]:
     try:
         size = int(height), int(width)
     except ValueError:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from nuclei.census import Census
-from nuclei.competition import MODALITIES
+from nuclei.modality import MODALITIES
 
 _OCTAVES = 2 ** np.arange(2, 7.51, 0.5)
 """Limits of the classes of diameters in pixels; those beyond are counted with the first and the last."""

@@ -24,10 +24,11 @@ import numpy.typing as npt
 import torch
 
 from nuclei.ensemble import mean_of_maps
-from nuclei.inference import Predictor, View, zoom_size
+from nuclei.inference import Predictor, zoom_size
 from nuclei.intensity import Limits, Pixels, UInt8Array, apply_limits, find_limits, measure_statistics, normalise
 from nuclei.models.blocks import Span
 from nuclei.targets import CHANNELS
+from nuclei.views import View
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -24,8 +24,9 @@ from nuclei.artifacts import Images, UInt8Array
 from nuclei.checkpoints import State, average_weights, fingerprint_run, name_hardware, resume, write_checkpoint
 from nuclei.config import Config, TrainingConfig
 from nuclei.dataset import Batches, Crops
+from nuclei.devices import autocast_type
 from nuclei.earlier import find_start, label_test_images, load_start
-from nuclei.inference import Predictor, autocast_type
+from nuclei.inference import Predictor
 from nuclei.intensity import window_image
 from nuclei.losses import build_loss
 from nuclei.metric import average_precision

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from nuclei.artifacts import atomic_path, write_image, write_json, write_text
+from nuclei.cards import Card
 from nuclei.config import Config
 from nuclei.export import INPUT, LARGEST, OPSET, OUTPUT, TOLERANCE, ImageToMaps, smallest_side
 from nuclei.inference import Predictor
@@ -24,7 +25,6 @@ from nuclei.models import OURS
 from nuclei.parameters import Tuned
 from nuclei.single_file import FUNCTION, join_sources
 from nuclei.synthetic import make_image
-from nuclei.weights import Card
 
 CHANNEL_NAMES = ("foreground", "border", "core")
 SIDES = (192, 256)

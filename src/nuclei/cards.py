@@ -1,0 +1,153 @@
+"""The card that a file of weights carries: what the network is, how well it does, and what it was trained on."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from nuclei.artifacts import write_text
+from nuclei.config import Config
+from nuclei.experiments import parse_config
+from nuclei.parameters import Tuned
+
+SUFFIX = ".safetensors"
+VERSION = 1
+"""Of the format: the card's keys and what they mean."""
+
+# the library writes several keys in an order that changes from run to run; one key keeps the bytes the same
+KEY = "nuclei"
+
+
+class Card(BaseModel):
+    """What stands beside the tensors. `score` is the experiment's out of fold, on `images` images of `data`.
+
+    `trained_on` are the ids of those that this very network saw, so that it is never scored on them unawares.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int
+    name: str
+    fold: int | None
+    config: dict[str, Any]
+    parameters: dict[str, Any]
+    score: float
+    images: int
+    trained_on: list[str]
+    data: str
+    licence: str
+
+
+def make_card(checkpoint: Mapping[str, Any], cv: Mapping[str, Any], data: str, licence: str) -> Card:
+    """The card of a checkpoint and of its experiment's `cv.json`.
+
+    Raises:
+        ValueError: the two are of different experiments; a `cv.json` without tuned parameters.
+    """
+    config = parse_config(checkpoint["config"], "checkpoint")
+    if cv["experiment"] != config.name or not cv.get("parameters"):
+        raise ValueError(
+            f"the checkpoint is of {config.name}, cv.json of {cv['experiment']} with parameters "
+            f"{cv.get('parameters')}; give the cv.json that the tuning wrote for this experiment"
+        )
+    return Card(
+        version=VERSION,
+        name=config.name,
+        fold=checkpoint.get("fold"),
+        config=config.model_dump(mode="json"),
+        parameters=Tuned.from_dict(cv["parameters"]).to_dict(),
+        score=cv["score"],
+        images=cv["n_images"],
+        trained_on=sorted(checkpoint["trained_on"]),
+        data=data,
+        licence=licence,
+    )
+
+
+def read_card(path: Path | str) -> Card:
+    """The card of a file, its tensors left alone.
+
+    Raises:
+        ValueError: as in `read_weights`.
+    """
+    with open_weights(path, "numpy") as file:
+        return card_of(file, path)
+
+
+@contextmanager
+def open_weights(path: Path | str, framework: str) -> Iterator[Any]:
+    """A file of weights, opened for a framework of safetensors: pt or numpy.
+
+    Raises:
+        ValueError: the file is missing or cannot be read.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file of weights; make one with `make weights EXP=<experiment>`")
+    try:
+        with safe_open(path, framework=framework) as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a readable {SUFFIX} file ({error}); fetch or make it again") from error
+
+
+def write_page(path: Path | str, cards: Sequence[Card], sizes: Sequence[int]) -> None:
+    """Writes the README.md of a folder of weights: what they are, how well they do, how to use them."""
+    from nuclei.models import OURS
+
+    card = cards[0]
+    config = Config.model_validate(card.config)
+    encoder = "" if config.model.architecture in OURS else f" with encoder {config.model.encoder}"
+    folds = ", ".join(str(each.fold) for each in cards)
+    general = Tuned.from_dict(card.parameters).general.to_dict()
+    write_text(
+        path,
+        f"""# {card.name}
+
+Weights of `configs/{card.name}.toml` ({config.model.architecture}{encoder}), one file a fold (held out: {folds}), in
+half precision, {max(sizes) / 1e6:.1f} MB at most. Their answer is the mean of their maps.
+
+| | |
+|---|---|
+| trained on | {card.data}, {card.images} images in {len(cards)} folds |
+| score out of fold | {card.score:.4f} (mean average precision over IoU 0.50 to 0.95; tuned on the other folds) |
+| post-processing | {", ".join(f"{name} {value:g}" for name, value in general.items())} |
+| licence of the data | {card.licence} |
+| format | safetensors, version {card.version} of the card in its metadata |
+
+```
+make segment IMAGES=my_images OUT=my_results WEIGHTS=weights/{card.name}   # your own images
+make submission WEIGHTS=weights/{card.name}                                # the competition's, without training
+```
+
+```python
+from nuclei import segment
+
+label_map = segment("image.tif", weights="weights/{card.name}")
+```
+""",
+    )
+
+
+def card_of(file: Any, path: Path | str) -> Card:
+    """The card in the metadata of an opened file; `path` names it in errors, as in `read_card`."""
+    text = (file.metadata() or {}).get(KEY)
+    if text is None:
+        raise ValueError(f"{path}: no weights of this project, it has no card; make some with `make weights`")
+    try:
+        values = json.loads(text)
+        version = values["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: its card cannot be read ({error}); fetch or make it again") from error
+    if version != VERSION:
+        raise ValueError(
+            f"{path}: weights of format version {version}, this release reads version {VERSION}; take weights and "
+            "code of the same release, or make them again from the checkpoints with `make weights`"
+        )
+    try:
+        return Card.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{path}: its card is not as expected: {error}; fetch or make it again") from error
