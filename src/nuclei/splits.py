@@ -157,7 +157,7 @@ def choose_fold(splits: pd.DataFrame, number: int, images: int | None = None, se
     """
     known = sorted(splits.fold.unique().tolist())
     if number not in known:
-        raise ValueError(f"fold {number} is unknown: the splits have the folds {known}")
+        raise ValueError(f"fold {number} is unknown: the splits have the folds {known}; give one of them")
     held_out = splits.fold == number
     shared = set(splits.group[held_out]) & set(splits.group[~held_out])
     if shared:
