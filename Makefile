@@ -167,10 +167,12 @@ $(RUNS)/otsu/cv.json $(SUBMISSIONS)/otsu.csv &: $(SPLITS) | $(READY)
 	$(PYTHON) scripts/otsu.py --processed $(DATA)/processed --splits $< --cv $(RUNS)/otsu/cv.json \
 	  --submission $(SUBMISSIONS)/otsu.csv
 
-# --- weights to pass on: WEIGHTS is a file or a folder of them, and stands for a run of its own ------------------------
+# --- weights to pass on: WEIGHTS is a file or a folder of them, or the card of an ensemble, and stands for a run of its own --
 
 SHIPPED := $(subst /,_,$(patsubst %/,%,$(basename $(WEIGHTS))))
-WEIGHT_FILES := $(if $(filter %.safetensors,$(WEIGHTS)),$(WEIGHTS),$(sort $(wildcard $(WEIGHTS:%/=%)/*.safetensors)))
+# the folders of an ensemble, which lie beside its card
+SHIPPED_MEMBERS := $(if $(filter %.json,$(WEIGHTS)),$(shell sed -n '/"members"/,/}/s/^ *"\([^"]*\)": [0-9].*/\1/p' $(WEIGHTS)))
+FILES_OF = $(if $(filter %.safetensors,$(1)),$(1),$(sort $(wildcard $(1:%/=%)/*.safetensors)))
 
 define PACK
 $(PACKED)/$(1)/README.md: $(RUNS)/$(1)/cv.json $(foreach fold,$(FOLDS),$(RUNS)/$(1)/fold_$(fold)/best.pt) | $(READY)
@@ -179,24 +181,41 @@ endef
 
 $(foreach experiment,$(EXPERIMENTS),$(eval $(call PACK,$(experiment))))
 
-weights: $(PACKED)/$(EXP)/README.md  ## weights/EXP: a file a fold with config and post-processing; EXP=unet_lite0
+weights: $(PACKED)/$(if $(filter ensemble,$(EXP)),ensemble.json,$(EXP)/README.md)  ## weights/EXP: a file a fold with config and post-processing; EXP=ensemble: of MEMBERS, and their card
+
+$(PACKED)/ensemble.json: $(RUNS)/ensemble/cv.json $(foreach member,$(MEMBERS),$(PACKED)/$(member)/README.md) | $(READY)
+	$(PYTHON) scripts/pack_ensemble.py --members $(patsubst %/README.md,%,$(filter %/README.md,$^)) --cv $< \
+	  --shares $(RUNS)/ensemble/shares.json --out $@
 
 $(PACKED)/%/README.md:
 	@echo "error: EXP=$*: no config of that name; weights are of one experiment, of: $(EXPERIMENTS)" >&2; exit 1
 
 ifneq ($(WEIGHTS),)
+# $(1) is the folder of the maps, $(2) the file of weights
 define SHIP
-$(RUNS)/$(SHIPPED)/$(notdir $(basename $(1)))/test.npz: $(1) $(DATA)/processed/index.csv | $(READY)
+$(1)/$(notdir $(basename $(2)))/test.npz: $(2) $(DATA)/processed/index.csv | $(READY)
 	$(PYTHON) scripts/predict.py --weights $$< --processed $(DATA)/processed --test $$@ --device $(DEVICE)
 endef
 
-$(foreach file,$(WEIGHT_FILES),$(eval $(call SHIP,$(file))))
+# $(1) as above, $(2) the file or folder of weights
+define SHIP_ALL
+$(foreach file,$(call FILES_OF,$(2)),$(eval $(call SHIP,$(1),$(file))))
+$(1)/test.npz: $(foreach file,$(call FILES_OF,$(2)),$(1)/$(notdir $(basename $(file)))/test.npz) | $(READY)
+	$$(if $$^,,$$(error $(2): no .safetensors there; name a file or folder of weights, or make one with `make weights`))
+	$(PYTHON) scripts/ensemble.py --inputs $$^ --out $$@ --index $(DATA)/processed/index.csv --subset test
+endef
 
-$(RUNS)/$(SHIPPED)/test.npz: $(foreach file,$(WEIGHT_FILES),$(RUNS)/$(SHIPPED)/$(notdir $(basename $(file)))/test.npz) | $(READY)
-	$(if $^,,$(error WEIGHTS=$(WEIGHTS): no .safetensors there; name a file or folder of weights, or make one with `make weights`))
-	$(PYTHON) scripts/ensemble.py --inputs $^ --out $@ --index $(DATA)/processed/index.csv --subset test
+ifeq ($(SHIPPED_MEMBERS),)
+$(eval $(call SHIP_ALL,$(RUNS)/$(SHIPPED),$(WEIGHTS)))
+else
+$(foreach member,$(SHIPPED_MEMBERS),$(eval $(call SHIP_ALL,$(RUNS)/$(SHIPPED)/$(member),$(dir $(WEIGHTS))$(member))))
 
-$(SUBMISSIONS)/$(SHIPPED).csv: $(RUNS)/$(SHIPPED)/test.npz $(WEIGHT_FILES) | $(READY)
+$(RUNS)/$(SHIPPED)/test.npz: $(foreach member,$(SHIPPED_MEMBERS),$(RUNS)/$(SHIPPED)/$(member)/test.npz) $(WEIGHTS) | $(READY)
+	$(PYTHON) scripts/ensemble.py --inputs $(filter %.npz,$^) --out $@ --index $(DATA)/processed/index.csv \
+	  --subset test --shares $(WEIGHTS)
+endif
+
+$(SUBMISSIONS)/$(SHIPPED).csv: $(RUNS)/$(SHIPPED)/test.npz $(foreach source,$(or $(SHIPPED_MEMBERS:%=$(dir $(WEIGHTS))%),$(WEIGHTS)),$(call FILES_OF,$(source))) | $(READY)
 	$(PYTHON) scripts/make_submission.py --maps $< --weights $(WEIGHTS) --processed $(DATA)/processed --out $@
 endif
 
@@ -210,7 +229,7 @@ train: $(foreach member,$(MEMBERS),$(foreach fold,$(FOLDS),$(RUNS)/$(member)/fol
 
 predict: $(foreach member,$(MEMBERS),$(RUNS)/$(member)/oof.npz $(RUNS)/$(member)/test.npz)  ## maps of MEMBERS, folds joined
 
-submission: $(SUBMISSIONS)/$(if $(WEIGHTS),$(SHIPPED),ensemble).csv  ## the ensemble of MEMBERS; with WEIGHTS=weights/<name> theirs, without training
+submission: $(SUBMISSIONS)/$(if $(WEIGHTS),$(SHIPPED),ensemble).csv  ## the ensemble of MEMBERS; with WEIGHTS=weights/ensemble.json or weights/<name> without training
 
 leaderboard: $(SUBMISSIONS)/README.md  ## all of MEMBERS, the ensemble and Otsu compared
 

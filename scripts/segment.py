@@ -11,7 +11,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, required=True, help="folder of PNG, JPEG and TIFF files, or one file")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results; summary.csv comes last")
-    parser.add_argument("--weights", type=Path, help="file or folder (default: the best under weights/)")
+    parser.add_argument("--weights", type=Path, help="file, folder or ensemble.json (default: the best of weights/)")
     parser.add_argument("--channel", type=int, help="of several channels the one with the nuclei, from 1")
     parser.add_argument("--pixel-size", type=float, help="micrometres a pixel (default: as the file says)")
     parser.add_argument("--max-pixels", type=int, help="of a plane; larger ones are refused from their header")

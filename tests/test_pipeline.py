@@ -15,7 +15,8 @@ import pytest
 from tiny_config import TINY_CONFIG
 
 from nuclei.artifacts import read_json, sha256
-from nuclei.submission import read_sizes, validate
+from nuclei.rle import decode_label_map
+from nuclei.submission import read_sizes, read_submission, validate
 
 ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("NUCLEI_KILLS", "3"))
@@ -162,6 +163,24 @@ def test_shipped_weights_make_a_valid_submission_without_training(finished):
     assert scripts_run(answer) == {"predict": 2, "ensemble": 1, "make_submission": 1}
     (made,) = (finished.folder / "submissions").glob("*_weights_first.csv")
     validate(made, read_sizes(finished.folder / "data/processed/index.csv"))
+    made.unlink()
+    shutil.rmtree(finished.folder / "runs" / made.stem)
+
+
+def test_a_shipped_ensemble_gives_the_submission_of_the_trained_one(finished):
+    packed = finished.folder / "packed"
+    answer = finished.make("weights", "EXP=ensemble", f"PACKED={packed}")
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    answer = finished.make("submission", f"WEIGHTS={packed}/ensemble.json")
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert scripts_run(answer) == {"predict": 4, "ensemble": 3, "make_submission": 1}
+    (made,) = (finished.folder / "submissions").glob("*_packed_ensemble.csv")
+    sizes = read_sizes(finished.folder / "data/processed/index.csv")
+    trained = finished.folder / "submissions/ensemble.csv"
+    both = [read_submission(path) for path in (made, trained)]
+    for image_id, size in sizes.items():  # half precision moves a pixel now and then
+        one, other = (decode_label_map(runs[image_id], *size) > 0 for runs in both)
+        assert (one != other).mean() < 0.01
     made.unlink()
     shutil.rmtree(finished.folder / "runs" / made.stem)
 

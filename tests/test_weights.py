@@ -6,16 +6,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from nuclei.cards import make_card, write_page
+from nuclei.artifacts import write_json
+from nuclei.cards import make_card, make_ensemble_card, write_page
 from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig
 from nuclei.inference import load_predictor
 from nuclei.models import build_model
 from nuclei.parameters import Parameters, Tuned
 from nuclei.synthetic import make_image
-from nuclei.weights import find_best, load_trained, load_weights, read_tuned, read_weights, write_weights
+from nuclei.weights import find_best, find_files, load_trained, load_weights, read_tuned, read_weights, write_weights
 
 CPU = torch.device("cpu")
 TUNED = replace(Parameters(), foreground=0.55, area=33)
+OTHER = replace(TUNED, foreground=0.6)
 IMAGE = make_image("small_fluorescence", 0, 64, 80)[0]
 
 
@@ -78,6 +80,42 @@ def test_a_folder_means_the_mean_of_its_files(tmp_path):
     single = [load_weights(tmp_path / f"fold_{fold}.safetensors", CPU)(IMAGE).astype(float) for fold in (0, 1)]
     assert np.abs(single[0] - single[1]).max() > 1
     assert np.array_equal(load_weights(tmp_path, CPU)(IMAGE), np.floor((single[0] + single[1]) / 2 + 0.5))
+
+
+def write_ensemble(folder, scores=(0.5, 0.4)):
+    for seed, name in enumerate(("one", "other")):
+        write(folder / name / "fold_0.safetensors", seed, (0.5, 0.4)[seed], name)
+        write(folder / name / "fold_1.safetensors", seed + 2, (0.5, 0.4)[seed], name)
+    cv = {"experiment": "ensemble", "parameters": OTHER.to_dict(), "score": 0.6, "n_images": 7}
+    shares = {"all": {"one": 1.0, "other": 0.25}, "grey_tissue": {"one": 2.0, "other": 1.0}}
+    card = make_ensemble_card(cv, {"shares": shares}, dict(zip(("one", "other"), scores, strict=True)))
+    write_json(folder / "ensemble.json", card.model_dump(mode="json"))
+    return folder / "ensemble.json"
+
+
+def test_an_ensemble_is_its_members_by_their_shares_with_parameters_of_its_own(tmp_path):
+    path = write_ensemble(tmp_path)
+    one, other = (load_weights(tmp_path / name, CPU) for name in ("one", "other"))
+    maps = load_weights(path, CPU)(IMAGE).astype(float)
+    assert np.abs(maps - (one(IMAGE) + 0.25 * other(IMAGE).astype(float)) / 1.25).max() <= 1
+    assert load_weights(path, CPU).parameters == OTHER
+    assert read_tuned(path) == Tuned(OTHER, {})
+    assert find_files(path) == [tmp_path / name / f"fold_{k}.safetensors" for name in ("one", "other") for k in (0, 1)]
+    assert len({load_weights(source, CPU).digest for source in (path, tmp_path / "one", tmp_path / "other")}) == 3
+
+
+def test_an_ensemble_whose_member_was_made_again_is_refused(tmp_path):
+    path = write_ensemble(tmp_path, scores=(0.5, 0.3))
+    with pytest.raises(ValueError, match=r"weights of other that score 0\.3, .*other has 0\.4; make it again"):
+        load_weights(path, CPU)
+
+
+@pytest.mark.parametrize(("text", "message"), [(None, "no such card"), ("{}", "no card of an ensemble")])
+def test_what_is_no_card_of_an_ensemble_is_refused(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "ensemble.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_weights(tmp_path / "ensemble.json", CPU)
 
 
 def test_the_same_weights_give_the_same_bytes_and_others_another_digest(tmp_path):

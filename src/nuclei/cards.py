@@ -1,4 +1,6 @@
-"""The card that a file of weights carries: what the network is, how well it does, and what it was trained on."""
+"""The card that a file of weights carries, what the network is, how well it does and what it was trained on; and that
+of an ensemble, which names folders of such files beside it.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +13,13 @@ from safetensors import SafetensorError, safe_open
 
 from nuclei.artifacts import write_text
 from nuclei.config import Config
+from nuclei.ensemble import ALL
 from nuclei.experiments import parse_config
 from nuclei.parameters import Tuned
 
 SUFFIX = ".safetensors"
+CARD_SUFFIX = ".json"
+"""Of an ensemble's card, which stands alone."""
 VERSION = 1
 """Of the format: the card's keys and what they mean."""
 
@@ -40,6 +45,59 @@ class Card(BaseModel):
     trained_on: list[str]
     data: str
     licence: str
+
+
+class EnsembleCard(BaseModel):
+    """Experiments whose weights lie in folders beside the file, by name, and how their maps are averaged.
+
+    `shares` are those of the members by modality, under `all` those of any other image. `members` holds the members'
+    own scores, by which it is seen whether a folder was made again since.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int
+    members: dict[str, float]
+    shares: dict[str, dict[str, float]]
+    parameters: dict[str, Any]
+    score: float
+    images: int
+
+
+def make_ensemble_card(cv: Mapping[str, Any], shares: Mapping[str, Any], members: Mapping[str, float]) -> EnsembleCard:
+    """The card of an ensemble from its `cv.json` and `shares.json`; `members` are the scores on the members' cards.
+
+    Raises:
+        ValueError: shares of other members; a `cv.json` without tuned parameters.
+    """
+    if any(set(one) != set(members) for one in shares["shares"].values()) or not cv.get("parameters"):
+        raise ValueError(
+            f"the weights are of {sorted(members)}, the shares of {sorted(shares['shares'][ALL])}, cv.json of "
+            f"{cv['experiment']}; give the files of one ensemble, cv.json with tuned parameters"
+        )
+    tuned = Tuned.from_dict(cv["parameters"]).to_dict()
+    return EnsembleCard(
+        version=VERSION,
+        members=dict(members),
+        shares=shares["shares"],
+        parameters=tuned,
+        score=cv["score"],
+        images=cv["n_images"],
+    )
+
+
+def read_ensemble_card(path: Path | str) -> EnsembleCard:
+    """The card of an ensemble, a JSON file.
+
+    Raises:
+        ValueError: the file is missing or is no such card.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such card of an ensemble; make one with `make weights EXP=ensemble`")
+    try:
+        return EnsembleCard.model_validate_json(Path(path).read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path}: no card of an ensemble ({error}); fetch or make it again") from error
 
 
 def make_card(checkpoint: Mapping[str, Any], cv: Mapping[str, Any], data: str, licence: str) -> Card:

@@ -11,6 +11,8 @@ from nuclei.artifacts import Maps, UInt8Array
 
 log = logging.getLogger(__name__)
 
+ALL = "all"
+"""Among the modalities of shares: what holds for those without shares of their own."""
 Mode = Literal["disjoint", "common"]
 """disjoint: each image in one input alone, as in the folds' held-out maps; common: every image in every input."""
 

@@ -35,7 +35,8 @@ def segment(
     """Label map (H, W) int32 of an image, 0 background and 1..N nuclei.
 
     `image` is (H, W), (H, W, 3) or (H, W, 4) of any type of numbers, or the path of a PNG, JPEG or TIFF with one plane.
-    `weights` are a file or folder of them; absent, those with the best score that come with the project.
+    `weights` are a file or folder of them, or the card of an ensemble (.json); absent, those with the best score that
+    come with the project.
 
     Raises:
         ValueError: an image that cannot be read or has another shape; several planes; no weights.
@@ -126,7 +127,7 @@ def _segment_pixels(pixels: npt.NDArray[Any], weights: Weights, scratch: Path | 
         label_map = segment_maps(weights(pixels), weights.parameters)
         return label_map, int(label_map.max(initial=0))
     maps = _allocate((3, *shape), np.uint8, scratch, "maps")
-    tiles = tiling.predict_tiles(weights.predictors, pixels)
+    tiles = tiling.predict_tiles(weights.predictors, pixels, shares=weights.shares)
     for tile, part in tqdm(tiles, total=len(tiling.list_tiles(shape)), desc="tiles", unit="tile", leave=False):
         maps[(slice(None), *tile.slices)] = part
         release(maps)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from nuclei.artifacts import INDEX_COLUMNS, Images, Maps, read_json, read_splits, read_table
 from nuclei.candidates import FloatArray, Rows, Scores
-from nuclei.ensemble import mean_of_maps
+from nuclei.ensemble import ALL, mean_of_maps
 from nuclei.metric import average_precision
 from nuclei.postprocessing import segment_maps
 from nuclei.scoring import open_pool, read_maps
@@ -26,9 +26,6 @@ from nuclei.tuning import START, climb, rows_by_modality
 Shares = tuple[float, ...]
 """One a member, in relation to each other."""
 Found = TypeVar("Found")
-ALL = "all"
-"""Instead of a modality: what holds for modalities without shares of their own."""
-
 VALUES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Shares tried for a member beside 1 for the first one."""
 
@@ -87,19 +84,20 @@ def search_shares(scores: Scores[Shares], rows: Rows, members: int, modalities: 
 
 
 def read_shares(path: Path, names: Sequence[str], index: Path, splits: Path | None = None) -> dict[str, Shares]:
-    """The shares of the members `names` for each image of an `index.csv`, from a `shares.json`.
+    """The shares of the members `names` for each image of an `index.csv`.
 
-    With splits a training image gets what was searched without its fold, else every image what all images favour.
+    `path` is a `shares.json` or the card of an ensemble of weights. With splits a training image gets what was searched
+    without its fold, else every image what all images favour.
 
     Raises:
         ValueError: shares of other members; splits with a fold that they lack.
     """
     content, table = read_json(path), read_table(index, INDEX_COLUMNS, "run `make data`")
     folds = {} if splits is None else read_splits(splits).set_index("image_id").fold.astype(str).to_dict()
-    missing = sorted(set(folds.values()) - set(content["fold"]))
+    missing = sorted(set(folds.values()) - set(content.get("fold", {})))
     if missing:
         raise ValueError(f"{path}: no shares for the folds {missing} of {splits}; delete it and make it again")
-    found = {None: content["shares"], **content["fold"]}
+    found = {None: content["shares"], **content.get("fold", {})}
     return {
         row.image_id: _in_order(path, _of(found[folds.get(row.image_id)], row.modality), names)
         for row in table.itertuples()

@@ -2,7 +2,8 @@
 
 A file is safetensors, which holds numbers and cannot run anything: the tensors in half precision, and as metadata a
 card in JSON with the network's config and the tuned post-processing. The files of a folder are the folds of one
-experiment, and their answer is the mean of their maps, as everywhere here.
+experiment, and their answer is the mean of their maps, as everywhere here. A JSON file beside such folders makes an
+ensemble of them.
 """
 
 import json
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nuclei.artifacts import UInt8Array, atomic_path, sha256
-from nuclei.cards import KEY, SUFFIX, Card, card_of, open_weights, read_card
-from nuclei.ensemble import mean_of_maps
+from nuclei.cards import CARD_SUFFIX, KEY, SUFFIX, Card, card_of, open_weights, read_card, read_ensemble_card
+from nuclei.ensemble import ALL, mean_of_maps
 from nuclei.parameters import Parameters, Tuned
 
 # A card is read without torch, which takes seconds to load: it is imported where there are tensors.
@@ -34,13 +35,15 @@ class Weights:
     path: Path
     cards: list[Card]
     predictors: "list[Predictor]"
+    shares: list[float]
+    """How much each network counts in the mean, in relation to the others."""
     parameters: Parameters
     digest: str
     """Changes with the content of any of the files."""
 
     def __call__(self, image: UInt8Array) -> UInt8Array:
         """Foreground, border and core of an RGB image (H, W, 3) uint8: probability * 255, (3, H, W) uint8."""
-        return mean_of_maps([predictor(image) for predictor in self.predictors])
+        return mean_of_maps([predictor(image) for predictor in self.predictors], self.shares)
 
 
 def write_weights(path: Path | str, tensors: "Mapping[str, torch.Tensor]", card: Card) -> int:
@@ -77,14 +80,17 @@ def read_weights(path: Path | str) -> "tuple[Card, dict[str, torch.Tensor]]":
 
 
 def load_weights(path: Path | str, device: "torch.device") -> Weights:
-    """The networks of a file, or of all files of a folder, on a device.
+    """The networks of a file, of all files of a folder, or of the members of an ensemble (.json), on a device.
 
     Raises:
-        ValueError: as in `read_weights`; a folder without files, or with those of several experiments.
+        ValueError: as in `read_weights`; a folder without files, or with those of several experiments; an ensemble
+            whose members are missing or were made again since.
     """
+    path = Path(path)
+    if path.suffix == CARD_SUFFIX:
+        return _load_ensemble(path, device)
     from nuclei.inference import load_predictor
 
-    path = Path(path)
     files = find_files(path)
     cards, predictors = [], []
     for file in files:
@@ -99,7 +105,28 @@ def load_weights(path: Path | str, device: "torch.device") -> Weights:
         )
     digest = "-".join(sha256(file)[:16] for file in files)
     # the modality of one's own images is not known
-    return Weights(path, cards, predictors, Tuned.from_dict(cards[0].parameters).general, digest)
+    general = Tuned.from_dict(cards[0].parameters).general
+    return Weights(path, cards, predictors, [1.0] * len(files), general, digest)
+
+
+def _load_ensemble(path: Path, device: "torch.device") -> Weights:
+    ensemble = read_ensemble_card(path)
+    members = {name: load_weights(path.with_name(name), device) for name in ensemble.members}
+    for name, score in ensemble.members.items():
+        if members[name].cards[0].score != score:
+            raise ValueError(
+                f"{path}: was made with weights of {name} that score {score}, {members[name].path} has "
+                f"{members[name].cards[0].score}; make it again with `make weights EXP=ensemble`"
+            )
+    shares = ensemble.shares[ALL]
+    return Weights(
+        path,
+        [card for member in members.values() for card in member.cards],
+        [predictor for member in members.values() for predictor in member.predictors],
+        [shares[name] / len(member.shares) for name, member in members.items() for _ in member.shares],
+        Tuned.from_dict(ensemble.parameters).general,
+        "-".join([sha256(path)[:16], *(member.digest for member in members.values())]),
+    )
 
 
 def load_trained(path: Path, device: "torch.device") -> "Predictor":
@@ -117,16 +144,20 @@ def load_trained(path: Path, device: "torch.device") -> "Predictor":
 
 
 def read_tuned(path: Path | str) -> Tuned:
-    """The tuned post-processing that a file carries, or the files of a folder."""
+    """The tuned post-processing that a file carries, the files of a folder, or the card of an ensemble."""
+    if Path(path).suffix == CARD_SUFFIX:
+        return Tuned.from_dict(read_ensemble_card(path).parameters)
     return Tuned.from_dict(read_card(find_files(Path(path))[0]).parameters)
 
 
 def find_files(path: Path) -> list[Path]:
-    """The file itself, or the files of a folder in the order of their names.
+    """The file itself, or the files of a folder in the order of their names, or of all members of an ensemble.
 
     Raises:
         ValueError: there is none.
     """
+    if path.suffix == CARD_SUFFIX:
+        return [file for name in read_ensemble_card(path).members for file in find_files(path.with_name(name))]
     files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"{path}: no {SUFFIX} file there; make some with `make weights EXP=<experiment>`")
