@@ -183,9 +183,12 @@ $(foreach experiment,$(EXPERIMENTS),$(eval $(call PACK,$(experiment))))
 
 weights: $(PACKED)/$(if $(filter ensemble,$(EXP)),ensemble.json,$(EXP)/README.md)  ## weights/EXP: a file a fold with config and post-processing; EXP=ensemble: of MEMBERS, and their card
 
+# not where they are used as they came: nothing is to be trained for them then
+ifeq ($(WEIGHTS),)
 $(PACKED)/ensemble.json: $(RUNS)/ensemble/cv.json $(foreach member,$(MEMBERS),$(PACKED)/$(member)/README.md) | $(READY)
 	$(PYTHON) scripts/pack_ensemble.py --members $(patsubst %/README.md,%,$(filter %/README.md,$^)) --cv $< \
 	  --shares $(RUNS)/ensemble/shares.json --out $@
+endif
 
 $(PACKED)/%/README.md:
 	@echo "error: EXP=$*: no config of that name; weights are of one experiment, of: $(EXPERIMENTS)" >&2; exit 1

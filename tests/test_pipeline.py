@@ -171,7 +171,8 @@ def test_a_shipped_ensemble_gives_the_submission_of_the_trained_one(finished):
     packed = finished.folder / "packed"
     answer = finished.make("weights", "EXP=ensemble", f"PACKED={packed}")
     assert answer.returncode == 0, answer.stderr[-3000:]
-    answer = finished.make("submission", f"WEIGHTS={packed}/ensemble.json")
+    elsewhere = finished.folder / "elsewhere"  # without the runs, as in a fresh clone
+    answer = finished.make("submission", f"WEIGHTS={packed}/ensemble.json", f"PACKED={packed}", f"RUNS={elsewhere}")
     assert answer.returncode == 0, answer.stderr[-3000:]
     assert scripts_run(answer) == {"predict": 4, "ensemble": 3, "make_submission": 1}
     (made,) = (finished.folder / "submissions").glob("*_packed_ensemble.csv")
@@ -182,7 +183,7 @@ def test_a_shipped_ensemble_gives_the_submission_of_the_trained_one(finished):
         one, other = (decode_label_map(runs[image_id], *size) > 0 for runs in both)
         assert (one != other).mean() < 0.01
     made.unlink()
-    shutil.rmtree(finished.folder / "runs" / made.stem)
+    shutil.rmtree(elsewhere)
 
 
 def test_two_jobs_at_once_give_the_same_files(finished, archive, tmp_path):
