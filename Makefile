@@ -218,7 +218,7 @@ $(RUNS)/$(SHIPPED)/test.npz: $(foreach member,$(SHIPPED_MEMBERS),$(RUNS)/$(SHIPP
 	  --subset test --shares $(WEIGHTS)
 endif
 
-$(SUBMISSIONS)/$(SHIPPED).csv: $(RUNS)/$(SHIPPED)/test.npz $(foreach source,$(or $(SHIPPED_MEMBERS:%=$(dir $(WEIGHTS))%),$(WEIGHTS)),$(call FILES_OF,$(source))) | $(READY)
+$(SUBMISSIONS)/$(SHIPPED).csv: $(RUNS)/$(SHIPPED)/test.npz | $(READY)
 	$(PYTHON) scripts/make_submission.py --maps $< --weights $(WEIGHTS) --processed $(DATA)/processed --out $@
 endif
 

@@ -106,7 +106,15 @@ def test_an_ensemble_is_its_members_by_their_shares_with_parameters_of_its_own(t
 
 def test_an_ensemble_whose_member_was_made_again_is_refused(tmp_path):
     path = write_ensemble(tmp_path, scores=(0.5, 0.3))
-    with pytest.raises(ValueError, match=r"weights of other that score 0\.3, .*other has 0\.4; make it again"):
+    for read in (lambda source: load_weights(source, CPU), read_tuned, find_files):
+        with pytest.raises(ValueError, match=r"weights of other that score 0\.3, .*other has 0\.4; make it again"):
+            read(path)
+
+
+def test_an_ensemble_of_another_version_is_refused(tmp_path):
+    path = write_ensemble(tmp_path)
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(ValueError, match="version 2, this release reads version 1"):
         load_weights(path, CPU)
 
 

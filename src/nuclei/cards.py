@@ -90,14 +90,16 @@ def read_ensemble_card(path: Path | str) -> EnsembleCard:
     """The card of an ensemble, a JSON file.
 
     Raises:
-        ValueError: the file is missing or is no such card.
+        ValueError: the file is missing, is no such card, or is of another version of the format.
     """
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such card of an ensemble; make one with `make weights EXP=ensemble`")
     try:
-        return EnsembleCard.model_validate_json(Path(path).read_bytes())
+        card = EnsembleCard.model_validate_json(Path(path).read_bytes())
     except ValidationError as error:
         raise ValueError(f"{path}: no card of an ensemble ({error}); fetch or make it again") from error
+    _check_version(path, card.version)
+    return card
 
 
 def make_card(checkpoint: Mapping[str, Any], cv: Mapping[str, Any], data: str, licence: str) -> Card:
@@ -200,12 +202,16 @@ def card_of(file: Any, path: Path | str) -> Card:
         version = values["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: its card cannot be read ({error}); fetch or make it again") from error
+    _check_version(path, version)
+    try:
+        return Card.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{path}: its card is not as expected: {error}; fetch or make it again") from error
+
+
+def _check_version(path: Path | str, version: Any) -> None:
     if version != VERSION:
         raise ValueError(
             f"{path}: weights of format version {version}, this release reads version {VERSION}; take weights and "
             "code of the same release, or make them again from the checkpoints with `make weights`"
         )
-    try:
-        return Card.model_validate(values)
-    except ValidationError as error:
-        raise ValueError(f"{path}: its card is not as expected: {error}; fetch or make it again") from error

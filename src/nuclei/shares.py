@@ -26,6 +26,7 @@ from nuclei.tuning import START, climb, rows_by_modality
 Shares = tuple[float, ...]
 """One a member, in relation to each other."""
 Found = TypeVar("Found")
+
 VALUES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Shares tried for a member beside 1 for the first one."""
 

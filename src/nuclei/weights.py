@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nuclei.artifacts import UInt8Array, atomic_path, sha256
-from nuclei.cards import CARD_SUFFIX, KEY, SUFFIX, Card, card_of, open_weights, read_card, read_ensemble_card
+from nuclei.cards import (
+    CARD_SUFFIX,
+    KEY,
+    SUFFIX,
+    Card,
+    EnsembleCard,
+    card_of,
+    open_weights,
+    read_card,
+    read_ensemble_card,
+)
 from nuclei.ensemble import ALL, mean_of_maps
 from nuclei.parameters import Parameters, Tuned
 
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from nuclei.inference import Predictor
+
 MAX_BYTES = 25_000_000
 """Larger files do not belong into a repository."""
 SHIPPED = Path(__file__).parents[2] / "weights"
@@ -110,14 +121,8 @@ def load_weights(path: Path | str, device: "torch.device") -> Weights:
 
 
 def _load_ensemble(path: Path, device: "torch.device") -> Weights:
-    ensemble = read_ensemble_card(path)
+    ensemble = read_ensemble(path)
     members = {name: load_weights(path.with_name(name), device) for name in ensemble.members}
-    for name, score in ensemble.members.items():
-        if members[name].cards[0].score != score:
-            raise ValueError(
-                f"{path}: was made with weights of {name} that score {score}, {members[name].path} has "
-                f"{members[name].cards[0].score}; make it again with `make weights EXP=ensemble`"
-            )
     shares = ensemble.shares[ALL]
     return Weights(
         path,
@@ -127,6 +132,24 @@ def _load_ensemble(path: Path, device: "torch.device") -> Weights:
         Tuned.from_dict(ensemble.parameters).general,
         "-".join([sha256(path)[:16], *(member.digest for member in members.values())]),
     )
+
+
+def read_ensemble(path: Path) -> EnsembleCard:
+    """The card of an ensemble whose members lie beside it as they were when it was made.
+
+    Raises:
+        ValueError: as in `read_ensemble_card`; members that are missing or were made again since.
+    """
+    card = read_ensemble_card(path)
+    for name, score in card.members.items():
+        folder = path.with_name(name)
+        own = read_card(find_files(folder)[0]).score
+        if own != score:
+            raise ValueError(
+                f"{path}: was made with weights of {name} that score {score}, {folder} has {own}; make it again with "
+                "`make weights EXP=ensemble`"
+            )
+    return card
 
 
 def load_trained(path: Path, device: "torch.device") -> "Predictor":
@@ -146,7 +169,7 @@ def load_trained(path: Path, device: "torch.device") -> "Predictor":
 def read_tuned(path: Path | str) -> Tuned:
     """The tuned post-processing that a file carries, the files of a folder, or the card of an ensemble."""
     if Path(path).suffix == CARD_SUFFIX:
-        return Tuned.from_dict(read_ensemble_card(path).parameters)
+        return Tuned.from_dict(read_ensemble(Path(path)).parameters)
     return Tuned.from_dict(read_card(find_files(Path(path))[0]).parameters)
 
 
@@ -157,7 +180,7 @@ def find_files(path: Path) -> list[Path]:
         ValueError: there is none.
     """
     if path.suffix == CARD_SUFFIX:
-        return [file for name in read_ensemble_card(path).members for file in find_files(path.with_name(name))]
+        return [file for name in read_ensemble(path).members for file in find_files(path.with_name(name))]
     files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"{path}: no {SUFFIX} file there; make some with `make weights EXP=<experiment>`")
