@@ -133,7 +133,7 @@ endef
 define RUN
 $(eval CONFIGURED := $(call CHAIN,$(CONFIGS)/$(1).toml))
 $(eval START := $(call FIRST_SAID,start,$(CONFIGURED)))
-$(eval PSEUDO := $(call FIRST_SAID,pseudo,$(CONFIGURED)))
+$(eval PSEUDO := $(call FIRST_SAID,pseudo_labels,$(CONFIGURED)))
 $(foreach fold,$(FOLDS),$(eval $(call FOLD,$(1),$(fold))))
 $(RUNS)/$(1)/oof.npz: $(foreach fold,$(FOLDS),$(RUNS)/$(1)/fold_$(fold)/oof.npz) | $(READY)
 	$(PYTHON) scripts/ensemble.py --inputs $$^ --out $$@ --index $(DATA)/processed/index.csv --subset train

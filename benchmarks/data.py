@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nuclei.artifacts import Images
-from nuclei.parameters import Parameters
-from nuclei.postprocessing import segment_maps
-from nuclei.targets import energy_target
+from nuclei.data.prepared_images import Images
+from nuclei.data.targets import energy_target
+from nuclei.postprocessing.parameters import Parameters
+from nuclei.postprocessing.watershed import segment_maps
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ from data import Data
 from lightning_fabric import Fabric
 from torch.utils.flop_counter import FlopCounterMode
 
+from nuclei.arrays import CHANNELS
 from nuclei.config import Config, ModelConfig, TrainingConfig
-from nuclei.dataset import Crops
+from nuclei.data.dataset import Crops
 from nuclei.devices import resolve_precision
-from nuclei.distributed import launch
-from nuclei.losses import build_loss
-from nuclei.models import build_model
-from nuclei.monitoring import peak_memory
-from nuclei.targets import CHANNELS
-from nuclei.training import open_loader, set_up, train_epoch
+from nuclei.models.factory import build_model
+from nuclei.training.distributed import launch
+from nuclei.training.logging import peak_memory
+from nuclei.training.loop import open_loader, set_up, train_epoch
+from nuclei.training.losses import build_loss
 
 WIDTH, SIDE, BATCH, STEPS = 32, 256, 64, 100
 ON_CPU = {"batch_size": 2, "crop": 64, "steps_per_epoch": 3}

@@ -11,10 +11,10 @@ from skimage.io import imread
 from skimage.measure import label, regionprops
 from skimage.segmentation import watershed
 
+from nuclei.arrays import BORDER, CORE, FOREGROUND
 from nuclei.config import Config
-from nuclei.metric import THRESHOLDS
-from nuclei.parameters import Parameters
-from nuclei.postprocessing import BORDER, CORE, FOREGROUND
+from nuclei.evaluation.metric import THRESHOLDS
+from nuclei.postprocessing.parameters import Parameters
 
 # These libraries count an IoU equal to the threshold as a hit, the competition does not.
 ABOVE = [threshold + 1e-6 for threshold in THRESHOLDS]
@@ -146,7 +146,7 @@ def _fill_by_regions(label_map: np.ndarray) -> np.ndarray:
 
 def predict_plainly(model: torch.nn.Module, pixels_CHW: torch.Tensor, config: Config) -> np.ndarray:
     """Maps of an image: eight views one after the other, float32, contiguous."""
-    from nuclei.losses import activate
+    from nuclei.models.activation import activate
 
     total = torch.zeros(3, *pixels_CHW.shape[1:], device=pixels_CHW.device)
     with torch.no_grad():

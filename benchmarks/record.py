@@ -10,7 +10,7 @@ from typing import Any
 import trials
 from harness import Row
 
-from nuclei.artifacts import read_json, write_json, write_text
+from nuclei.io.files import read_json, write_json, write_text
 
 SECTIONS = ("metric", "run_lengths", "postprocessing", "opening", "crops", "training", "prediction", "tuning")
 START_UP = "start_up"

@@ -17,23 +17,24 @@ import torch
 from data import Data
 from harness import Row, compare, processor_seconds
 
-from nuclei.artifacts import read_image, write_maps
-from nuclei.candidates import MapScorer
 from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig
-from nuclei.dataset import Crops
+from nuclei.config_files import read_config
+from nuclei.data.dataset import Crops
+from nuclei.data.intensity import normalise, window_image
 from nuclei.devices import autocast_type
-from nuclei.experiments import read_config
-from nuclei.inference import Predictor
-from nuclei.intensity import normalise, window_image
-from nuclei.losses import build_loss
-from nuclei.metric import average_precision
-from nuclei.models import build_model
-from nuclei.parameters import Parameters
-from nuclei.postprocessing import segment_maps
-from nuclei.rle import decode_label_map, encode_label_map
-from nuclei.training import compile_network
-from nuclei.tuning import cross_validate
-from nuclei.weights import load_trained, read_tuned
+from nuclei.evaluation.metric import average_precision
+from nuclei.evaluation.score_cache import MapScorer
+from nuclei.evaluation.tuning import cross_validate
+from nuclei.inference.predictor import Predictor
+from nuclei.inference.weights import load_trained, read_tuned
+from nuclei.io.images import read_image
+from nuclei.io.probability_maps import write_maps
+from nuclei.models.factory import build_model
+from nuclei.postprocessing.parameters import Parameters
+from nuclei.postprocessing.watershed import segment_maps
+from nuclei.submission.rle import decode_label_map, encode_label_map
+from nuclei.training.loop import compile_network
+from nuclei.training.losses import build_loss
 
 CROP, BATCH, STEPS = 256, 4, 2
 ROOT = Path(__file__).parents[1]
@@ -206,8 +207,8 @@ def prediction(data: Data, device: torch.device) -> Iterator[Row]:
 
 def tuning(data: Data, scratch: Path) -> Iterator[Row]:
     """The whole search on the sample, against the same search that reads and segments each image for each candidate."""
-    from nuclei import tuning as module
-    from nuclei.artifacts import read_splits, write_csv
+    from nuclei.io.files import write_csv
+    from nuclei.io.tables import read_splits
 
     table = read_splits(data.splits)
     write_csv(scratch / "splits.csv", table[table.image_id.isin(data.ids)])
@@ -215,11 +216,11 @@ def tuning(data: Data, scratch: Path) -> Iterator[Row]:
     paths = scratch / "oof.npz", data.processed, scratch / "splits.csv"
 
     def peer() -> Any:
-        module.MapScorer = _PlainScorer  # type: ignore[misc]
+        MapScorer = _PlainScorer  # type: ignore[misc]
         try:
             return cross_validate("search", *paths, 1)
         finally:
-            module.MapScorer = MapScorer  # type: ignore[misc]
+            MapScorer = MapScorer  # type: ignore[misc]
 
     def check(one: Any, other: Any) -> str:
         assert one == other

@@ -14,12 +14,12 @@ import torch
 from data import Data
 from harness import Row, compare
 
-from nuclei.dataset import Crops
+from nuclei.data.dataset import Crops
+from nuclei.data.targets import rims
 from nuclei.devices import autocast_type
-from nuclei.metric import _overlaps_of_maps
-from nuclei.models import build_model
-from nuclei.rle import _write, encode_label_map, parse_rows
-from nuclei.targets import rims
+from nuclei.evaluation.metric import _overlaps_of_maps
+from nuclei.models.factory import build_model
+from nuclei.submission.rle import _write, encode_label_map, parse_rows
 
 HEAD = """## Tried
 

@@ -13,19 +13,20 @@ import torch
 from data import Data, blurred_maps
 from rows import ROOT, Trainer
 
-from nuclei.artifacts import Maps, read_json, read_splits, write_csv, write_maps
-from nuclei.cards import VERSION, Card
 from nuclei.config import Config, IntensityConfig, ModelConfig, PredictionConfig, TrainingConfig
-from nuclei.dataset import Crops
+from nuclei.data.dataset import Crops
 from nuclei.devices import autocast_type
-from nuclei.inference import Predictor
-from nuclei.metric import average_precision
-from nuclei.parameters import Parameters
-from nuclei.postprocessing import segment_maps
-from nuclei.stitching import SIDE as STITCHED
-from nuclei.tiling import Box, list_tiles, predict_tile, survey
-from nuclei.tuning import cross_validate
-from nuclei.weights import write_weights
+from nuclei.evaluation.metric import average_precision
+from nuclei.evaluation.tuning import cross_validate
+from nuclei.inference.predictor import Predictor
+from nuclei.inference.tile_merging import SIDE as STITCHED
+from nuclei.inference.tiling import Box, list_tiles, predict_tile, survey
+from nuclei.io.files import read_json, write_csv
+from nuclei.io.probability_maps import Maps, write_maps
+from nuclei.io.tables import read_splits
+from nuclei.models.weights_file import VERSION, Card, write_weights
+from nuclei.postprocessing.parameters import Parameters
+from nuclei.postprocessing.watershed import segment_maps
 
 SIDE, STEPS, WORKERS = 20_000, 150, 2
 WINDOW, NEAR = 1024, 64

@@ -15,9 +15,9 @@ def main() -> None:
     parser.add_argument("--command", required=True, help="what to type for the table, for the page")
     arguments = parser.parse_args()
 
-    from nuclei.ablation import FOLDS, MODALITIES, ablation, ablation_page, gather
-    from nuclei.artifacts import write_csv, write_text
-    from nuclei.experiments import read_title
+    from nuclei.config_files import read_title
+    from nuclei.io.files import write_csv, write_text
+    from nuclei.reporting.ablation import FOLDS, MODALITIES, ablation, ablation_page, gather
 
     def say(rung: str) -> str:
         return read_title(arguments.configs / f"{rung}.toml")

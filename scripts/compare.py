@@ -19,10 +19,10 @@ def main() -> None:
 
     import pandas
 
-    from nuclei.artifacts import read_json, write_csv, write_text
-    from nuclei.comparison import comparison, comparison_page
-    from nuclei.experiments import read_title
-    from nuclei.plots import plot_comparison, plot_learning_curve
+    from nuclei.config_files import read_title
+    from nuclei.io.files import read_json, write_csv, write_text
+    from nuclei.reporting.comparison import comparison, comparison_page
+    from nuclei.reporting.plots import plot_comparison, plot_learning_curve
 
     def say(variant: str) -> str:
         return read_title(arguments.configs / f"{variant}.toml")

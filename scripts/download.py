@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the raw data, e.g. data/raw")
     args = parser.parse_args()
 
-    from nuclei.download import download
+    from nuclei.data.download import download
 
     download(args.source, args.out)
 

@@ -18,9 +18,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     arguments = parser.parse_args()
 
-    from nuclei.artifacts import Images, write_csv, write_text
-    from nuclei.census import take_census
-    from nuclei.survey import survey_page
+    from nuclei.data.prepared_images import Images
+    from nuclei.io.files import write_csv, write_text
+    from nuclei.reporting.eda.page import survey_page
+    from nuclei.reporting.eda.statistics import take_census
 
     census = take_census(arguments.processed, arguments.splits, arguments.workers)
     page = survey_page(census, Images(arguments.processed), arguments.thumbnails, arguments.megabytes)

@@ -22,11 +22,11 @@ def main() -> None:
 
     from tqdm import tqdm
 
-    from nuclei.artifacts import write_maps
-    from nuclei.ensemble import average_maps
-    from nuclei.shares import read_general, read_shares
-    from nuclei.standings import write_members
-    from nuclei.submission import read_sizes
+    from nuclei.evaluation.ensemble_weights import read_general, read_shares
+    from nuclei.inference.ensemble import average_maps
+    from nuclei.io.probability_maps import write_maps
+    from nuclei.reporting.score_records import write_members
+    from nuclei.submission.submission import read_sizes
 
     sizes = read_sizes(arguments.index, arguments.subset)
     # every fold predicts all test images, while a training image is held out of one fold alone

@@ -22,8 +22,8 @@ def main() -> None:
 
     import torch
 
-    from nuclei.export import TOLERANCE, export_checkpoint
-    from nuclei.weights import load_trained
+    from nuclei.inference.weights import load_trained
+    from nuclei.publishing.onnx import TOLERANCE, export_checkpoint
 
     predictor = load_trained(arguments.checkpoint, torch.device("cpu"))
     differences = export_checkpoint(predictor.model, predictor.config, arguments.onnx, arguments.program)

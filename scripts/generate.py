@@ -22,15 +22,17 @@ def main() -> None:
     import pandas
     from tqdm import tqdm
 
-    from nuclei import artifacts, rle, synthetic
+    from nuclei.io import files
+    from nuclei.submission import rle
+    from nuclei.synthetic import images
 
-    train = tqdm(synthetic.make_samples("train", args.train, args.seed), "training images", args.train)
-    with artifacts.atomic_path(args.out / "stage1_train.zip") as temporary:
-        synthetic.write_archive(temporary, train, with_masks=True)
+    train = tqdm(images.make_samples("train", args.train, args.seed), "training images", args.train)
+    with files.atomic_path(args.out / "stage1_train.zip") as temporary:
+        images.write_archive(temporary, train, with_masks=True)
 
-    test = list(tqdm(synthetic.make_samples("test", args.test, args.seed), "test images", args.test))
-    with artifacts.atomic_path(args.out / "stage1_test.zip") as temporary:
-        synthetic.write_archive(temporary, test, with_masks=False)
+    test = list(tqdm(images.make_samples("test", args.test, args.seed), "test images", args.test))
+    with files.atomic_path(args.out / "stage1_test.zip") as temporary:
+        images.write_archive(temporary, test, with_masks=False)
 
     rows = [
         (sample.image_id, runs, *sample.label_map.shape, "Private")
@@ -38,7 +40,7 @@ def main() -> None:
         for runs in rle.encode_label_map(sample.label_map)
     ]
     solution = pandas.DataFrame(rows, columns=["ImageId", "EncodedPixels", "Height", "Width", "Usage"])
-    artifacts.write_csv(args.out / "stage1_solution.csv", solution)
+    files.write_csv(args.out / "stage1_solution.csv", solution)
     print(f"{args.out}: {args.train} training and {args.test} test images, {len(rows)} nuclei in the test images")
 
 

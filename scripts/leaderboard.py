@@ -12,10 +12,10 @@ def main() -> None:
     parser.add_argument("--submissions", type=Path, required=True, help="folder of the submissions, with scores/")
     arguments = parser.parse_args()
 
-    from nuclei.artifacts import write_csv, write_text
-    from nuclei.entry import refresh
-    from nuclei.leaderboard import entries_by_experiment, leaderboard, leaderboard_page
-    from nuclei.standings import comparable, gather
+    from nuclei.io.files import write_csv, write_text
+    from nuclei.reporting.leaderboard import entries_by_experiment, leaderboard, leaderboard_page
+    from nuclei.reporting.score_records import comparable, gather
+    from nuclei.submission.submit import refresh
 
     summaries = gather(arguments.runs, arguments.submissions / "scores")
     entries = entries_by_experiment(refresh(arguments.submissions / "kaggle.csv"), arguments.submissions)

@@ -15,15 +15,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the shuffles, by group (default: 0)")
     arguments = parser.parse_args()
 
-    from nuclei import artifacts, splits
+    from nuclei.data import splits
+    from nuclei.io import files
+    from nuclei.io.tables import INDEX_COLUMNS, read_table
 
-    index = artifacts.read_table(arguments.index, artifacts.INDEX_COLUMNS, "run `make data`")
+    index = read_table(arguments.index, INDEX_COLUMNS, "run `make data`")
     if arguments.by == "modality":
         folds = splits.assign_modalities(index)
     else:
         folds = splits.assign_folds(index, arguments.folds, arguments.seed)
     splits.check_splits(folds, index)
-    artifacts.write_csv(arguments.out, folds)
+    files.write_csv(arguments.out, folds)
     print("\n".join(splits.summarise(folds)))
 
 

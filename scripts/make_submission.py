@@ -18,13 +18,14 @@ def main() -> None:
 
     from tqdm import tqdm
 
-    from nuclei.artifacts import Images, atomic_path
-    from nuclei.submission import read_sizes, validate, write_submission
-    from nuclei.tuning import segment_test
+    from nuclei.data.prepared_images import Images
+    from nuclei.evaluation.tuning import segment_test
+    from nuclei.io.files import atomic_path
+    from nuclei.submission.submission import read_sizes, validate, write_submission
 
     tuned = arguments.cv
     if arguments.weights:
-        from nuclei.weights import read_tuned
+        from nuclei.inference.weights import read_tuned
 
         tuned = read_tuned(arguments.weights)
     sizes = read_sizes(arguments.processed / "index.csv")

@@ -16,14 +16,14 @@ def main() -> None:
     parser.add_argument("--licence", default="CC0-1.0", help="of those data (default: %(default)s)")
     arguments = parser.parse_args()
 
-    from nuclei.artifacts import read_json
+    from nuclei.io.files import read_json
 
     cv = read_json(arguments.cv)
     logging.info("packing %d networks of %s", len(arguments.checkpoints), cv["experiment"])
 
-    from nuclei.cards import SUFFIX, make_card, write_page
-    from nuclei.inference import load_checkpoint
-    from nuclei.weights import write_weights
+    from nuclei.models.checkpoint_file import load_checkpoint
+    from nuclei.models.weights_file import SUFFIX, write_weights
+    from nuclei.publishing.model_card import make_card, write_page
 
     cards, sizes, written = [], [], set()
     for path in arguments.checkpoints:

@@ -18,9 +18,9 @@ def main() -> None:
 
     logging.info("measuring %s", arguments.checkpoint)
 
-    from nuclei.artifacts import write_json
-    from nuclei.comparison import measure
     from nuclei.devices import choose_device
+    from nuclei.io.files import write_json
+    from nuclei.reporting.comparison import measure
 
     device = choose_device(arguments.device)
     measured = measure(arguments.checkpoint, arguments.processed, arguments.splits, device)

@@ -16,9 +16,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: all cores)")
     arguments = parser.parse_args()
 
-    from nuclei.artifacts import atomic_path, write_json
-    from nuclei.scoring import score_otsu, score_table, segment_otsu
-    from nuclei.submission import read_sizes, validate, write_submission
+    from nuclei.evaluation.scores import score_otsu, score_table, segment_otsu
+    from nuclei.io.files import atomic_path, write_json
+    from nuclei.submission.submission import read_sizes, validate, write_submission
 
     experiment = arguments.cv.absolute().parent.name
     summary = score_otsu(experiment, arguments.processed, arguments.splits, arguments.workers)

@@ -22,9 +22,9 @@ def main() -> None:
 
     import torch
 
-    from nuclei.cards import SUFFIX, read_card
-    from nuclei.weights import load_trained
-    from nuclei.zoo import pack_network
+    from nuclei.inference.weights import load_trained
+    from nuclei.models.weights_file import SUFFIX, read_card
+    from nuclei.publishing.bioimageio import pack_network
 
     predictor = load_trained(arguments.checkpoint, torch.device("cpu"))
     card = read_card(arguments.checkpoint) if arguments.checkpoint.suffix == SUFFIX else None

@@ -14,9 +14,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="weights/ensemble.json")
     arguments = parser.parse_args()
 
-    from nuclei.artifacts import read_json, write_json
-    from nuclei.cards import make_ensemble_card, read_card
-    from nuclei.weights import find_files
+    from nuclei.inference.weights import find_files
+    from nuclei.io.files import read_json, write_json
+    from nuclei.models.weights_file import read_card
+    from nuclei.publishing.model_card import make_ensemble_card
 
     apart = [folder for folder in arguments.members if folder.resolve().parent != arguments.out.resolve().parent]
     if apart:

@@ -18,7 +18,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
 
-    from nuclei.kaggle_model import pack_model
+    from nuclei.publishing.kaggle_model import pack_model
 
     pack_model(arguments.files, arguments.out, arguments.user, arguments.experiment)
     print(f"once:  kaggle models create -p {arguments.out}")

@@ -20,7 +20,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
 
-    from nuclei.notebook import pack_notebook
+    from nuclei.submission.kaggle_notebook import pack_notebook
 
     pack_notebook(arguments.root, arguments.out, arguments.user, arguments.members, arguments.shares, arguments.folds)
     print(f"once:  kaggle datasets create -p {arguments.out}/dataset     (later: kaggle datasets version -m ...)")

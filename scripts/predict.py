@@ -1,7 +1,6 @@
 """Predicts the maps of a fold's held-out images (oof.npz) and of the test images (test.npz; --weights: these alone)."""
 
 import argparse
-import logging
 from pathlib import Path
 
 from nuclei.cli import run
@@ -20,37 +19,37 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
     parser.add_argument("--devices", type=int, default=1, help="processes, or GPUs, of this machine (default 1)")
     parser.add_argument("--nodes", type=int, default=1, help="machines (default 1)")
-    parser.add_argument("--threads", type=int, default=None, help="threads of torch (default: all cores)")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
     arguments = parser.parse_args()
     if not (arguments.splits and arguments.oof if arguments.checkpoint else arguments.test and not arguments.config):
         parser.error("--checkpoint needs --splits and --oof; --weights needs --test and takes no --config")
 
-    from nuclei.artifacts import Images, read_splits
-    from nuclei.experiments import read_config
+    from nuclei.config_files import read_config
+    from nuclei.data.prepared_images import Images
+    from nuclei.io.tables import read_splits
 
     images = Images(arguments.processed)
-    asked = read_config(arguments.config) if arguments.config else None
     jobs = [(images.ids("test"), arguments.test)] if arguments.test else []
-    logging.info("predicting by %s", arguments.checkpoint or arguments.weights)
 
     import torch  # seconds, so not before the first line
 
+    from nuclei.data.splits import held_out_images
     from nuclei.devices import choose_device
-    from nuclei.distributed import explain_lost_processes, launch, predict_shares
-    from nuclei.inference import load_checkpoint, load_predictor
-    from nuclei.splits import held_out_images
-    from nuclei.weights import load_weights
+    from nuclei.inference.predictor import load_predictor
+    from nuclei.inference.weights import load_trained
+    from nuclei.models.checkpoint_file import load_checkpoint
+    from nuclei.training.distributed import explain_lost_processes, launch, predict_shares
 
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
-    fabric = launch(device := choose_device(arguments.device), arguments.devices, arguments.nodes)
-    device = device if fabric.world_size == 1 else fabric.device
+    fabric = launch(choose_device(arguments.device), arguments.devices, arguments.nodes)
     if arguments.weights:
-        predictor = load_weights(arguments.weights, device).predictors[0]
+        predictor = load_trained(arguments.weights, fabric.device)
     else:
         checkpoint = load_checkpoint(arguments.checkpoint)
         held_out = held_out_images(checkpoint, arguments.checkpoint, read_splits(arguments.splits))
         jobs = [(held_out, arguments.oof), *jobs]
-        predictor = load_predictor(checkpoint, str(arguments.checkpoint), device, asked)
+        asked = read_config(arguments.config) if arguments.config else None
+        predictor = load_predictor(checkpoint, str(arguments.checkpoint), fabric.device, asked)
     with explain_lost_processes():
         for ids, path in jobs:
             predict_shares(fabric, predictor, images, ids, path)

@@ -19,22 +19,23 @@ def main() -> None:
 
     from tqdm import tqdm
 
-    from nuclei import artifacts, competition
+    from nuclei.data import prepare
+    from nuclei.io import files
 
-    ids = {subset: competition.find_images(arguments.raw, subset) for subset in competition.SUBSETS}
+    ids = {subset: prepare.find_images(arguments.raw, subset) for subset in prepare.SUBSETS}
     (arguments.out / "index.csv").unlink(missing_ok=True)  # until all its files are written anew
     subsets = [subset for subset in ids for _ in ids[subset]]
     order = [image_id for subset in ids for image_id in ids[subset]]
     with ProcessPoolExecutor(max(arguments.workers, 1)) as pool:
         jobs = pool.map(
-            competition.prepare_image, repeat(arguments.raw), repeat(arguments.out), subsets, order, chunksize=8
+            prepare.prepare_image, repeat(arguments.raw), repeat(arguments.out), subsets, order, chunksize=8
         )
         prepared = list(tqdm(jobs, desc="images", total=len(order), unit="image"))
-    index = competition.build_index(prepared)
-    stale = competition.remove_stale(arguments.out, index)
-    artifacts.write_csv(arguments.out / "settled.csv", competition.settled_table(prepared))
-    artifacts.write_csv(arguments.out / "index.csv", index)
-    print("\n".join(competition.summarise(prepared, index)))
+    index = prepare.build_index(prepared)
+    stale = prepare.remove_stale(arguments.out, index)
+    files.write_csv(arguments.out / "settled.csv", prepare.settled_table(prepared))
+    files.write_csv(arguments.out / "index.csv", index)
+    print("\n".join(prepare.summarise(prepared, index)))
     print(f"{len(index)} images in {arguments.out}, {stale} stale files removed")
 
 

@@ -16,11 +16,11 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=12, help="room for images (default 12)")
     arguments = parser.parse_args()
 
-    from nuclei.artifacts import write_text
-    from nuclei.entry import read_record
-    from nuclei.leaderboard import entries_by_experiment, leaderboard
-    from nuclei.report import report_page
-    from nuclei.standings import comparable, gather
+    from nuclei.io.files import write_text
+    from nuclei.reporting.html_report import report_page
+    from nuclei.reporting.leaderboard import entries_by_experiment, leaderboard
+    from nuclei.reporting.score_records import comparable, gather
+    from nuclei.submission.submit import read_record
 
     summaries = gather(arguments.runs, arguments.submissions / "scores")
     compared = comparable(summaries, arguments.runs)

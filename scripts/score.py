@@ -20,8 +20,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
 
-    from nuclei.metric import THRESHOLDS
-    from nuclei.solution import read_solution, score_submission, write_scores
+    from nuclei.evaluation.metric import THRESHOLDS
+    from nuclei.evaluation.submission_score import score_submission, write_scores
+    from nuclei.submission.solution import read_solution
 
     scores = score_submission(arguments.submission, read_solution(arguments.truth, arguments.usage))
     write_scores(arguments.out, scores)

@@ -15,8 +15,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="<experiment>/fold_<k>/scores.json")
     arguments = parser.parse_args()
 
-    from nuclei.ablation import score_fold
-    from nuclei.artifacts import write_json
+    from nuclei.io.files import write_json
+    from nuclei.reporting.ablation import score_fold
 
     experiment = arguments.out.absolute().parents[1].name
     scores = score_fold(experiment, arguments.maps, arguments.checkpoint, arguments.processed, arguments.splits)

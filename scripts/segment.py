@@ -19,8 +19,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None, help="threads of torch (default: all cores)")
     arguments = parser.parse_args()
 
-    from nuclei.pictures import MAX_PIXELS, find_pictures
-    from nuclei.weights import find_best, find_files
+    from nuclei.inference.weights import find_best, find_files
+    from nuclei.io.microscopy import MAX_PIXELS, find_pictures
 
     found, weights = find_pictures(arguments.images), arguments.weights or find_best()
     logging.info(
@@ -29,7 +29,7 @@ def main() -> None:
 
     import torch  # seconds, so not before what may be wrong with the arguments
 
-    from nuclei.segmentation import segment_folder
+    from nuclei.segmentation.segment import segment_folder
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

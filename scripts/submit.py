@@ -20,8 +20,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
 
-    from nuclei.entry import submit
-    from nuclei.submission import read_sizes
+    from nuclei.submission.submission import read_sizes
+    from nuclei.submission.submit import submit
 
     entry = submit(
         arguments.submission,

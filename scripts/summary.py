@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="height and width of the image (default: 256)")
     arguments = parser.parse_args()
 
-    from nuclei.experiments import read_config
+    from nuclei.config_files import read_config
 
     config = read_config(arguments.config)
     logging.info("%s on an image of %d x %d pixels", config.name, arguments.size, arguments.size)

@@ -22,9 +22,10 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile the network: minutes first, faster then")
     arguments = parser.parse_args()
 
-    from nuclei.artifacts import Images, read_splits
-    from nuclei.experiments import read_config
-    from nuclei.splits import choose_fold
+    from nuclei.config_files import read_config
+    from nuclei.data.prepared_images import Images
+    from nuclei.data.splits import choose_fold
+    from nuclei.io.tables import read_splits
 
     config, images = read_config(arguments.config), Images(arguments.processed)
     training = config.training
@@ -40,8 +41,8 @@ def main() -> None:
     import torch  # seconds, so not before what may be wrong with the arguments
 
     from nuclei.devices import choose_device, resolve_precision
-    from nuclei.distributed import explain_lost_processes, launch
-    from nuclei.training import fit
+    from nuclei.training.distributed import explain_lost_processes, launch
+    from nuclei.training.loop import fit
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -16,9 +16,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: all cores)")
     arguments = parser.parse_args()
 
-    from nuclei.artifacts import write_json
-    from nuclei.scoring import score_table
-    from nuclei.tuning import cross_validate
+    from nuclei.evaluation.scores import score_table
+    from nuclei.evaluation.tuning import cross_validate
+    from nuclei.io.files import write_json
 
     experiment = arguments.out.absolute().parent.name
     summary = cross_validate(experiment, arguments.maps, arguments.processed, arguments.splits, arguments.workers)

@@ -16,7 +16,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
 
-    from nuclei.submission import read_sizes, validate
+    from nuclei.submission.submission import read_sizes, validate
 
     sizes = read_sizes(arguments.index)
     nuclei = validate(arguments.submission, sizes)

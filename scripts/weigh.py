@@ -16,8 +16,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     arguments = parser.parse_args()
 
-    from nuclei.artifacts import write_json
-    from nuclei.shares import find_shares
+    from nuclei.evaluation.ensemble_weights import find_shares
+    from nuclei.io.files import write_json
 
     members = {path.absolute().parent.name: path for path in arguments.inputs}
     found = find_shares(members, arguments.processed, arguments.splits, arguments.workers)

@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from nuclei.artifacts import Images, write_csv, write_image, write_label_map
-from nuclei.synthetic import make_image
+from nuclei.data.prepared_images import Images
+from nuclei.io.files import write_csv
+from nuclei.io.images import write_image, write_label_map
+from nuclei.synthetic.images import make_image
 
 ROOT = Path(__file__).parents[1]
 MODALITIES = ("small_fluorescence", "purple_tissue", "grey_tissue", "small_fluorescence")

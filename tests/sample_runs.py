@@ -6,13 +6,15 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from nuclei.artifacts import write_csv, write_image, write_json, write_label_map, write_maps, write_text
-from nuclei.parameters import Parameters
-from nuclei.postprocessing import segment_maps
-from nuclei.scoring import score_image, score_otsu, summarise
-from nuclei.standings import write_members
-from nuclei.synthetic import make_image
-from nuclei.targets import energy_target
+from nuclei.data.targets import energy_target
+from nuclei.evaluation.scores import score_image, score_otsu, summarise
+from nuclei.io.files import write_csv, write_json, write_text
+from nuclei.io.images import write_image, write_label_map
+from nuclei.io.probability_maps import write_maps
+from nuclei.postprocessing.parameters import Parameters
+from nuclei.postprocessing.watershed import segment_maps
+from nuclei.reporting.score_records import write_members
+from nuclei.synthetic.images import make_image
 
 MODALITIES = ("small_fluorescence", "purple_tissue", "grey_tissue", "large_fluorescence", "pink_purple_tissue")
 

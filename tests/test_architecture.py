@@ -1,4 +1,4 @@
-"""The structure that README.md promises: layers, short scripts, no print in the library."""
+"""The structure of the project: levels of packages, short scripts, no print in the library."""
 
 import ast
 import os
@@ -29,50 +29,71 @@ except SystemExit as end:
 """
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
-LAYERS = {
-    "words": "cli config intensity metric rle targets parameters islands postprocessing mosaics synthetic shapes light "
-    "classical modality annotations provenance overlays pages",
-    "disk": "artifacts experiments pictures exports notebook kaggle_model archive transfer kaggle_client sources "
-    "download competition splits",
-    "learning": "losses augmentation devices views models dataset",
-    "flows": "checkpoints monitoring inference earlier export single_file zoo ensemble tiling stitching cards weights "
-    "submission solution entry scoring candidates tuning shares standings gallery census tallies distributed",
-    "stages": "segmentation training leaderboard report survey comparison ablation plots",
-}
-LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
+LEVELS = (
+    "arrays cli config config_files devices errors io provenance",
+    "postprocessing submission",
+    "data models synthetic",
+    "evaluation inference",
+    "publishing reporting segmentation training",
+)
+"""Packages and top-level modules of src/nuclei: each imports from its own level or a lower one."""
+LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in packages.split()}
+FILES = sorted(path for path in SOURCE.rglob("*.py") if path.name != "__init__.py")
+
+
+def package_of(module):
+    return module.split(".")[0]
 
 
 def module_of(path):
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+
+
+MODULES = {module_of(path) for path in FILES}
 
 
 def imported_modules(path):
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nuclei"):
-            parts = node.module.split(".")
-            yield from [parts[1]] if len(parts) > 1 else [name.name for name in node.names]
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "nuclei":
+            module = node.module.removeprefix("nuclei").lstrip(".")
+            for name in node.names:
+                inner = f"{module}.{name.name}".lstrip(".")
+                yield inner if inner in MODULES else module
 
 
-FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+def assert_no_cycle(edges):
+    edges = {start: ends - {start} for start, ends in edges.items()}
+    while edges:
+        leaves = [start for start, ends in edges.items() if not ends & edges.keys()]
+        assert leaves, f"a cycle of imports among {sorted(edges)}"
+        for start in leaves:
+            del edges[start]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_a_module_imports_from_its_own_layer_or_a_lower_one(path):
-    own = module_of(path)
-    assert own in LEVEL, f"{own} has no layer yet: give it one in LAYERS"
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_a_module_imports_from_its_own_level_or_a_lower_one(path):
+    own = package_of(module_of(path))
+    assert own in LEVEL, f"{own} has no level yet: give it one in LEVELS"
     for imported in imported_modules(path):
-        assert LEVEL[imported] <= LEVEL[own], f"{own} imports {imported} of a higher layer"
+        assert LEVEL[package_of(imported)] <= LEVEL[own], f"{own} imports {imported} of a higher level"
 
 
-def test_no_module_imports_itself_in_a_circle():
+def test_no_cycle_among_modules():
+    assert_no_cycle({module_of(path): set(imported_modules(path)) for path in FILES})
+
+
+def test_no_cycle_among_packages():
     edges = {}
     for path in FILES:
-        edges.setdefault(module_of(path), set()).update(set(imported_modules(path)) - {module_of(path)})
-    while edges:
-        leaves = [module for module, imported in edges.items() if not imported & edges.keys()]
-        assert leaves, f"a circle among {sorted(edges)}"
-        for module in leaves:
-            del edges[module]
+        imported = {package_of(module) for module in imported_modules(path)}
+        edges.setdefault(package_of(module_of(path)), set()).update(imported)
+    assert_no_cycle(edges)
+
+
+def test_every_package_but_the_root_has_an_empty_init():
+    for path in SOURCE.rglob("__init__.py"):
+        body = ast.parse(path.read_text()).body
+        assert path.parent == SOURCE or all(isinstance(node, ast.Expr) for node in body), path
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

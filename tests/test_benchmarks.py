@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nuclei.artifacts import read_json
+from nuclei.io.files import read_json
 
 ROW = {"name": "work", "peer": "other", "ours_seconds": 0.5, "peer_seconds": 2.0, "ratio": 4.0, "least": 3.0}
 ROW |= {"most": 5.0, "pairs": 5, "bar": 3.0, "ours_memory": 1.0, "peer_memory": 2.0, "equal": "values", "clock": "CPU"}

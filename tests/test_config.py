@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nuclei.config import Config
-from nuclei.experiments import parse_config, read_config
+from nuclei.config_files import parse_config, read_config
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "nuclei"
@@ -66,7 +66,7 @@ def test_what_cannot_be_extended_is_refused(tmp_path, extended, said):
         ("[intensity]\nwindow_level = 40", ['window_level would do nothing: window is "percentile"']),
         ('[intensity]\nwindow = "none"\nlow_percentile = 2', ["low_percentile would do nothing"]),
         ('[model]\nattention_place = "encoder"', ["attention_place would do nothing"]),
-        ("[prediction]\nflips = 2\ndeal = true", ["deal would do nothing: one zoom"]),
+        ("[prediction]\nflips = 2\nvary_flips = true", ["vary_flips would do nothing: one zoom"]),
         ("[loss]\nfocal_gamma = 1", ["focal_gamma would do nothing: focal is 0"]),
         ("[loss]\ntversky_beta = 0.5", ["tversky_beta would do nothing: tversky is 0"]),
         ("[loss]\ncross_entropy = 0\nborder_weight = 2\nsmall_weight = 1", ["border_weight and small_weight would"]),

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from tiny_config import TINY_CONFIG
 
-from nuclei.artifacts import read_json, sha256
-from nuclei.rle import decode_label_map
-from nuclei.submission import read_sizes, read_submission, validate
+from nuclei.io.files import read_json, sha256
+from nuclei.submission.rle import decode_label_map
+from nuclei.submission.submission import read_sizes, read_submission, validate
 
 ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("NUCLEI_KILLS", "3"))
@@ -127,7 +127,7 @@ def test_make_tunes_the_experiment_that_labels_the_test_images_first(finished, t
     configs = tmp_path / "configs"
     shutil.copytree(finished.folder / "configs", configs)
     text = (configs / "first.toml").read_text()
-    (configs / "student.toml").write_text(text.replace("[training]", '[training]\npseudo = "first"'))
+    (configs / "student.toml").write_text(text.replace("[training]", '[training]\npseudo_labels = "first"'))
     (configs / "heir.toml").write_text('extends = "student.toml"\n')
     answer = finished.make("--dry-run", str(tmp_path / "runs" / name / "fold_1/best.pt"), f"RUNS={tmp_path / 'runs'}",
                            f"CONFIGS={configs}")  # fmt: skip

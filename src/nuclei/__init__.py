@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nuclei.segmentation import segment, segment_folder
+    from nuclei.segmentation.segment import segment, segment_folder
 
 __all__ = ["segment", "segment_folder"]
 
@@ -11,7 +11,7 @@ __all__ = ["segment", "segment_folder"]
 def __getattr__(name: str) -> Any:
     """Imports what is asked for only then: torch takes seconds, and most of the package does without."""
     if name in __all__:
-        from nuclei import segmentation
+        from nuclei.segmentation import segment as module
 
-        return getattr(segmentation, name)
+        return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

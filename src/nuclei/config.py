@@ -151,7 +151,7 @@ class AugmentationConfig(Section):
 class TrainingConfig(Section):
     start: str = ""
     """Experiment whose weights of the same fold are trained further; make trains it first."""
-    pseudo: str = ""
+    pseudo_labels: str = ""
     """Experiment whose network of the same fold labels the test images, to train on them too; make tunes it first. The
     competition's rules allowed it. Off where empty, so that scores are of networks that saw no test image."""
     steps: Count = 2000
@@ -194,15 +194,17 @@ class PredictionConfig(Section):
     """Test-time averaging over 1 (none), 2 (mirror), 4 (both mirrors) or 8 (and the transpose) views."""
     scales: tuple[Positive, ...] = (1.0,)
     """Zooms whose maps are averaged."""
-    deal: bool = False
+    vary_flips: bool = False
     """Deal the eight views out over the zooms: each looks at `flips` others, instead of all at the same."""
-    halve_from: Positive | None = None
+    halve_scales_from: Positive | None = None
     """Diameter of an image's nuclei, in pixels, from which on all zooms are halved, and halved again from twice that:
     a network that saw few such large nuclei finds them where they look smaller. Never where absent."""
 
     @model_validator(mode="after")
     def deals_to_several(self) -> Self:
-        _refuse_idle(self, len(self.scales) == 1 or self.flips == 8, ("deal",), "one zoom, or all eight views in each")
+        _refuse_idle(
+            self, len(self.scales) == 1 or self.flips == 8, ("vary_flips",), "one zoom, or all eight views in each"
+        )
         return self
 
 

@@ -6,9 +6,9 @@ import torch
 import torchinfo
 from torch.utils.flop_counter import FlopCounterMode
 
+from nuclei.arrays import CHANNELS
 from nuclei.config import ModelConfig
-from nuclei.models import OURS, build_model
-from nuclei.targets import CHANNELS
+from nuclei.models.factory import OURS, build_model
 
 
 def summarise(model: ModelConfig, size: int) -> tuple[Any, list[tuple[int, ...]]]:

@@ -1,0 +1,24 @@
+"""Array types and the channel order of targets and probability maps, shared by all packages.
+
+Letters in shapes: B batch, C channels, H height, W width.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[Any]
+"""Image of any number type: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA."""
+UInt8Array = npt.NDArray[np.uint8]
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+LabelMap = npt.NDArray[np.int32]
+"""Instances (H, W): 0 background, 1..N nuclei."""
+Labels = npt.NDArray[Any]
+"""Instance labels of any integer type and shape."""
+
+FOREGROUND, BORDER, CORE = 0, 1, 2
+"""Channels of targets and probability maps."""
+CHANNELS = 3

@@ -1,0 +1,129 @@
+"""Random changes of a training crop, by albumentations: presets named in the config."""
+
+import random
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from nuclei.arrays import LabelMap, UInt8Array
+from nuclei.config import AugmentationConfig
+
+SCALES = {"nuclei": (0.6, 1.6), "medical": (1.0, 1.0), "none": (1.0, 1.0)}
+"""Zooms between which a crop is drawn."""
+
+
+class Augmentation:
+    """Changes of image and label map by a preset; the same seed gives the same change.
+
+    nuclei: what moved scores in the competition (flips, rotation, elastic, grey, inversion, noise, blur, contrast,
+    hue, channel order). medical: the textbooks' plain one (quarter turns, blur, gamma). none: nothing.
+    """
+
+    def __init__(self, config: AugmentationConfig) -> None:
+        self.config = config
+        self._compose = A.Compose(PRESETS[config.preset]())
+
+    def __call__(self, image: UInt8Array, label_map: LabelMap, seed: int) -> tuple[UInt8Array, LabelMap]:
+        """Changed image (H, W, 3) uint8 and label map (H, W) int32 of the same size."""
+        generator = np.random.default_rng(seed)
+        if generator.random() < self.config.copy_paste:
+            image, label_map = paste_nuclei(image, label_map, generator)
+        # One stream that the transforms share. `set_random_seed` gives each its own of the same seed: then all draw
+        # the same numbers, half of the crops are only turned, and a tenth gets every change at once.
+        self._compose.set_random_state(generator, random.Random(int(generator.integers(2**63))))
+        changed = self._compose(image=image, mask=label_map.astype(np.float32))
+        return changed["image"], np.round(changed["mask"]).astype(np.int32)
+
+
+def draw_crop(
+    image: UInt8Array,
+    label_map: npt.NDArray[np.integer[Any]],
+    side: int,
+    scales: tuple[float, float],
+    generator: np.random.Generator,
+) -> tuple[UInt8Array, LabelMap]:
+    """A square crop (side, side) at a random place and zoom; what lies beyond the image is mirrored.
+
+    The zoom is drawn log-uniformly from `scales`. Mirrored pieces of a nucleus keep its label, so that one at the
+    image's edge grows into one larger nucleus.
+    """
+    scale = float(np.exp(generator.uniform(*np.log(scales))))
+    window = max(8, round(side / scale))
+    missing = [max(0, window - length) for length in label_map.shape]
+    if any(missing):
+        widths = [(gap // 2, gap - gap // 2) for gap in missing]
+        label_map = np.pad(label_map, widths, mode="symmetric")
+        image = np.pad(image, [*widths, (0, 0)], mode="symmetric")
+    top, left = (int(generator.integers(0, length - window + 1)) for length in label_map.shape)
+    image = image[top : top + window, left : left + window]
+    label_map = label_map[top : top + window, left : left + window]
+    if window == side:
+        return image, label_map.astype(np.int32)
+    resized = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    labels = cv2.resize(label_map.astype(np.float32), (side, side), interpolation=cv2.INTER_NEAREST_EXACT)
+    return resized.astype(np.uint8, copy=False), labels.astype(np.int32)
+
+
+def paste_nuclei(
+    image: UInt8Array, label_map: LabelMap, generator: np.random.Generator, most: int = 8
+) -> tuple[UInt8Array, LabelMap]:
+    """Some of the crop's nuclei set again beside others, so that more of them touch; earlier ones lie on top."""
+    labels = np.unique(label_map)[1:]
+    if not len(labels):
+        return image, label_map
+    image, label_map = image.copy(), label_map.copy()
+    height, width = label_map.shape
+    following = int(labels[-1]) + 1
+    for label in generator.choice(labels, size=min(most, len(labels)), replace=False):
+        rows, columns = np.nonzero(label_map == label)
+        if not len(rows):
+            continue
+        extent = max(np.ptp(rows), np.ptp(columns)) + 1
+        angle = generator.uniform(0, 2 * np.pi)
+        to_rows = rows + round(extent * np.sin(angle))
+        to_columns = columns + round(extent * np.cos(angle))
+        inside = (to_rows >= 0) & (to_rows < height) & (to_columns >= 0) & (to_columns < width)
+        source, place = (rows[inside], columns[inside]), (to_rows[inside], to_columns[inside])
+        free = label_map[place] == 0
+        if free.sum() < 0.5 * len(rows):
+            continue
+        source, place = tuple(axis[free] for axis in source), tuple(axis[free] for axis in place)
+        image[place] = image[source]
+        label_map[place] = following
+        following += 1
+    return image, label_map
+
+
+def _nuclei() -> list[Any]:
+    return [
+        A.D4(p=1),
+        A.OneOf(
+            [
+                A.Rotate(limit=45, border_mode=cv2.BORDER_REFLECT_101, p=1),
+                A.ElasticTransform(alpha=40, sigma=6, border_mode=cv2.BORDER_REFLECT_101, approximate=True, p=1),
+            ],
+            p=0.3,
+        ),
+        A.OneOf([A.ToGray(p=1), A.ChannelShuffle(p=1), A.HueSaturationValue(20, 30, 15, p=1)], p=0.3),
+        A.InvertImg(p=0.1),
+        A.OneOf(
+            [
+                A.RandomBrightnessContrast(0.2, 0.4, p=1),
+                A.RandomGamma((60, 170), p=1),
+                A.CLAHE(clip_limit=(1, 3), p=1),
+                A.Sharpen(alpha=(0.1, 0.4), p=1),
+            ],
+            p=0.5,
+        ),
+        A.OneOf([A.GaussianBlur((3, 5), p=1), A.GaussNoise(std_range=(0.01, 0.08), p=1)], p=0.25),
+    ]
+
+
+def _medical() -> list[Any]:
+    return [A.RandomRotate90(p=0.5), A.GaussianBlur((3, 5), p=0.3), A.RandomGamma((80, 120), p=0.5)]
+
+
+PRESETS = {"nuclei": _nuclei, "medical": _medical, "none": lambda: []}

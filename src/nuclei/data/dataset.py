@@ -1,0 +1,129 @@
+"""Training crops. An example is a function of (seed, fold, epoch, position) alone.
+
+Neither the worker that makes it, nor the rank that uses it, nor the moment matters, so the number of workers, a run
+that was killed and a distributed one see the same crops.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from nuclei.arrays import BORDER, Float32Array, LabelMap
+from nuclei.config import Config, TargetConfig
+from nuclei.data.augmentation import SCALES, Augmentation, draw_crop
+from nuclei.data.intensity import normalise, window_image
+from nuclei.data.prepared_images import Images
+from nuclei.data.targets import energy_target, pixel_weights, three_class_target
+
+Example = tuple[torch.Tensor, torch.Tensor, str] | tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]
+"""Input, target, the weight of each pixel where the loss has such weights, and the image's id."""
+
+
+def make_target(label_map: LabelMap, config: TargetConfig) -> Float32Array:
+    """Target (3, H, W) float32 of the config's scheme."""
+    if config.scheme == "energy":
+        return energy_target(label_map, config.border_scale, config.border_max, config.core)
+    return three_class_target(label_map, config.border_scale, config.border_max)
+
+
+class Crops(Dataset[Example]):
+    """Random crops of the images of `ids`: item p is input (C, side, side), target (3, side, side), image id.
+
+    Before the id stands the weight of each pixel (1, side, side) where the loss weighs borders or small nuclei.
+
+    p counts the examples of the whole training; an epoch holds `steps_per_epoch` times `batch_size` of them. Images
+    are held in memory, windowed, as uint8. Those of `labelled` are drawn too, with the label maps (H, W) given there.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        ids: Sequence[str],
+        config: Config,
+        fold: int,
+        labelled: Mapping[str, LabelMap] | None = None,
+    ) -> None:
+        labelled = labelled or {}
+        self.config, self.fold, self.ids = config, fold, [*ids, *labelled]
+        self.images = [window_image(images.image(image_id), config.intensity) for image_id in self.ids]
+        label_maps = (labelled[id_] if id_ in labelled else images.label_map(id_) for id_ in self.ids)
+        self.label_maps = [label_map.astype(np.uint16) for label_map in label_maps]
+        self.weights = draw_weights([images.modality(image_id) for image_id in self.ids], config.training.balance)
+        self.augmentation = Augmentation(config.augmentation)
+        self.epoch_size = config.training.steps_per_epoch * config.training.batch_size
+        self._drawn: tuple[int, np.ndarray] = (-1, np.empty(0, int))
+
+    def __len__(self) -> int:
+        return self.config.training.steps * self.config.training.batch_size
+
+    def __getitem__(self, position: int) -> Example:
+        cv2.setNumThreads(0)
+        epoch, place = divmod(position, self.epoch_size)
+        number = int(self.draw_epoch(epoch)[place])
+        generator = np.random.default_rng([self.config.training.seed, self.fold, epoch, place])
+        image, label_map = draw_crop(
+            self.images[number],
+            self.label_maps[number],
+            self.config.training.crop,
+            self.config.augmentation.scales or SCALES[self.config.augmentation.preset],
+            generator,
+        )
+        image, label_map = self.augmentation(image, label_map, int(generator.integers(2**32)))
+        pixels = normalise(image, self.config.intensity.normalisation, self.config.model.in_channels)
+        target = make_target(label_map, self.config.target)
+        example = torch.from_numpy(pixels), torch.from_numpy(target)
+        loss = self.config.loss
+        if not (loss.border_weight or loss.small_weight):
+            return *example, self.ids[number]
+        # both schemes have the border, energy in the middle and three_class as its last class
+        border = target[BORDER if self.config.target.scheme == "energy" else -1]
+        weights = pixel_weights(label_map, border, loss.border_weight, loss.small_weight)
+        return *example, torch.from_numpy(weights), self.ids[number]
+
+    def draw_epoch(self, epoch: int) -> np.ndarray:
+        """Which image each example of the epoch is cut from, (epoch_size,) int.
+
+        Drawn systematically: an image of weight w comes floor(w n) or ceil(w n) times, in random order.
+        """
+        if self._drawn[0] != epoch:
+            generator = np.random.default_rng([self.config.training.seed, self.fold, epoch])
+            order = generator.permutation(len(self.ids))
+            heights = (np.arange(self.epoch_size) + generator.random()) / self.epoch_size
+            numbers = order[np.searchsorted(np.cumsum(self.weights[order]), heights).clip(max=len(order) - 1)]
+            self._drawn = (epoch, generator.permutation(numbers))
+        return self._drawn[1]
+
+
+def draw_weights(modalities: Sequence[str], balance: float) -> np.ndarray:
+    """Chance of each image, (N,) float with sum 1: a modality of n images has n ** (1 - balance) in all."""
+    _, numbers, counts = np.unique(list(modalities), return_inverse=True, return_counts=True)
+    weights = (counts.astype(float) ** -balance)[numbers]
+    return np.asarray(weights / weights.sum())
+
+
+class Batches(Sampler[list[int]]):
+    """Positions of the examples of each batch from `first_step` on; a rank takes its share of every global batch.
+
+    Raises:
+        ValueError: the batch cannot be shared evenly.
+    """
+
+    def __init__(self, first_step: int, steps: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        if batch_size % world_size:
+            raise ValueError(
+                f"training.batch_size = {batch_size} is the batch of all processes together and cannot be shared by "
+                f"{world_size}; choose a multiple of {world_size}"
+            )
+        self.first_step, self.steps, self.batch_size = first_step, steps, batch_size
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        return self.steps - self.first_step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.first_step, self.steps):
+            start = step * self.batch_size
+            yield list(range(start + self.rank, start + self.batch_size, self.world_size))

@@ -1,0 +1,48 @@
+"""The kinds of image in the competition, told apart by their looks."""
+
+import cv2
+import numpy as np
+
+from nuclei.arrays import UInt8Array
+
+MODALITIES = ("small_fluorescence", "large_fluorescence", "purple_tissue", "pink_purple_tissue", "grey_tissue")
+ALL = "all"
+"""Among the modalities of shares: what holds for those without shares of their own."""
+
+COLOUR = 4.0
+"""Mean difference of a pixel's largest and smallest channel from which an image is in colour (archive: 0, or >= 11)."""
+PINK = 0.1
+"""Share of pink pixels from which tissue is pink and purple (archive: at most 0.01, or >= 0.26)."""
+LARGE = 0.095
+"""Typical diameter of a nucleus, as a share of the image's side, from which it is large."""
+
+
+def find_modality(image: UInt8Array) -> str:
+    """One of MODALITIES by the image's own looks; masks are not asked, so it works for test images alike.
+
+    Colour is tissue, pink and purple if many pixels are more red than blue; bright grey is tissue; dark grey is
+    fluorescence, large or small by the nuclei's diameter relative to the image's side.
+    """
+    red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
+    brightest = np.maximum(np.maximum(red, green), blue)
+    if float((brightest - np.minimum(np.minimum(red, green), blue)).mean()) >= COLOUR:
+        is_pink = (red > blue) & (red - green > 30)
+        return "pink_purple_tissue" if float(is_pink.mean()) >= PINK else "purple_tissue"
+    grey = brightest.astype(np.uint8)
+    if np.median(grey) > 127:
+        return "grey_tissue"
+    share = typical_diameter(grey) / np.sqrt(grey.size)
+    return "large_fluorescence" if share >= LARGE else "small_fluorescence"
+
+
+def typical_diameter(grey: UInt8Array) -> float:
+    """Diameter in pixels of a disc as large as the median bright object of an image (H, W); 0 where there is none.
+
+    Objects are Otsu's. Specks below 30 pixels and objects beyond a twentieth of the image (glare, whole embryos) are
+    no nuclei.
+    """
+    _, bright = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    _, _, statistics, _ = cv2.connectedComponentsWithStats(bright)
+    areas = statistics[1:, cv2.CC_STAT_AREA]
+    areas = areas[(areas >= 30) & (areas <= grey.size / 20)]
+    return float(2 * np.sqrt(np.median(areas) / np.pi)) if len(areas) else 0.0

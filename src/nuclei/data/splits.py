@@ -1,0 +1,204 @@
+"""Folds that share no picture, and are even in modality and nuclei, or hold out one modality each."""
+
+import logging
+import warnings
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tqdm import tqdm
+
+from nuclei.arrays import Float64Array
+
+log = logging.getLogger(__name__)
+
+
+SHUFFLES = 200
+"""Shuffles of which `assign_folds` keeps the most even one."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Images to train on and images held out, by id; `number` is the fold that is held out."""
+
+    number: int
+    training: list[str]
+    validation: list[str]
+
+
+def assign_folds(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
+    """Table of the training images by id: image_id, fold (0..n_folds-1), group, modality, nuclei.
+
+    Groups stay whole. Of SHUFFLES runs of scikit-learn's StratifiedGroupKFold, stratified by modality, the one with
+    the smallest `imbalance` is kept.
+
+    Raises:
+        ValueError: fewer than two folds, or too few groups for them.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    train = index[index.subset == "train"].sort_values("image_id").reset_index(drop=True)
+    n_groups = train.group.nunique()
+    if n_folds < 2:
+        raise ValueError(f"{n_folds} folds asked for; cross-validation needs 2 at least")
+    if n_groups < n_folds:
+        raise ValueError(
+            f"{n_folds} folds asked for, but the {len(train)} training images are only {n_groups} groups of"
+            f" images from one picture; ask for {max(n_groups, 2)} folds or fewer, or add images"
+        )
+    weights = weigh(train)
+    strata, _ = pd.factorize(train.modality, sort=True)
+    groups, _ = pd.factorize(train.group, sort=True)
+    if np.bincount(strata).max() < n_folds:
+        log.warning("no modality has %d images: the folds are balanced in nuclei and not in modality", n_folds)
+        strata = np.zeros_like(strata)
+    best: tuple[float, npt.NDArray[np.int64]] | None = None
+    for shuffle in tqdm(range(SHUFFLES), desc="shuffles", mininterval=1, leave=False):
+        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed * SHUFFLES + shuffle)
+        folds = np.zeros(len(train), np.int64)
+        with warnings.catch_warnings():
+            # a modality with fewer images than folds: the table that the script prints shows it
+            warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+            for fold, (_, held_out) in enumerate(splitter.split(folds, strata, groups)):
+                folds[held_out] = fold
+        score = imbalance(weights, folds, n_folds)
+        if len(np.unique(folds)) == n_folds and (best is None or score < best[0]):
+            best = score, folds
+    if best is None:
+        raise ValueError(f"{n_groups} groups cannot fill {n_folds} folds evenly; ask for fewer folds or add images")
+    splits = train[["image_id", "group", "modality", "nuclei"]].astype({"nuclei": int})
+    splits.insert(1, "fold", best[1])
+    return splits
+
+
+def assign_modalities(index: pd.DataFrame) -> pd.DataFrame:
+    """Table of the training images as of `assign_folds` whose fold k holds out the k-th modality, by name.
+
+    Groups stay whole: one that spans modalities is held out with that of most of its images.
+
+    Raises:
+        ValueError: all images are of one modality.
+    """
+    splits = index[index.subset == "train"].sort_values("image_id").reset_index(drop=True)
+    splits = splits[["image_id", "group", "modality", "nuclei"]].astype({"nuclei": int})
+    held_out_with = splits.groupby("group").modality.agg(lambda modalities: modalities.mode().iloc[0])
+    folds, names = pd.factorize(splits.group.map(held_out_with), sort=True)
+    if len(names) < 2:
+        raise ValueError(
+            f"the {len(splits)} training images are of {len(names)} modality ({', '.join(names)}): to leave one out "
+            "needs 2 at least; add images, or deal folds that are not by modality"
+        )
+    splits.insert(1, "fold", folds)
+    return splits
+
+
+def weigh(train: pd.DataFrame) -> Float64Array:
+    """Weights (1 + modalities, images) of what folds should hold evenly: the nuclei, and the images of each modality.
+
+    The row of nuclei sums to 1, and so do all rows of modalities together.
+    """
+    nuclei = train.nuclei.to_numpy(np.float64)
+    modalities = pd.get_dummies(train.modality).to_numpy(np.float64).T
+    return np.vstack([nuclei / max(nuclei.sum(), 1.0), modalities / len(train)])
+
+
+def imbalance(weights: Float64Array, folds: npt.NDArray[np.int64], n_folds: int) -> float:
+    """How uneven folds are, 0 when perfectly even: the sum over rows of the largest departure from an even share."""
+    held = np.stack([np.bincount(folds, row, n_folds) for row in weights])
+    return float(np.abs(held - weights.sum(axis=1, keepdims=True) / n_folds).max(axis=1).sum())
+
+
+def check_splits(splits: pd.DataFrame, index: pd.DataFrame) -> None:
+    """Refuses folds that leak or that do not fit the index.
+
+    Raises:
+        ValueError: a training image missing, twice or unknown, a group other than the index's, a group in two folds,
+            fold numbers with a gap (an empty fold), fewer than two folds.
+    """
+    train = index[index.subset == "train"].set_index("image_id")
+    by_fold = splits.groupby("group").fold.nunique()
+    faults: dict[str, Collection[str]] = {
+        "images are there twice": splits.image_id[splits.image_id.duplicated()],
+        "training images have no fold": set(train.index) - set(splits.image_id),
+        "images are not in the index's training set": set(splits.image_id) - set(train.index),
+        "images have another group in the index": splits.image_id[splits.group != splits.image_id.map(train.group)],
+        "groups leak, they are in more than one fold": by_fold.index[by_fold > 1],
+    }
+    for fault, names in faults.items():
+        if len(names):
+            raise ValueError(f"splits: {len(names)} {fault}, such as {min(names)}; run `make splits` again")
+    folds = sorted(splits.fold.unique().tolist())
+    if len(folds) < 2 or folds != list(range(len(folds))):
+        raise ValueError(
+            f"splits: the folds are {folds}, expected 0, 1, ... without a gap and two at least; run `make splits`"
+        )
+
+
+def summarise(splits: pd.DataFrame) -> list[str]:
+    """Lines of a report: images by modality and fold, nuclei by fold, and how many images share a picture."""
+    table = pd.crosstab(splits.modality, splits.fold)
+    table.loc["images"] = table.sum()
+    table.loc["groups"] = splits.groupby("fold").group.nunique()
+    table.loc["nuclei"] = splits.groupby("fold").nuclei.sum()
+    lines = [f"{'fold':20}" + "".join(f"{fold:7}" for fold in table.columns)]
+    lines += [f"{name:20}" + "".join(f"{count:7}" for count in row) for name, row in table.iterrows()]
+    sizes, counts = np.unique(splits.groupby("group").size(), return_counts=True)
+    return lines + [f"{n} x {size} images from one picture" for size, n in zip(sizes, counts, strict=True) if size > 1]
+
+
+def choose_fold(splits: pd.DataFrame, number: int, images: int | None = None, seed: int = 0) -> Fold:
+    """The fold `number` of a table of splits, to train on all others or on so many `images` of them, drawn by seed.
+
+    Raises:
+        ValueError: an unknown fold; a group of images on both sides; fewer images than asked for.
+    """
+    known = sorted(splits.fold.unique().tolist())
+    if number not in known:
+        raise ValueError(f"fold {number} is unknown: the splits have the folds {known}; give one of them")
+    held_out = splits.fold == number
+    shared = set(splits.group[held_out]) & set(splits.group[~held_out])
+    if shared:
+        raise ValueError(f"groups {sorted(shared)[:3]} stand on both sides of fold {number}; run `make splits` again")
+    others = splits[~held_out]
+    training = others.image_id.tolist()
+    if images is not None:
+        training = draw_subset(training, others.modality.tolist(), images, seed)
+    return Fold(number, training, splits.image_id[held_out].tolist())
+
+
+def held_out_images(checkpoint: dict[str, Any], source: Path, splits: pd.DataFrame) -> list[str]:
+    """Ids of the images that the checkpoint's fold holds out; `source` names the checkpoint in errors.
+
+    Raises:
+        ValueError: the checkpoint was trained on some of them.
+    """
+    held_out = choose_fold(splits, checkpoint["fold"]).validation
+    seen = sorted(set(held_out) & set(checkpoint["trained_on"]))
+    if seen:
+        raise ValueError(
+            f"{source} was trained on {len(seen)} images that the splits hold out ({seen[0]} ...): the splits have "
+            "changed since; train the fold again"
+        )
+    return held_out
+
+
+def draw_subset(ids: Sequence[str], modalities: Sequence[str], count: int, seed: int) -> list[str]:
+    """`count` of the ids, in their order, each modality with its share; a smaller draw of a seed lies in a larger one.
+
+    Raises:
+        ValueError: fewer ids than `count`.
+    """
+    if count > len(ids):
+        raise ValueError(f"training.images = {count}, but the fold has {len(ids)} images to train on; lower it")
+    generator = np.random.default_rng(seed)
+    turns = np.empty(len(ids))
+    for modality in sorted(set(modalities)):
+        members = np.flatnonzero(np.array(modalities) == modality)
+        # the k-th image of n has its turn at (k + chance) / n: any stretch of turns holds every modality's share
+        turns[generator.permutation(members)] = (np.arange(len(members)) + generator.random()) / len(members)
+    chosen = np.sort(np.argsort(turns, kind="stable")[:count])
+    return [ids[number] for number in chosen]

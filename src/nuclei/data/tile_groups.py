@@ -1,0 +1,230 @@
+"""Groups of images that share a picture: tiles put together again by their edges, and near-duplicates.
+
+Most images of the competition are tiles, a microscope's picture cut into 2 x 2. A tile in the training folds beside
+its neighbour in the held-out fold flatters every score.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from nuclei.arrays import Float64Array
+
+Mosaic = tuple[str, str, str, str]
+
+SCALES = (1, 4, 16, 64)
+"""Lengths in pixels over which an edge is averaged before it is compared: 1 sees texture, 64 the background's level."""
+NEIGHBOURS = 12
+"""Best partners of an edge that are tried."""
+MAX_COST = 0.6
+"""Mean cost of a mosaic's four seams above which it is none; true mosaics of the archive stay below 0.4."""
+MAX_PAIR_COST = 1.0
+"""Cost of a single seam above which two tiles are no neighbours."""
+MIN_EVIDENCE = 2.0
+"""How much cheaper than its tiles' typical seams a mosaic must be (true ones: 3.2 at least): flat edges of one
+brightness match each other without being neighbours."""
+MIN_SIMILARITY = 0.6
+"""Correlation of near-duplicates' thumbnails: copies in the archive have 0.97, slices of one embryo 0.65, unrelated
+images at most 0.41."""
+MIN_CORRELATION = 0.8
+"""Correlation along the seam of two tiles that are neighbours without the rest of their mosaic. Such pairs of the
+archive have 0.89 or more, the next likely ones, which are no neighbours, 0.42."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What of an image is needed to find its relatives."""
+
+    shape: tuple[int, int]
+    is_grey: bool
+    edges: dict[str, tuple[Float64Array, Float64Array]]
+    """For top, bottom, left and right: the outermost line of pixels and the next one, (length, channels) each."""
+    thumbnail: Float64Array
+    """32 x 32 log intensities, high-passed, of unit norm."""
+
+
+def outline(image: npt.NDArray[np.uint8]) -> Outline:
+    """The outline of an image (H, W, 3) uint8."""
+    is_grey = bool((image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all())
+    pixels = image[..., :1] if is_grey else image
+    height, width = pixels.shape[:2]
+    lines = {
+        "top": (pixels[0], pixels[min(1, height - 1)]),
+        "bottom": (pixels[-1], pixels[max(height - 2, 0)]),
+        "left": (pixels[:, 0], pixels[:, min(1, width - 1)]),
+        "right": (pixels[:, -1], pixels[:, max(width - 2, 0)]),
+    }
+    edges = {side: (outer.astype(np.float64), inner.astype(np.float64)) for side, (outer, inner) in lines.items()}
+    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
+    thumbnail = np.log1p(grey.astype(np.float64))
+    thumbnail -= cv2.GaussianBlur(thumbnail, (0, 0), 6)
+    thumbnail -= thumbnail.mean()
+    norm = float(np.linalg.norm(thumbnail))
+    return Outline((height, width), is_grey, edges, thumbnail / norm if norm > 1e-6 else thumbnail * 0)
+
+
+def find_groups(outlines: Mapping[str, Outline]) -> dict[str, str]:
+    """Group of each image id: the smallest id among the images that share a picture with it, itself if none does."""
+    parent = {image_id: image_id for image_id in outlines}
+
+    def root(image_id: str) -> str:
+        while parent[image_id] != image_id:
+            image_id = parent[image_id]
+        return image_id
+
+    mosaics = find_mosaics(outlines)
+    for family in [*mosaics, *find_neighbours(outlines, mosaics), *find_near_duplicates(outlines)]:
+        roots = {root(image_id) for image_id in family}
+        for old in roots:
+            parent[old] = min(roots)
+    return {image_id: root(image_id) for image_id in sorted(outlines)}
+
+
+def find_near_duplicates(outlines: Mapping[str, Outline]) -> list[tuple[str, str]]:
+    """Pairs of ids, sorted, whose thumbnails are nearly the same picture, whatever their brightness and size."""
+    ids = sorted(outlines)
+    if len(ids) < 2:
+        return []
+    thumbnails = np.stack([outlines[image_id].thumbnail.ravel() for image_id in ids])
+    first, second = np.nonzero(np.triu(thumbnails @ thumbnails.T > MIN_SIMILARITY, 1))
+    return [(ids[i], ids[k]) for i, k in zip(first, second, strict=True)]
+
+
+def find_mosaics(outlines: Mapping[str, Outline]) -> list[Mosaic]:
+    """Pictures cut into 2 x 2 tiles: ids of the top left, top right, bottom left and bottom right tile.
+
+    Only tiles of the same size and kind (grey or colour) are put together; a tile is in one mosaic at most, and the
+    choice among rival mosaics is the cheapest of all possible ones.
+    """
+    mosaics: list[Mosaic] = []
+    for ids in _classes(outlines):
+        if len(ids) < 4:
+            continue
+        tiles = [outlines[image_id] for image_id in ids]
+        across, down = _seam_costs(tiles, "right", "left"), _seam_costs(tiles, "bottom", "top")
+        for a, b, c, d in _choose_disjoint(*_possible_mosaics(across, down), len(ids)):
+            mosaics.append((ids[a], ids[b], ids[c], ids[d]))
+    return sorted(mosaics)
+
+
+def find_neighbours(outlines: Mapping[str, Outline], mosaics: Sequence[Mosaic]) -> list[tuple[str, str]]:
+    """Pairs of tiles, left before right and upper before lower, that the same nuclei on both sides of a seam prove.
+
+    They are the rest of a mosaic whose other tiles are not in the archive, or join two mosaics of a larger picture.
+    Among a thousand edges some look alike by chance, so two mosaics are joined only by both tiles along a side.
+    Neighbours with nothing but background between them are not found.
+    """
+    mosaic_of = {image_id: number for number, mosaic in enumerate(mosaics) for image_id in mosaic}
+    pairs = []
+    for ids in _classes(outlines):
+        tiles = [outlines[image_id] for image_id in ids]
+        for side, facing in (("right", "left"), ("bottom", "top")):
+            found = [(ids[i], ids[k]) for i, k in _matching_edges(tiles, side, facing)]
+            joins = [(mosaic_of.get(first, first), mosaic_of.get(second, second)) for first, second in found]
+            for pair, join in zip(found, joins, strict=True):
+                if joins.count(join) > 1 or not set(pair) <= mosaic_of.keys():
+                    pairs.append(pair)
+    return sorted(pairs)
+
+
+def _matching_edges(tiles: Sequence[Outline], side: str, facing: str) -> list[tuple[int, int]]:
+    """Pairs of tiles that are each other's best partner along `side` and have the same pattern there."""
+    cost = _seam_costs(tiles, side, facing)
+    nearest = cost.argmin(axis=0)
+    pairs = []
+    for first, second in enumerate(cost.argmin(axis=1)):
+        if nearest[second] == first and cost[first, second] < MAX_PAIR_COST:
+            edges = tiles[first].edges[side][0].ravel(), tiles[second].edges[facing][0].ravel()
+            if np.corrcoef(*edges)[0, 1] > MIN_CORRELATION:
+                pairs.append((first, int(second)))
+    return pairs
+
+
+def _classes(outlines: Mapping[str, Outline]) -> list[list[str]]:
+    """Ids of the images of one size and kind, grey or colour: only they can be tiles of one picture."""
+    classes: dict[tuple[tuple[int, int], bool], list[str]] = {}
+    for image_id in sorted(outlines):
+        classes.setdefault((outlines[image_id].shape, outlines[image_id].is_grey), []).append(image_id)
+    return [ids for ids in classes.values() if len(ids) > 1]
+
+
+def _seam_costs(tiles: Sequence[Outline], side: str, facing: str) -> Float64Array:
+    """Cost (N, N) of setting tile k behind the `side` of tile i.
+
+    It is the log ratio of the step across the seam to the steps inside the two tiles, the mean over SCALES: about 0
+    where the picture goes on. Infinite for a tile beside itself and for a constant edge, which proves nothing.
+    """
+    near, near_inner = (np.stack([tile.edges[side][k] for tile in tiles]) for k in range(2))
+    far, far_inner = (np.stack([tile.edges[facing][k] for tile in tiles]) for k in range(2))
+    scales = [scale for scale in SCALES if scale == 1 or near.shape[1] >= 2 * scale]
+    cost = np.zeros((len(tiles), len(tiles)))
+    for scale in scales:
+        a, a_inner, b, b_inner = (_average(edge, scale) for edge in (near, near_inner, far, far_inner))
+        seam = (a**2).mean(1)[:, None] + (b**2).mean(1)[None] - 2 * a @ b.T / a.shape[1]
+        inside = (((a - a_inner) ** 2).mean(1)[:, None] + ((b - b_inner) ** 2).mean(1)[None]) / 2
+        rounding = 1 / scale
+        cost += np.log((np.maximum(seam, 0) + rounding) / (inside + rounding)) / len(scales)
+    cost[np.ptp(near, axis=1).max(1) == 0, :] = np.inf
+    cost[:, np.ptp(far, axis=1).max(1) == 0] = np.inf
+    np.fill_diagonal(cost, np.inf)
+    return cost
+
+
+def _average(edges: Float64Array, scale: int) -> Float64Array:
+    """Means over `scale` pixels of edges (N, length, channels), flattened to (N, blocks x channels)."""
+    count, length, channels = edges.shape
+    blocks = length // scale
+    averaged: Float64Array = edges[:, : blocks * scale].reshape(count, blocks, scale, channels).mean(axis=2)
+    return averaged.reshape(count, -1)
+
+
+def _possible_mosaics(across: Float64Array, down: Float64Array) -> tuple[npt.NDArray[np.int64], Float64Array]:
+    """Tiles (M, 4) and mean seam costs (M,) of all 2 x 2 settings that are cheap and cheaper than chance."""
+    rights = np.argsort(across, axis=1, kind="stable")[:, :NEIGHBOURS].tolist()
+    belows = np.argsort(down, axis=1, kind="stable")[:, :NEIGHBOURS].tolist()
+    chance = (_typical(across) + _typical(down)) / 2
+    tiles, costs = [], []
+    for a in range(len(across)):
+        for b in rights[a]:
+            for c in belows[a]:
+                for d in sorted(set(belows[b]) & set(rights[c])):
+                    cost = (across[a, b] + across[c, d] + down[a, c] + down[b, d]) / 4
+                    quad = [a, b, c, d]
+                    if len(set(quad)) == 4 and cost < min(MAX_COST, chance[quad].mean() - MIN_EVIDENCE):
+                        tiles.append(quad)
+                        costs.append(cost)
+    return np.array(tiles, np.int64).reshape(-1, 4), np.array(costs, np.float64)
+
+
+def _typical(cost: Float64Array) -> Float64Array:
+    """Median finite cost (N,) of each tile against all others on either side."""
+    both = np.where(np.isfinite(np.hstack([cost, cost.T])), np.hstack([cost, cost.T]), np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a tile with constant edges: all is NaN, no mosaic passes
+        typical: Float64Array = np.nanmedian(both, axis=1)
+        return typical
+
+
+def _choose_disjoint(quads: npt.NDArray[np.int64], costs: Float64Array, n_tiles: int) -> list[list[int]]:
+    """The mosaics that together save most (MAX_COST - cost each) with every tile used once at most."""
+    if not len(quads):
+        return []
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import coo_matrix
+
+    columns = np.repeat(np.arange(len(quads)), 4)
+    uses = coo_matrix((np.ones(quads.size), (quads.ravel(), columns)), shape=(n_tiles, len(quads))).tocsr()
+    solution = milp(
+        costs - MAX_COST,
+        constraints=LinearConstraint(uses, -np.inf, 1),
+        bounds=Bounds(0, 1),
+        integrality=np.ones(len(quads)),
+        options={"node_limit": 1000},  # the archive needs one; without it hundreds of like images could take hours
+    )
+    assert solution.x is not None, solution.message
+    chosen: list[list[int]] = quads[solution.x > 0.5].tolist()
+    return chosen

@@ -1,0 +1,237 @@
+"""A trained network as a package for bioimage.io: one zip with weights, code, test images and their description.
+
+Fiji, QuPath, napari, ilastik and others run such packages. What is inside the graph with `export`, from the window of
+intensities to the maps, is inside here too, in both formats: a state dict with its code, and ONNX. The watershed that
+makes nuclei of the maps cannot be expressed; the page inside says how it goes.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nuclei.config import Config
+from nuclei.inference.predictor import Predictor
+from nuclei.io.files import atomic_path, write_json, write_text
+from nuclei.io.images import write_image
+from nuclei.models.factory import OURS
+from nuclei.models.weights_file import Card
+from nuclei.postprocessing.parameters import Tuned
+from nuclei.publishing.onnx import INPUT, LARGEST, OPSET, OUTPUT, TOLERANCE, ImageToMaps, smallest_side
+from nuclei.publishing.standalone_source import FUNCTION, join_sources
+from nuclei.synthetic.images import make_image
+
+CHANNEL_NAMES = ("foreground", "border", "core")
+SIDES = (192, 256)
+"""Height and width in pixels of the test image."""
+CITED = (
+    ("Caicedo et al. 2019, Nucleus segmentation across imaging experiments", "10.1038/s41592-019-0612-7"),
+    ("Ronneberger, Fischer, Brox 2015, U-Net", "10.1007/978-3-319-24574-4_28"),
+)
+TAGS = ["nuclei", "segmentation", "instance-segmentation", "unet", "pytorch", "2d", "fluorescence-light-microscopy"]
+TAGS += ["histology", "dsb2018"]
+LIBRARIES = ("torchvision", "timm", "segmentation-models-pytorch")
+
+
+def pack_network(predictor: Predictor, card: Card | None, onnx: Path, out: Path) -> None:
+    """Writes the package `out` (.zip) of a network and of its exported graph, after the zoo's own test has passed it.
+
+    `card` is what shipped weights carry; without one the page inside tells no score.
+
+    Raises:
+        ValueError: bioimageio.core is not installed, or its test fails.
+    """
+    try:
+        from bioimageio.spec import save_bioimageio_package
+    except ImportError as error:
+        raise ValueError(f"{out}: not written ({error}); run: pip install --editable '.[publish]'") from error
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copyfile(onnx, folder / "network.onnx")
+        description = describe(predictor, card, folder)
+        with atomic_path(out) as temporary:
+            # the library insists on this ending
+            ended = temporary.with_name(temporary.name + ".zip")
+            try:
+                save_bioimageio_package(description, output_path=ended)
+                check_package(ended)
+                ended.replace(temporary)
+            finally:
+                ended.unlink(missing_ok=True)
+
+
+def check_package(path: Path) -> None:
+    """Runs what `bioimageio test` runs: both formats against the test image, and other sizes and batches.
+
+    Raises:
+        ValueError: it fails.
+    """
+    from bioimageio.core import test_description
+
+    _keep_quiet()
+    summary = test_description(path)
+    if summary.status != "passed":
+        faults = [f"{detail.name}: {error.msg}" for detail in summary.details for error in detail.errors]
+        raise ValueError(f"{path}: bioimage.io's test says {summary.status}: {'; '.join(faults) or summary.name}")
+
+
+def describe(predictor: Predictor, card: Card | None, folder: Path) -> Any:
+    """The package's description (bioimageio.spec's ModelDescr); the files that it names are written into `folder`.
+
+    Raises:
+        ValueError: (pydantic's) something is not as the specification has it.
+    """
+    from bioimageio.spec.model import v0_5 as zoo
+
+    config = predictor.config
+    model: Any = predictor.model.float().cpu()
+    network = ImageToMaps(model.to(memory_format=torch.contiguous_format), config)
+    _write_files(network, config, card, folder)
+    settings: Any = config.model_dump(mode="json")
+    environment = zoo.FileDescr(source=folder / "environment.yaml")
+    weights = zoo.WeightsDescr(
+        pytorch_state_dict=zoo.PytorchStateDictWeightsDescr(
+            source=folder / "network.pt",
+            architecture=zoo.ArchitectureFromFileDescr(
+                source=folder / "network.py",
+                callable=zoo.Identifier(FUNCTION),
+                kwargs={"config": settings},
+            ),
+            pytorch_version=zoo.Version(_version("torch")),
+            dependencies=environment,
+        ),
+        onnx=zoo.OnnxWeightsDescr(source=folder / "network.onnx", opset_version=OPSET, parent="pytorch_state_dict"),
+    )
+    return zoo.ModelDescr(
+        name=f"Nuclei in microscope images ({config.name.replace('_', ' ')})",
+        description="Maps of foreground, touching border and core of every nucleus, fluorescent or in tissue.",
+        authors=[zoo.Author(name="The authors of this repository")],
+        cite=[zoo.CiteEntry(text=text, doi=zoo.Doi(doi)) for text, doi in CITED],
+        license=zoo.LicenseId("MIT"),
+        tags=TAGS,
+        covers=[zoo.FileDescr(source=folder / "cover.png")],
+        documentation=zoo.FileDescr(source=folder / "README.md"),
+        inputs=[_describe_input(zoo, config, smallest_side(predictor.model, config), folder)],
+        outputs=[_describe_output(zoo, folder)],
+        weights=weights,
+        training_data=None,
+    )
+
+
+def _describe_input(zoo: Any, config: Config, smallest: int, folder: Path) -> Any:
+    size = zoo.ParameterizedSize(min=smallest, step=1)
+    own_units = config.intensity.window == "level"
+    return zoo.InputTensorDescr(
+        id=zoo.TensorId(INPUT),
+        description="RGB; grey images three times" + ("" if own_units else "; 0..255, as in a file of 8 bits"),
+        axes=[
+            zoo.BatchAxis(),
+            zoo.ChannelAxis(channel_names=[zoo.Identifier(name) for name in ("red", "green", "blue")]),
+            *(zoo.SpaceInputAxis(id=zoo.AxisId(axis), size=size) for axis in "yx"),
+        ],
+        data=zoo.IntervalOrRatioDataDescr(type="float32", range=(None, None) if own_units else (0, 255)),
+        test_tensor=zoo.FileDescr(source=folder / "test_input.npy"),
+    )
+
+
+def _describe_output(zoo: Any, folder: Path) -> Any:
+    sides = {axis: zoo.SizeReference(tensor_id=zoo.TensorId(INPUT), axis_id=zoo.AxisId(axis)) for axis in "yx"}
+    return zoo.OutputTensorDescr(
+        id=zoo.TensorId(OUTPUT),
+        description="probabilities of foreground and touching border; core is 1 deep inside a nucleus, 0 at its rim",
+        axes=[
+            zoo.BatchAxis(),
+            zoo.ChannelAxis(channel_names=[zoo.Identifier(name) for name in CHANNEL_NAMES]),
+            *(zoo.SpaceOutputAxis(id=zoo.AxisId(axis), size=size) for axis, size in sides.items()),
+        ],
+        data=zoo.IntervalOrRatioDataDescr(type="float32", range=(0, 1)),
+        test_tensor=zoo.FileDescr(source=folder / "test_output.npy"),
+    )
+
+
+def _write_files(network: ImageToMaps, config: Config, card: Card | None, folder: Path) -> None:
+    torch.save(network.state_dict(), folder / "network.pt")
+    write_text(folder / "network.py", join_sources())
+    libraries = () if config.model.architecture in OURS else LIBRARIES
+    write_json(folder / "environment.yaml", _list_dependencies(libraries))  # JSON is YAML
+    image = make_image("small_fluorescence", 1, *SIDES)[0]
+    pixels = np.ascontiguousarray(image.transpose(2, 0, 1)[None], dtype=np.float32)
+    with torch.inference_mode():
+        maps = network(torch.from_numpy(pixels)).numpy()
+    np.save(folder / "test_input.npy", pixels)
+    np.save(folder / "test_output.npy", maps)
+    # red where a nucleus is, green where two touch, blue inside
+    write_image(folder / "cover.png", np.hstack([image, np.round(maps[0].transpose(1, 2, 0) * 255).astype(np.uint8)]))
+    write_text(folder / "README.md", _write_page(config, card))
+
+
+def _list_dependencies(libraries: tuple[str, ...]) -> dict[str, Any]:
+    """A conda environment in which `network.py` runs."""
+    packages = ["pydantic", *libraries]
+    pinned = [f"{package}=={_version(package)}" for package in packages]
+    conda = [f"python={sys.version_info.major}.{sys.version_info.minor}", f"pytorch=={_version('torch')}"]
+    return {
+        "name": "nuclei",
+        "channels": ["conda-forge", "nodefaults"],
+        "dependencies": [*conda, f"numpy=={_version('numpy')}", "pip", {"pip": pinned}],
+    }
+
+
+def _version(package: str) -> str:
+    """The installed version, without the mark of a build for one kind of device."""
+    return metadata.version(package).partition("+")[0]
+
+
+def _write_page(config: Config, card: Card | None) -> str:
+    trained = score = tuned = ""
+    if card is not None:
+        held_out = "" if card.fold is None else f", all but fold {card.fold}"
+        trained = f"\nTrained on {card.data}{held_out} ({len(card.trained_on)} images; {card.licence})."
+        general = Tuned.from_dict(card.parameters).general.to_dict()
+        values = ", ".join(f"{name} {value:g}" for name, value in general.items())
+        tuned = f"\nTuned out of fold, on maps whose views and zooms were averaged: {values}."
+        score = f"""
+The experiment scores {card.score:.4f} out of fold on {card.images} images, mean average precision over IoU 0.50 to
+0.95, its views and zooms averaged, which this package leaves out. Its folds are grouped: tiles of one picture are never
+on both sides."""
+    window = {
+        "none": "taken as it is",
+        "percentile": "stretched, so that its own low and high percentile become black and white",
+        "level": "put into a fixed window of its own units",
+    }[config.intensity.window]
+    unit = "in the images' own units" if config.intensity.window == "level" else "0..255 as in a file of 8 bits"
+    return f"""# Nuclei in microscope images: {config.name}
+
+A network ({config.model.architecture}) for the task of the 2018 Data Science Bowl: every nucleus of an image, be it
+fluorescence or stained tissue.{trained}
+
+## Input and output
+
+`{INPUT}` is RGB (grey images three times), float32, {unit}, of any size up to
+{LARGEST} pixels a side. Each image is {window};
+that, the normalisation and the padding are inside the network, so give it whole images rather than tiles.
+`{OUTPUT}` has the image's size and three channels, 0..1: foreground; the border where nuclei touch; core, 1 deep inside
+a nucleus and 0 at its rim.
+
+## From maps to nuclei
+
+Core minus border above a threshold gives seeds; a watershed grows them over the foreground.{tuned}
+
+## Validation
+{score}
+On generated images the formats of the package agree to {TOLERANCE:g}.
+Other microscopes and stains need a look of your own before numbers are trusted.
+"""
+
+
+def _keep_quiet() -> None:
+    from loguru import logger
+
+    if not os.environ.get("NUCLEI_DEBUG"):
+        logger.remove()

@@ -1,0 +1,100 @@
+"""The card that a file of weights carries, what the network is, how well it does and what it was trained on; and that
+of an ensemble, which names folders of such files beside it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nuclei.config import Config
+from nuclei.config_files import parse_config
+from nuclei.data.modality import ALL
+from nuclei.io.files import write_text
+from nuclei.models.weights_file import VERSION, Card, EnsembleCard
+from nuclei.postprocessing.parameters import Tuned
+
+
+def make_ensemble_card(cv: Mapping[str, Any], shares: Mapping[str, Any], members: Mapping[str, float]) -> EnsembleCard:
+    """The card of an ensemble from its `cv.json` and `shares.json`; `members` are the scores on the members' cards.
+
+    Raises:
+        ValueError: shares of other members; a `cv.json` without tuned parameters.
+    """
+    if any(set(one) != set(members) for one in shares["shares"].values()) or not cv.get("parameters"):
+        raise ValueError(
+            f"the weights are of {sorted(members)}, the shares of {sorted(shares['shares'][ALL])}, cv.json of "
+            f"{cv['experiment']}; give the files of one ensemble, cv.json with tuned parameters"
+        )
+    tuned = Tuned.from_dict(cv["parameters"]).to_dict()
+    return EnsembleCard(
+        version=VERSION,
+        members=dict(members),
+        shares=shares["shares"],
+        parameters=tuned,
+        score=cv["score"],
+        images=cv["n_images"],
+    )
+
+
+def make_card(checkpoint: Mapping[str, Any], cv: Mapping[str, Any], data: str, licence: str) -> Card:
+    """The card of a checkpoint and of its experiment's `cv.json`.
+
+    Raises:
+        ValueError: the two are of different experiments; a `cv.json` without tuned parameters.
+    """
+    config = parse_config(checkpoint["config"], "checkpoint")
+    if cv["experiment"] != config.name or not cv.get("parameters"):
+        raise ValueError(
+            f"the checkpoint is of {config.name}, cv.json of {cv['experiment']} with parameters "
+            f"{cv.get('parameters')}; give the cv.json that the tuning wrote for this experiment"
+        )
+    return Card(
+        version=VERSION,
+        name=config.name,
+        fold=checkpoint.get("fold"),
+        config=config.model_dump(mode="json"),
+        parameters=Tuned.from_dict(cv["parameters"]).to_dict(),
+        score=cv["score"],
+        images=cv["n_images"],
+        trained_on=sorted(checkpoint["trained_on"]),
+        data=data,
+        licence=licence,
+    )
+
+
+def write_page(path: Path | str, cards: Sequence[Card], sizes: Sequence[int]) -> None:
+    """Writes the README.md of a folder of weights: what they are, how well they do, how to use them."""
+    from nuclei.models.factory import OURS
+
+    card = cards[0]
+    config = Config.model_validate(card.config)
+    encoder = "" if config.model.architecture in OURS else f" with encoder {config.model.encoder}"
+    folds = ", ".join(str(each.fold) for each in cards)
+    general = Tuned.from_dict(card.parameters).general.to_dict()
+    write_text(
+        path,
+        f"""# {card.name}
+
+Weights of `configs/{card.name}.toml` ({config.model.architecture}{encoder}), one file a fold (held out: {folds}), in
+half precision, {max(sizes) / 1e6:.1f} MB at most. Their answer is the mean of their maps.
+
+| | |
+|---|---|
+| trained on | {card.data}, {card.images} images in {len(cards)} folds |
+| score out of fold | {card.score:.4f} (mean average precision over IoU 0.50 to 0.95; tuned on the other folds) |
+| post-processing | {", ".join(f"{name} {value:g}" for name, value in general.items())} |
+| licence of the data | {card.licence} |
+| format | safetensors, version {card.version} of the card in its metadata |
+
+```
+make segment IMAGES=my_images OUT=my_results WEIGHTS=weights/{card.name}   # your own images
+make submission WEIGHTS=weights/{card.name}                                # the competition's, without training
+```
+
+```python
+from nuclei import segment
+
+label_map = segment("image.tif", weights="weights/{card.name}")
+```
+""",
+    )

@@ -1,0 +1,234 @@
+"""Networks compared under one budget: what a trained fold scores and costs, as a table and a page.
+
+Scores are those of the submission's path without averaged views. A loss decides how sure a network sounds, so that no
+fixed threshold is fair to all: they are searched on one half of the held-out images for the other half. Some sound so
+unlike the others that the default thresholds leave them no nucleus, and no single step away from there finds one: the
+search begins at the best of several places.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tqdm import tqdm
+
+from nuclei.arrays import Float64Array, LabelMap, UInt8Array
+from nuclei.data.prepared_images import Images
+from nuclei.data.splits import held_out_images
+from nuclei.evaluation.bootstrap import bootstrap_interval, paired_difference
+from nuclei.evaluation.metric import average_precision
+from nuclei.evaluation.score_cache import Scores
+from nuclei.evaluation.tuning import GRID, search
+from nuclei.io.tables import read_splits, read_table
+from nuclei.postprocessing.parameters import Parameters
+from nuclei.postprocessing.watershed import segment_maps
+from nuclei.reporting.leaderboard import format_difference
+from nuclei.reporting.rendering import table_line
+
+# The table and the page do without torch, which takes seconds to load.
+if TYPE_CHECKING:
+    import torch
+
+    from nuclei.inference.predictor import Predictor
+
+
+STARTS = [
+    Parameters(confidence=confidence, border=border)
+    for border in (Parameters.border, 0.0)
+    for confidence in (Parameters.confidence, 0.0)
+]
+"""Where the search may begin, the default first: are unsure nuclei dropped, does the border cut the seeds apart?"""
+SEARCHED = {name: GRID[name] for name in ("foreground", "seed", "border")}
+"""Thresholds that are searched from there: where a nucleus ends, where one is, and how far the border cuts."""
+SIDE = 256
+"""Height and width of the image whose multiply-adds and time are given."""
+REPEATS = 7
+"""Predictions of which the fastest is taken: others on the machine only ever make one slower."""
+BASE = "unet_plain"
+"""The variant that the others differ from."""
+AGAINST = ("against", "against_low", "against_high")
+"""Columns of the difference to it."""
+FOUND = 127
+"""Foreground above this of 255 counts as a nucleus in the Dice coefficient."""
+
+
+def measure(path: Path, processed: Path, splits: Path, device: "torch.device") -> dict[str, Any]:
+    """What a checkpoint scores on the images that its fold holds out, and what it costs.
+
+    Raises:
+        ValueError: no checkpoint; it was trained on images that the splits hold out; fewer than two held out.
+    """
+    from nuclei.inference.predictor import load_predictor
+    from nuclei.models.checkpoint_file import load_checkpoint
+    from nuclei.models.summary import summarise
+
+    checkpoint, table = load_checkpoint(path), read_splits(splits)
+    ids = sorted(held_out_images(checkpoint, path, table))
+    predictor, images = load_predictor(checkpoint, str(path), device), Images(processed)
+    maps = {image_id: predictor(images.image(image_id)) for image_id in tqdm(ids, desc="predict", unit="image")}
+    truths = {image_id: images.label_map(image_id) for image_id in ids}
+    halves = halve(table.set_index("image_id").loc[ids])
+    default, fitted = cross_fit(maps, truths, halves)
+    config, effort = predictor.config, checkpoint["effort"]
+    statistics, _ = summarise(config.model, SIDE)
+    log = read_table(path.parent / "log.csv", ("minutes", "images_per_second", "peak_mib"), "train again")
+    return {
+        "experiment": config.name,
+        "training_images": len(checkpoint["trained_on"]),
+        "seed": config.training.seed,
+        "steps": config.training.steps,
+        "batch": config.training.batch,
+        "score": float(fitted.mean()),
+        "score_default": float(default.mean()),
+        "dice": float(np.mean([dice(maps[image_id], truths[image_id]) for image_id in ids])),
+        "image_score": dict(zip(ids, fitted.tolist(), strict=True)),
+        "parameters": effort["parameters"],
+        "multiply_adds": statistics.total_mult_adds,
+        "training_speed": float(log.images_per_second.max()),
+        "inference_speed": inference_speed(predictor),
+        "peak_mib": int(log.peak_mib.max()),
+        "minutes": float(log.minutes.iloc[-1]),
+        "hardware": effort["hardware"],
+        "commit": effort["commit"],
+    }
+
+
+def halve(table: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """The rows of one of two halves with the same share of each modality; groups of images stay together.
+
+    Raises:
+        ValueError: all images are of one group.
+    """
+    groups = table.sort_values(["modality", "group"]).group.unique()
+    if len(groups) < 2:
+        raise ValueError(f"{len(table)} held-out images of one group: thresholds cannot be searched on other images")
+    return np.asarray(table.group.isin(groups[::2]), bool)
+
+
+def cross_fit(
+    maps: dict[str, UInt8Array], truths: dict[str, LabelMap], first: npt.NDArray[np.bool_]
+) -> tuple[Float64Array, Float64Array]:
+    """Scores of the images with default thresholds, and with those that the other half of the images favours."""
+
+    def run(jobs: Iterable[tuple[str, list[Parameters]]]) -> Iterator[list[Float64Array]]:
+        for image_id, candidates in jobs:
+            yield [average_precision(truths[image_id], segment_maps(maps[image_id], some)) for some in candidates]
+
+    rows = np.arange(len(maps))
+    with tqdm(desc="thresholds", unit=" segmentations", mininterval=1) as bar:
+        scores: Scores[Parameters] = Scores(list(maps), run, bar.update)
+        scores.fill([Parameters()], rows)
+        fitted = np.empty(len(rows))
+        for part in (first, ~first):
+            scores.fill(STARTS, rows[~part])
+            start = max(STARTS, key=lambda start: scores.mean(start, rows[~part]))  # the first of equals
+            chosen = search(scores, rows[~part], rows[~part], SEARCHED, start)
+            scores.fill([chosen], rows[part])
+            fitted[part] = scores.by_image(chosen, rows[part])
+    return scores.by_image(Parameters(), rows), fitted
+
+
+def dice(maps: UInt8Array, truth: LabelMap) -> float:
+    """Dice coefficient of the foreground map (first of (3, H, W)) at 0.5; 1 where neither has any."""
+    found, there = maps[0] > FOUND, truth > 0
+    total = int(found.sum()) + int(there.sum())
+    return 2 * int((found & there).sum()) / total if total else 1.0
+
+
+def inference_speed(predictor: "Predictor") -> float:
+    """Images of SIDE x SIDE pixels a second, one after the other, in the fastest of REPEATS."""
+    image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        predictor(image)  # its answer is on the CPU: a GPU has finished
+        return time.perf_counter() - started
+
+    seconds()
+    return 1 / min(seconds() for _ in range(REPEATS))
+
+
+def comparison(measured: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """One row a variant, best first: scores with their 95% intervals over the images, and costs.
+
+    `against` is the mean paired difference, image by image, to BASE; empty where that was not measured.
+    """
+    base = next((one["image_score"] for one in measured if one["experiment"] == BASE), None)
+    rows = []
+    for one in sorted(measured, key=lambda one: (-one["score"], one["experiment"])):
+        row = {key: value for key, value in one.items() if key != "image_score"}
+        row["images"] = len(one["image_score"])
+        scores = np.array(list(one["image_score"].values()))
+        row["low"], row["high"] = bootstrap_interval(scores)
+        if base is not None and one["experiment"] != BASE:
+            row |= dict(zip(AGAINST, paired_difference(one["image_score"], base), strict=True))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def learning_curve(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean and spread (standard deviation, over the seeds) of score and Dice for each number of training images."""
+    curve = frame.groupby("training_images").agg(
+        seeds=("seed", "size"), score=("score", "mean"), score_spread=("score", "std"), lowest=("score", "min"),
+        highest=("score", "max"), dice=("dice", "mean"), dice_spread=("dice", "std"),
+    )  # fmt: skip
+    return curve.reset_index()
+
+
+def comparison_page(variants: pd.DataFrame | None, curve: pd.DataFrame | None, say: Callable[[str], str]) -> str:
+    """The page of the folder as Markdown, of those tables that there are; `say` tells what a variant is."""
+    lines = ["# The family compared", ""]
+    if variants is not None:
+        lines += [*_budget(variants, "compare"), "", *_variant_table(variants, say), "", "![](compare.svg)", ""]
+    if curve is not None:
+        lines += ["## More images", "", *_budget(curve, "learning-curve"), ""]
+        lines += [*_curve_table(learning_curve(curve)), "", "![](learning_curve.svg)", ""]
+    return "\n".join(lines)
+
+
+def _budget(frame: pd.DataFrame, target: str) -> list[str]:
+    first = frame.iloc[0]
+    machines, commits = (", ".join(sorted(set(frame[name].astype(str)) - {"nan"})) for name in ("hardware", "commit"))
+    text = {
+        "compare": "Every variant has as many steps and crops. The intervals hold 95% of "
+        "the means over resampled images; what another seed would change is not in them, see the spread at all images "
+        f"below. *Against plain* is the mean paired difference to `{BASE}`. The score has its thresholds searched on "
+        "the other half of the held-out images, *as is* has none. Dice is that of all nuclei as one. Speeds are those "
+        f"of the fastest stretch, predictions of {SIDE}x{SIDE} pixels one by one; multiply-adds are for such an image. "
+        "Memory is the most that the training held at a time, of the GPU or else of the process.",
+        "learning-curve": f"`{BASE}` on nested subsets that keep each modality's share; a seed draws the images, the "
+        "first weights and the crops. Spread is the standard deviation over the seeds.",
+    }[target]
+    facts = f"`{first.command}`: {first.steps} steps of {first.batch}, one fold held out "
+    facts += f"({first.images} images), {frame.training_images.max()} images to train on at most. "
+    facts += f"Machine: {machines}." + (f" Commit: {commits}." if commits else "")
+    return [facts, "", text]
+
+
+def _variant_table(frame: pd.DataFrame, say: Callable[[str], str]) -> list[str]:
+    header = ["variant", "what it is", "score (95%)", "against plain (95%)", "as is", "Dice", "parameters"]
+    header += ["multiply-adds", "images/s in training", "in prediction", "memory", "minutes"]
+    lines = [table_line(header), table_line(["---", "---"] + ["---:"] * (len(header) - 2))]
+    for row in frame.itertuples():
+        cells = [f"`{row.experiment}`", say(row.experiment)]
+        cells += [f"**{row.score:.3f}** ({row.low:.3f} to {row.high:.3f})"]
+        cells += [format_difference(*(getattr(row, name, np.nan) for name in AGAINST))]
+        cells += [f"{row.score_default:.3f}", f"{row.dice:.3f}", f"{row.parameters / 1e6:.2f} M"]
+        cells += [f"{row.multiply_adds / 1e9:.2f} G", f"{row.training_speed:.1f}", f"{row.inference_speed:.1f}"]
+        cells += [f"{row.peak_mib} MiB", f"{row.minutes:.1f}"]
+        lines.append(table_line(cells))
+    return lines
+
+
+def _curve_table(curve: pd.DataFrame) -> list[str]:
+    lines = [table_line(["training images", "seeds", "score", "spread", "lowest", "highest", "Dice", "spread"])]
+    lines.append(table_line(["---:"] * 8))
+    for row in curve.itertuples():
+        numbers = (row.score, row.score_spread, row.lowest, row.highest, row.dice, row.dice_spread)
+        cells = [str(row.training_images), str(row.seeds), *("" if np.isnan(x) else f"{x:.3f}" for x in numbers)]
+        lines.append(table_line(cells))
+    return lines

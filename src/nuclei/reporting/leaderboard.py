@@ -1,0 +1,185 @@
+"""The leaderboard: experiments compared by their out-of-fold scores on the same images."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nuclei.evaluation.bootstrap import bootstrap_interval, paired_difference
+from nuclei.evaluation.metric import THRESHOLDS
+from nuclei.io.files import sha256
+from nuclei.reporting.rendering import table_line
+from nuclei.reporting.score_records import Summary, image_scores
+from nuclei.submission.submit import SCORED, Entry
+
+SHOWN_THRESHOLDS = ("0.50", "0.75", "0.90")
+"""Thresholds that the page has a column for; leaderboard.csv has all of them."""
+
+
+BEST, WORSE, NOISE, OTHER = "best", "worse", "noise", "other images"
+
+
+def leaderboard(
+    summaries: Sequence[Summary],
+    compared: Sequence[Summary],
+    kaggle: Mapping[str, Entry],
+) -> pd.DataFrame:
+    """One row an experiment, those compared first and best first: score with a 95% interval, and all the rest.
+
+    `behind` is the mean over images of the paired difference to the best, with the bounds of its 95% interval;
+    `verdict` is noise where they enclose 0, so that the two cannot be told apart on these images. Both are empty for
+    an experiment recorded without its images. `compared` are those scored on the same images, see
+    `standings.comparable`; `kaggle` has the entry of an experiment by its name.
+    """
+    by_name = {summary["experiment"]: summary for summary in summaries}
+    names = [summary["experiment"] for summary in compared]
+    names += [name for name in by_name if name not in names]
+    rows = []
+    for name in names:
+        summary, entry = by_name[name], kaggle.get(name)
+        row: dict[str, Any] = {"experiment": name, "members": name_members(summary)}
+        row |= {"images": summary["n_images"], "score": summary["score"]} | _interval(summary)
+        row |= _difference(summary, compared[0]) if summary in compared else {"verdict": OTHER}
+        row |= {f"ap_{threshold:.2f}": summary["ap"].get(f"{threshold:.2f}") for threshold in THRESHOLDS}
+        row |= {modality: part["score"] for modality, part in sorted(summary["modality"].items())}
+        row |= {
+            "public": _score(entry.public_score if entry else ""),
+            "private": _score(entry.private_score if entry else ""),
+        }
+        effort = summary["effort"] or _shared_effort([by_name.get(member) for member in summary["members"]])
+        rows.append(row | {key: effort.get(key) for key in ("parameters", "minutes", "hardware")})
+        rows[-1]["commit"] = summary["effort"].get("commit", "")
+    return pd.DataFrame(rows)
+
+
+def entries_by_experiment(entries: Sequence[Entry], submissions: Path) -> dict[str, Entry]:
+    """The latest scored entry of each experiment whose file is still, byte for byte, the one that was entered."""
+    digests = {path.name: sha256(path) for path in submissions.glob("*.csv")}
+    return {
+        Path(entry.file).stem: entry
+        for entry in entries
+        if entry.status == SCORED and digests.get(entry.file) == entry.sha256
+    }
+
+
+def name_members(summary: Summary) -> str:
+    """`unet_lite0 x 3, unet_small` for an ensemble, empty for a single experiment."""
+    weights = summary["members"]
+    smallest = min(weights.values(), default=1)
+    shares = {name: weight / smallest for name, weight in weights.items()}
+    return ", ".join(name if share == 1 else f"{name} x {share:.3g}" for name, share in shares.items())
+
+
+def format_difference(difference: float, low: float, high: float) -> str:
+    """`+0.028 (+0.015 to +0.041)`, empty where there is none."""
+    return f"{difference:+.3f} ({low:+.3f} to {high:+.3f})" if known(difference) else ""
+
+
+def leaderboard_page(frame: pd.DataFrame) -> str:
+    """The leaderboard as Markdown."""
+    compared, others = frame[frame.verdict != OTHER], frame[frame.verdict == OTHER]
+    lines = [
+        "# Leaderboard",
+        "",
+        f"Competition metric out of fold on {compared.images.iloc[0]} training images: each is predicted by the one",
+        "network that never saw it or its relatives, with post-processing tuned on the other folds. Intervals hold 95%",
+        "of the means over resampled images. *Behind the best* is the mean paired difference, image by image; *noise*",
+        "where its interval encloses 0. Public and private are Kaggle's scores. Written by `make leaderboard`, or by",
+        "`make standings` from [`scores/`](scores) without the runs. Data: [`leaderboard.csv`](leaderboard.csv).",
+        "",
+        *_table(compared),
+    ]
+    if len(others):
+        lines += ["", "Scored on other images, so the rows compare neither with those above nor with each other:", ""]
+        lines += _table(others)
+    return "\n".join(lines) + "\n"
+
+
+def _table(frame: pd.DataFrame) -> list[str]:
+    modalities = [name for name in modality_columns(frame) if frame[name].notna().any()]
+    header = ["experiment", "members", "score (95%)", "behind the best (95%)"]
+    header += ["AP 0.50", "0.75", "0.90", *(_title(name) for name in modalities)]
+    header += ["public", "private", "parameters", "minutes", "hardware", "commit"]
+    lines = [table_line(header), table_line(["---", "---"] + ["---:"] * (len(header) - 4) + ["---", "---"])]
+    for row in frame.to_dict("records"):
+        low, high = row["low"], row["high"]
+        cells = [f"[{row['experiment']}]({row['experiment']}.csv)", row["members"]]
+        cells += [f"**{row['score']:.4f}** ({low:.3f} to {high:.3f})" if known(low) else f"**{row['score']:.4f}**"]
+        cells += [_behind(row)]
+        cells += [_decimals(row[name], 3) for name in (*(f"ap_{t}" for t in SHOWN_THRESHOLDS), *modalities)]
+        cells += [_decimals(row["public"], 4), _decimals(row["private"], 4)]
+        cells += [format_count(row["parameters"]), format_count(row["minutes"])]
+        cells += [str(row["hardware"] or "") if known(row["hardware"]) else "", row["commit"] or ""]
+        lines.append(table_line(cells))
+    return lines
+
+
+def modality_columns(frame: pd.DataFrame) -> list[str]:
+    """Those columns of a leaderboard that are the scores of a modality."""
+    columns = list(frame.columns)
+    return columns[columns.index(f"ap_{THRESHOLDS[-1]:.2f}") + 1 : columns.index("public")]
+
+
+def format_count(value: Any) -> str:
+    """`3.83 M` for parameters, `116` for minutes, empty for nothing."""
+    if not known(value):
+        return ""
+    return f"{value / 1e6:.2f} M" if value > 1e5 else f"{value:.0f}"
+
+
+def known(value: Any) -> bool:
+    """Whether a cell of the leaderboard has a value."""
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
+
+
+def _interval(summary: Summary) -> dict[str, Any]:
+    if not summary["image"]:
+        return {"low": summary.get("low"), "high": summary.get("high")}
+    low, high = bootstrap_interval(np.array(list(image_scores(summary).values())))
+    return {"low": low, "high": high}
+
+
+def _difference(summary: Summary, best: Summary) -> dict[str, Any]:
+    if summary is best:
+        return {"behind": 0.0, "behind_low": 0.0, "behind_high": 0.0, "verdict": BEST}
+    if not summary["image"] or not best["image"]:
+        return {"behind": None, "behind_low": None, "behind_high": None, "verdict": ""}
+    behind, low, high = paired_difference(image_scores(best), image_scores(summary))
+    verdict = NOISE if low <= 0 <= high else WORSE
+    return {"behind": behind, "behind_low": low, "behind_high": high, "verdict": verdict}
+
+
+def _behind(row: dict[str, Any]) -> str:
+    if row["verdict"] == BEST:
+        return BEST
+    if not known(row.get("behind")):
+        return ""
+    noise = f", {NOISE}" if row["verdict"] == NOISE else ""
+    return f"{row['behind']:.4f} ({row['behind_low']:.4f} to {row['behind_high']:.4f}){noise}"
+
+
+def _shared_effort(members: Sequence[Summary | None]) -> dict[str, Any]:
+    """The effort of all members together, as an ensemble needs every one; empty where that of one is unknown."""
+    efforts = [member["effort"] for member in members if member]
+    if not efforts or len(efforts) < len(members) or not all("parameters" in effort for effort in efforts):
+        return {}
+    return {
+        "parameters": sum(effort["parameters"] for effort in efforts),
+        "minutes": round(sum(effort["minutes"] for effort in efforts), 1),
+        "hardware": ", ".join(sorted({effort["hardware"] for effort in efforts})),
+    }
+
+
+def _score(written: str) -> float | None:
+    return float(written) if written else None
+
+
+def _decimals(value: Any, places: int) -> str:
+    return f"{value:.{places}f}" if known(value) else ""
+
+
+def _title(modality: str) -> str:
+    return modality.replace("_", " ")

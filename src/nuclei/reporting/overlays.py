@@ -1,0 +1,88 @@
+"""Nuclei drawn over their image, coloured by what became of them: as pixels, or as SVG paths for a page.
+
+Kinds of nuclei: a `hit` has an IoU above 0.5 with one of the other map. An annotated one is `split` where several
+predicted ones lie on it, and else `missed` without a hit; a predicted one is `merged` where it lies on several
+annotated ones, and else `extra` without a hit.
+"""
+
+import base64
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from nuclei.arrays import Labels, UInt8Array
+from nuclei.evaluation.metric import outcomes
+
+Outline = npt.NDArray[np.int32]
+
+COLOURS = {
+    "hit": (53, 196, 111),
+    "missed": (255, 77, 77),
+    "extra": (74, 168, 255),
+    "split": (255, 102, 240),
+    "merged": (255, 183, 0),
+}
+"""Red, green and blue of the kinds: apart in hue, and to be seen on dark and on bright images."""
+
+_HIT = 0.5
+
+
+def nucleus_kinds(truth: Labels, predicted: Labels) -> tuple[list[str], list[str]]:
+    """The kind of each annotated and of each predicted nucleus, in ascending order of labels."""
+    found = outcomes(truth, predicted)
+    annotated = np.where(found.split, "split", np.where(found.true_iou > _HIT, "hit", "missed"))
+    made = np.where(found.merged, "merged", np.where(found.predicted_iou > _HIT, "hit", "extra"))
+    return annotated.tolist(), made.tolist()
+
+
+def find_outlines(label_map: Labels, tolerance: float = 0.7) -> list[list[Outline]]:
+    """Outlines of each nucleus in ascending order of labels: for each piece (N, 2) int32, x and y of pixels on its rim.
+
+    An outline stays within `tolerance` pixels of the rim; 0 keeps all its pixels.
+    """
+    found = []
+    for label, box in enumerate(ndimage.find_objects(label_map), start=1):
+        if box is None:
+            continue
+        mask = (label_map[box] == label).astype(np.uint8)
+        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        corner = np.array([box[1].start, box[0].start])
+        pieces = [cv2.approxPolyDP(contour, tolerance, True) if tolerance else contour for contour in contours]
+        found.append([np.asarray(piece[:, 0] + corner, np.int32) for piece in pieces])
+    return found
+
+
+def svg_path(outlines: list[Outline]) -> str:
+    """The closed outlines of a nucleus as the `d` of an SVG path, in whole pixels relative to the point before."""
+    parts = []
+    for outline in outlines:
+        steps = np.diff(outline, axis=0).ravel().tolist()
+        line = "".join(f"{'' if step < 0 or not index else ' '}{step}" for index, step in enumerate(steps))
+        parts.append(f"M{outline[0, 0]} {outline[0, 1]}l{line or '0 0'}z")
+    return "".join(parts)
+
+
+def embed_image(image: UInt8Array, side: int, quality: int = 82) -> str:
+    """Data URI of an RGB image (H, W, 3) uint8 as WebP, made smaller where its longer side has more than `side` pixels.
+
+    Raises:
+        ValueError: OpenCV cannot encode it.
+    """
+    scale = side / max(image.shape[:2])
+    if scale < 1:
+        image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    done, encoded = cv2.imencode(".webp", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_WEBP_QUALITY, quality])
+    if not done:
+        raise ValueError(f"OpenCV cannot encode an image of shape {image.shape} and type {image.dtype} as WebP")
+    return "data:image/webp;base64," + base64.b64encode(encoded.tobytes()).decode()
+
+
+def draw_comparison(image: UInt8Array, truth: Labels, predicted: Labels) -> UInt8Array:
+    """Image, annotation and prediction side by side, (H, 3 * W, 3) uint8, outlined in the colours of their kinds."""
+    panels = [image, image.copy(), image.copy()]
+    for panel, label_map, kinds in zip(panels[1:], (truth, predicted), nucleus_kinds(truth, predicted), strict=True):
+        for outlines, kind in zip(find_outlines(label_map, 0), kinds, strict=True):
+            cv2.polylines(panel, outlines, True, COLOURS[kind])
+    return np.hstack(panels)

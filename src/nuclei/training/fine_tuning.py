@@ -1,0 +1,51 @@
+"""Fine-tuning: training starts from the weights of an earlier experiment."""
+
+import logging
+from pathlib import Path
+
+from torch import nn
+
+from nuclei.data.splits import Fold
+from nuclei.inference.weights import SHIPPED
+from nuclei.models.checkpoint_file import load_checkpoint
+from nuclei.models.weights_file import SUFFIX, read_weights
+
+log = logging.getLogger(__name__)
+
+
+def find_start(runs: Path, experiment: str, fold: int) -> Path:
+    """The checkpoint of a run of this machine, else the file that the project ships of it."""
+    trained, shipped = runs / experiment / f"fold_{fold}" / "best.pt", SHIPPED / experiment / f"fold_{fold}{SUFFIX}"
+    return shipped if shipped.is_file() and not trained.is_file() else trained
+
+
+def load_start(model: nn.Module, path: Path, fold: Fold) -> None:
+    """Fills the network with the weights of an earlier run: its checkpoint, or a file of weights.
+
+    Raises:
+        ValueError: no checkpoint there; it saw images that this fold holds out; it is of another network.
+    """
+    if path.suffix == SUFFIX:
+        card, tensors = read_weights(path)
+        trained_on = card.trained_on
+    else:
+        checkpoint = load_checkpoint(path)
+        trained_on, tensors = checkpoint["trained_on"], checkpoint["model"]
+    check_unseen("start", path, trained_on, fold)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(
+            f"training.start: {path} is of another network ({str(error).splitlines()[0]}); give [model] the values of "
+            "that run's config"
+        ) from error
+    log.info("starting from %s", path)
+
+
+def check_unseen(key: str, path: Path, trained_on: list[str], fold: Fold) -> None:
+    seen = sorted(set(trained_on) & set(fold.validation))
+    if seen:
+        raise ValueError(
+            f"training.{key}: {path} was trained on {len(seen)} images that fold {fold.number} holds out ({seen[0]} "
+            "...), so its score would flatter; take a run of the same splits"
+        )

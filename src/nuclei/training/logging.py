@@ -1,0 +1,69 @@
+"""How a training is watched: its log and curves on disk, its bar in the terminal, and the memory that it takes."""
+
+import resource
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from nuclei.arrays import UInt8Array
+from nuclei.config import Config
+from nuclei.data.splits import Fold
+from nuclei.io.files import write_text
+
+LogRows = list[dict[str, float]]
+"""What `train_epoch` and `validate` found, an epoch each."""
+
+
+def open_events(fabric: Fabric, folder: Path, step: int) -> AbstractContextManager[SummaryWriter | None]:
+    """TensorBoard's events from a step on; None in all processes but the first, which alone writes files."""
+    return SummaryWriter(str(folder), purge_step=step) if fabric.is_global_zero else nullcontext()
+
+
+def open_bar(fabric: Fabric, config: Config, fold: Fold, done: int) -> Any:
+    """Progress over all steps of the fold, with the time left; silent in all processes but the first."""
+    return tqdm(
+        total=config.training.steps,
+        initial=done,
+        desc=f"{config.name} fold {fold.number}",
+        unit="step",
+        mininterval=1,
+        disable=not fabric.is_global_zero,
+    )
+
+
+def describe_progress(rows: LogRows, loss: float) -> str:
+    """The loss of the last steps and the latest validation score, once there is one."""
+    scores = [row["validation_score"] for row in rows if "validation_score" in row]
+    return f"loss {loss:.4f}" + (f", score {scores[-1]:.4f}" if scores else "")
+
+
+def draw_pictures(events: SummaryWriter | None, pictures: dict[str, UInt8Array], step: int) -> None:
+    assert events, "the process that validates is the one that writes events"
+    for image_id, picture in pictures.items():
+        events.add_image(f"validation/{image_id[:12]}", picture, step, dataformats="HWC")
+
+
+def record_epoch(events: SummaryWriter, folder: Path, rows: LogRows) -> None:
+    """Writes the last row to TensorBoard, and all of them to `log.csv`."""
+    row = rows[-1]
+    for name, value in row.items():
+        if name not in ("epoch", "step"):
+            events.add_scalar(name, value, int(row["step"]))
+    events.flush()
+    columns = ["epoch", "step", "loss", "learning_rate", "images_per_second", "validation_score", "minutes", "peak_mib"]
+    lines = [",".join(f"{row[name]:.6g}" if name in row else "" for name in columns) for row in rows]
+    write_text(folder / "log.csv", "\n".join([",".join(columns), *lines]) + "\n")
+
+
+def peak_memory() -> int:
+    """Most memory in MiB that was held at a time: the GPU's where one is used, else this process's, all in all."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)

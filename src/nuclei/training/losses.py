@@ -1,0 +1,185 @@
+"""What training minimises, and how logits become probabilities.
+
+Shape suffixes: B batch, C channels, H height, W width; 1 one channel.
+
+Two kinds of term are added up, because each is weak where the other is strong. Pixel-wise terms (cross-entropy, focal)
+are well calibrated and smooth, but a border of a few pixels hardly counts among so many of background. Overlap terms
+(Dice, Tversky, Lovasz) measure each channel against its own size, so that the rare border weighs as much as the rest,
+but say little about how sure a pixel should be.
+
+Everything is computed in float32, also under autocast: sums over a million pixels lose the small ones in bfloat16.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nuclei.config import LossConfig, TargetConfig
+
+SMOOTH_PIXELS = 1.0
+
+
+def build_loss(loss: LossConfig, target: TargetConfig) -> "SegmentationLoss":
+    """The loss of the config, called as `loss(logits, target, weight)`; see `SegmentationLoss`."""
+    return SegmentationLoss(loss, target)
+
+
+class SegmentationLoss(nn.Module):
+    """A scalar from logits and target: the weighted sum of the terms whose weight in `LossConfig` is not zero.
+
+    Logits (B, C, H, W), or a list of them from fine to coarse (deep supervision): then each scale is compared with the
+    target averaged down to its size, and the scales are averaged with weights 1, 1/2, 1/4 ..., which add up to 1.
+
+    target_BCHW is float32. energy: foreground and border 0 or 1, core in 0..1. three_class: one-hot background, body,
+    border. weight_B1HW multiplies the pixel-wise terms, whose mean is taken over the sum of weights; absent means 1.
+    """
+
+    def __init__(self, config: LossConfig, target: TargetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.exclusive = target.scheme == "three_class"
+        self.lovasz = _library_lovasz(self.exclusive) if config.lovasz else None
+
+    def forward(self, logits: Tensor | list[Tensor], target_BCHW: Tensor, weight_B1HW: Tensor | None = None) -> Tensor:
+        scales = logits if isinstance(logits, list) else [logits]
+        shares = [0.5**scale for scale in range(len(scales))]
+        total = target_BCHW.new_zeros(())
+        for share, scale_BCHW in zip(shares, scales, strict=True):
+            size = scale_BCHW.shape[-2:]
+            parts = self.terms(scale_BCHW, _shrink(target_BCHW, size), _shrink(weight_B1HW, size))
+            total = total + share / sum(shares) * sum(parts.values())
+        return total
+
+    def terms(self, logits_BCHW: Tensor, target_BCHW: Tensor, weight_B1HW: Tensor | None) -> dict[str, Tensor]:
+        """The terms at one scale by name, each already multiplied by its weight."""
+        _check(logits_BCHW, target_BCHW)
+        with torch.autocast(logits_BCHW.device.type, enabled=False):
+            logits_BCHW, target_BCHW = logits_BCHW.float(), target_BCHW.float()
+            return {
+                **self._by_pixel(logits_BCHW, target_BCHW, weight_B1HW),
+                **self._by_overlap(logits_BCHW, target_BCHW),
+            }
+
+    def _by_pixel(self, logits_BCHW: Tensor, target_BCHW: Tensor, weight_B1HW: Tensor | None) -> dict[str, Tensor]:
+        config, parts = self.config, {}
+        if config.cross_entropy or config.focal:
+            entropy = self._cross_entropy(logits_BCHW, target_BCHW)
+            if config.cross_entropy:
+                parts["cross_entropy"] = config.cross_entropy * _weighted_mean(entropy, weight_B1HW)
+            if config.focal:
+                parts["focal"] = config.focal * _weighted_mean(_focus(entropy, config.focal_gamma), weight_B1HW)
+        return parts
+
+    def _by_overlap(self, logits_BCHW: Tensor, target_BCHW: Tensor) -> dict[str, Tensor]:
+        config, parts = self.config, {}
+        if config.dice or config.tversky:
+            probabilities = logits_BCHW.softmax(1) if self.exclusive else logits_BCHW.sigmoid()
+            if config.dice:
+                parts["dice"] = config.dice * overlap_loss(probabilities, target_BCHW, 0.5)
+            if config.tversky:
+                parts["tversky"] = config.tversky * overlap_loss(probabilities, target_BCHW, config.tversky_beta)
+        if self.lovasz is not None:
+            parts["lovasz"] = config.lovasz * self.lovasz(logits_BCHW, target_BCHW)
+        return parts
+
+    def _cross_entropy(self, logits_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
+        if self.exclusive:
+            return -(target_BCHW * logits_BCHW.log_softmax(1)).sum(1, keepdim=True)
+        return functional.binary_cross_entropy_with_logits(logits_BCHW, target_BCHW, reduction="none")
+
+
+def overlap_loss(probabilities_BCHW: Tensor, target_BCHW: Tensor, beta: float) -> Tensor:
+    """1 - Tversky index, the mean over channels: 0 where both agree everywhere, near 1 where nothing overlaps.
+
+    beta weighs what was missed and 1 - beta what was found for nothing; 0.5 makes it the Dice loss. The overlap of a
+    pixel is min(probability, target), which for 0 and 1 is their product and is right for soft targets too: the loss is
+    least where they are equal.
+
+    Sums run over the whole batch, with its shares on other processes, so that a crop without any border neither gives
+    nor takes by itself. Only the denominator is smoothed, by the size of one pixel: a channel that is empty in the
+    whole batch costs 0 only where nothing is predicted, and nearly 1 as soon as some pixels are.
+
+    Source: Salehi et al. 2017 (Tversky loss); Wang et al. 2023, Dice Semimetric Losses (soft targets).
+    """
+    over = (0, 2, 3)
+    missed = functional.relu(target_BCHW - probabilities_BCHW).sum(over)
+    extra = functional.relu(probabilities_BCHW - target_BCHW).sum(over)
+    hit = torch.minimum(probabilities_BCHW, target_BCHW).sum(over)
+    missed, extra, hit = sum_over_processes(torch.stack([missed, extra, hit])).unbind()
+    wrong = beta * missed + (1 - beta) * extra
+    return (wrong / (hit + wrong + SMOOTH_PIXELS)).mean()
+
+
+def _focus(entropy: Tensor, gamma: float) -> Tensor:
+    """Cross-entropy with the pixels that are right already faded out. Source: Lin et al. 2017, Focal Loss."""
+    # The lower limit keeps the gradient of a power under 1 finite where a pixel is perfectly right.
+    return (-torch.expm1(-entropy)).clamp_min(1e-6) ** gamma * entropy
+
+
+def _weighted_mean(values_BCHW: Tensor, weight_B1HW: Tensor | None) -> Tensor:
+    if weight_B1HW is None:
+        return values_BCHW.mean()
+    sums = torch.stack([(values_BCHW * weight_B1HW.float()).sum(), weight_B1HW.float().sum() * values_BCHW.shape[1]])
+    weighted, weights = sum_over_processes(sums).unbind()
+    return weighted / weights.clamp_min(1e-6)
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """The sums over all processes of a distributed run, differentiable; in a single one the values as they are.
+
+    A ratio of sums over the batch is no mean of the ratios of its shares: without this, a batch shared between
+    processes would have another loss than the same batch in one.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    summed: Tensor = _SumOverProcesses.apply(values)
+    return summed
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Each process's loss depends on the values of all: what they ask of a value is summed as the values were."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        summed = values.clone()
+        torch.distributed.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _SumOverProcesses.forward(ctx, gradient)
+
+
+def _shrink(tensor: Any, size: torch.Size) -> Any:
+    """Averaged over the area that each coarse pixel covers: one-hot stays a distribution, thin borders stay visible."""
+    if tensor is None or tensor.shape[-2:] == size:
+        return tensor
+    return functional.adaptive_avg_pool2d(tensor.float(), (size[0], size[1]))
+
+
+def _check(logits_BCHW: Tensor, target_BCHW: Tensor) -> None:
+    if logits_BCHW.shape != target_BCHW.shape:
+        raise ValueError(
+            f"logits {tuple(logits_BCHW.shape)} and target {tuple(target_BCHW.shape)} differ in shape; "
+            "the network's out_channels must be the channels of the target scheme"
+        )
+
+
+def _library_lovasz(exclusive: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """Lovasz-softmax over classes, or Lovasz hinge on foreground and border; the soft core has no sets to overlap.
+
+    Source: Berman et al. 2018, The Lovasz-Softmax Loss.
+    """
+    importlib.import_module("nuclei.models.smp").import_library()
+    lovasz = importlib.import_module("segmentation_models_pytorch.losses").LovaszLoss
+    if exclusive:
+        softmax = lovasz("multiclass")
+        return lambda logits_BCHW, target_BCHW: softmax(logits_BCHW, target_BCHW.argmax(1))
+    hinge = lovasz("binary")
+    return lambda logits_BCHW, target_BCHW: (
+        sum(hinge(logits_BCHW[:, channel], (target_BCHW[:, channel] > 0.5).float()) for channel in (0, 1)) / 2
+    )

@@ -1,0 +1,43 @@
+"""Pseudo-labels: label maps of the test images, as an earlier experiment predicts them."""
+
+import logging
+from pathlib import Path
+
+from nuclei.arrays import LabelMap
+from nuclei.data.prepared_images import Images
+from nuclei.data.splits import Fold
+from nuclei.io.files import read_json
+from nuclei.io.probability_maps import Maps
+from nuclei.models.checkpoint_file import load_checkpoint
+from nuclei.postprocessing.parameters import Tuned
+from nuclei.postprocessing.watershed import measure_certainty, segment_maps
+from nuclei.training.fine_tuning import check_unseen
+
+log = logging.getLogger(__name__)
+
+SURE = 0.85
+"""Certainty of the maps of a test image from which on it is learned from."""
+
+
+def label_test_images(runs: Path, experiment: str, fold: Fold, images: Images) -> dict[str, LabelMap]:
+    """Label maps (H, W) of the test images by id, as the experiment's network of the same fold sees them.
+
+    They are its test.npz, segmented with the parameters that cv.json has for this fold, so that neither has seen what
+    the fold holds out. Images of which it is not sure are left out: what it misses would be learned as background.
+
+    Raises:
+        ValueError: no such run, or not predicted or tuned yet; it saw images that this fold holds out.
+    """
+    folder = runs / experiment / f"fold_{fold.number}"
+    check_unseen("pseudo_labels", folder / "best.pt", load_checkpoint(folder / "best.pt")["trained_on"], fold)
+    cv = runs / experiment / "cv.json"
+    if not cv.is_file():
+        raise ValueError(f"training.pseudo_labels: {cv} is missing; run `make {cv}`, which tunes the experiment")
+    tuned = Tuned.from_dict(read_json(cv)["fold"][str(fold.number)]["parameters"])
+    archive, ids, labelled = Maps(folder / "test.npz"), images.ids("test"), {}
+    for image_id in ids:
+        maps = archive[image_id]
+        if measure_certainty(maps) >= SURE:
+            labelled[image_id] = segment_maps(maps, tuned.of(images.modality(image_id)))
+    log.info("%d of %d test images labelled by %s", len(labelled), len(ids), folder)
+    return labelled

@@ -1,0 +1,179 @@
+"""A file comes over HTTP whole or not at all, and parts of two versions are never joined."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kaggle_server import DATE, Answer, Request, StandIn, file_answer
+
+from nuclei.data import http
+
+OLD, NEW = (bytes((seed * i * i + i) % 251 for i in range(6000)) for seed in (3, 7))
+ROUTE = "GET /file.zip"
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Waits are noted and not spent; blocks are small, so that small files come in many; no proxy in between."""
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    monkeypatch.setattr(http, "CHUNK_BYTES", 100)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return waits
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    with StandIn() as stand_in:
+        stand_in.routes[ROUTE] = lambda request: file_answer(request, NEW)
+        yield stand_in
+
+
+def fetch(server: StandIn, folder: Path) -> dict[str, bytes]:
+    """All files in `folder` after `file.zip` was fetched into it."""
+    http.fetch(server.url + "/file.zip", folder / "file.zip")
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def cut_at(size: int, content: bytes = NEW, **headers: str) -> Answer:
+    return Answer(200, content, {"ETag": '"1"', **headers}, cut=size)
+
+
+def test_cut_connection_goes_on_where_it_stopped(tmp_path: Path, server: StandIn) -> None:
+    server.faults[ROUTE] = [cut_at(3000)]
+    assert fetch(server, tmp_path) == {"file.zip": NEW}
+    first, second = server.requests
+    assert "range" not in first.headers
+    assert 2900 <= int(second.headers["range"][6:-1]) <= 3000
+    assert second.headers["if-range"] == '"1"'
+
+
+def test_new_attempt_goes_on_where_the_failed_one_stopped(tmp_path: Path, server: StandIn) -> None:
+    server.faults[ROUTE] = [cut_at(3000), *[Answer(503)] * http.ATTEMPTS]
+    with pytest.raises(ValueError, match=r"attempts without a new byte .*goes on at byte (29\d\d|3000)"):
+        fetch(server, tmp_path)
+    assert not (tmp_path / "file.zip").exists()
+    server.requests.clear()
+    assert fetch(server, tmp_path) == {"file.zip": NEW}
+    assert len(server.requests) == 1
+    assert server.requests[0].headers["range"].startswith("bytes=")
+
+
+def test_part_that_is_complete_is_not_asked_for_again(tmp_path: Path, server: StandIn) -> None:
+    server.faults[ROUTE] = [cut_at(3000), *[Answer(503)] * http.ATTEMPTS]
+    with pytest.raises(ValueError, match="attempts"):
+        fetch(server, tmp_path)
+    (tmp_path / "file.zip.part").write_bytes(NEW)
+    server.requests.clear()
+    assert fetch(server, tmp_path) == {"file.zip": NEW}
+    assert not server.requests
+
+
+def test_part_of_another_address_is_not_added_to(tmp_path: Path, server: StandIn) -> None:
+    server.faults["GET /other.zip"] = [cut_at(3000, OLD), *[Answer(503)] * http.ATTEMPTS]
+    with pytest.raises(ValueError, match="attempts"):
+        http.fetch(server.url + "/other.zip", tmp_path / "file.zip")
+    assert fetch(server, tmp_path) == {"file.zip": NEW}
+
+
+def ignore_if_range(request: Request) -> Answer:
+    """The rest of another version."""
+    return file_answer(Request(request.route, "", {"range": request.headers["range"]}, b""), NEW, '"2"')
+
+
+def send_beginning(request: Request) -> Answer:
+    """As many bytes as are asked for, but from the beginning."""
+    size = len(NEW) - int(request.headers["range"][6:-1])
+    return Answer(206, NEW[:size], {"ETag": '"1"', "Content-Range": f"bytes 0-{size - 1}/{len(NEW)}"})
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        lambda request: Answer(200, NEW, {"ETag": '"1"'}),
+        lambda request: file_answer(request, NEW, '"2"'),
+        lambda request: Answer(416),
+        lambda request: Answer(206, NEW[3000:], {"ETag": '"1"'}),
+        send_beginning,
+        lambda request: Answer(206, NEW[3000:], {"ETag": '"1"', "Content-Range": "bytes 3000-5999/9999"}),
+        ignore_if_range,
+    ],
+    ids=["range ignored", "changed", "416", "no range named", "another range", "another size", "another version"],
+)
+def test_part_is_never_joined_with_bytes_that_do_not_continue_it(
+    tmp_path: Path, server: StandIn, second: Callable[[Request], Answer]
+) -> None:
+    server.faults[ROUTE] = [cut_at(3000, OLD)]
+    good = server.routes[ROUTE]
+    server.routes[ROUTE] = lambda request: second(request) if len(server.requests) == 2 else good(request)
+    assert fetch(server, tmp_path) == {"file.zip": NEW}
+    assert len(server.requests) <= 3
+
+
+@pytest.mark.parametrize("headers", [{}, {"ETag": 'W/"1"'}])
+def test_server_that_names_no_version_is_asked_from_the_start(
+    tmp_path: Path, server: StandIn, headers: dict[str, str]
+) -> None:
+    server.faults[ROUTE] = [Answer(200, NEW, headers, cut=3000)]
+    assert fetch(server, tmp_path) == {"file.zip": NEW}
+    assert [request.headers.get("range") for request in server.requests] == [None, None]
+
+
+def test_date_is_used_where_the_tag_is_weak(tmp_path: Path, server: StandIn) -> None:
+    server.faults[ROUTE] = [cut_at(3000, **{"Last-Modified": DATE, "ETag": 'W/"1"'})]
+    assert fetch(server, tmp_path) == {"file.zip": NEW}
+    assert server.requests[1].headers["if-range"] == DATE
+
+
+def test_size_need_not_be_known(tmp_path: Path, server: StandIn) -> None:
+    server.faults[ROUTE] = [Answer(200, NEW, sized=False)]
+    assert fetch(server, tmp_path) == {"file.zip": NEW}
+
+
+def test_server_that_cuts_every_time_is_given_up(tmp_path: Path, server: StandIn) -> None:
+    server.routes[ROUTE] = lambda request: cut_at(3000)
+    with pytest.raises(ValueError, match="6 attempts without a new byte"):
+        fetch(server, tmp_path)
+    assert len(server.requests) == 7  # the first one brought something
+
+
+def test_passing_faults_of_the_server_are_waited_out(tmp_path: Path, server: StandIn, waits: list[float]) -> None:
+    server.faults[ROUTE] = [Answer(500), Answer(503), Answer(429, b"", {"Retry-After": "7"})]
+    assert fetch(server, tmp_path) == {"file.zip": NEW}
+    assert waits == [2.0, 4.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (Answer(403), "answers 403 Forbidden, expected 200; it is not for everybody"),
+        (Answer(404), "answers 404 Not Found, expected 200; no such file"),
+        (Answer(401), "it wants a login"),
+        (Answer(429, b"", {"Retry-After": "1800"}), "asks to wait 1800 s"),
+    ],
+)
+def test_refusal_is_said_at_once(tmp_path: Path, server: StandIn, answer: Answer, message: str) -> None:
+    server.faults[ROUTE] = [answer]
+    with pytest.raises(ValueError, match=message):
+        fetch(server, tmp_path)
+    assert len(server.requests) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_silent_server_is_not_waited_for_for_ever(
+    tmp_path: Path, server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "TIMEOUT", (1.0, 0.2))
+    server.faults[ROUTE] = [Answer(200, NEW, delay=5.0)]
+    assert fetch(server, tmp_path) == {"file.zip": NEW}
+
+
+def test_unreachable_server_is_said(tmp_path: Path, server: StandIn) -> None:
+    server.__exit__()
+    with pytest.raises(ValueError, match=r"6 attempts without a new byte .*Check the network"):
+        fetch(server, tmp_path)
+
+
+def test_address_is_shown_without_its_secrets() -> None:
+    shown = http.public_url("https://me:secret@example.org:8080/a/b.zip?signature=secret#secret")
+    assert shown == "https://example.org:8080/a/b.zip"

@@ -1,0 +1,227 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig
+from nuclei.inference.predictor import load_predictor
+from nuclei.inference.weights import find_best, find_files, load_trained, load_weights, read_tuned
+from nuclei.io.files import write_json
+from nuclei.models.factory import build_model
+from nuclei.models.weights_file import read_weights, write_weights
+from nuclei.postprocessing.parameters import Parameters, Tuned
+from nuclei.publishing.model_card import make_card, make_ensemble_card, write_page
+from nuclei.synthetic.images import make_image
+
+CPU = torch.device("cpu")
+TUNED = replace(Parameters(), foreground=0.55, area=33)
+OTHER = replace(TUNED, foreground=0.6)
+IMAGE = make_image("small_fluorescence", 0, 64, 80)[0]
+
+
+OURS = ModelConfig(width=4, depth=2)
+LITE0 = ModelConfig(architecture="encoder_unet", encoder="tu-tf_efficientnet_lite0", frozen_stages=2)
+
+
+def checkpoint(seed=0, name="tiny", model=OURS):
+    torch.manual_seed(seed)
+    config = Config(
+        name=name,
+        model=model,
+        training=TrainingConfig(precision="32-true"),
+        prediction=PredictionConfig(flips=1),
+    )
+    network = build_model(config.model, 3, pretrained=False)
+    seen = ["image01", "image00"]
+    return {"config": config.model_dump(), "model": network.state_dict(), "fold": seed, "trained_on": seen}
+
+
+def card_of(content, score=0.5, parameters=TUNED):
+    cv = {"experiment": content["config"]["name"], "parameters": parameters.to_dict(), "score": score, "n_images": 7}
+    return make_card(content, cv, "generated images", "CC0-1.0")
+
+
+def write(path, seed=0, score=0.5, name="tiny", parameters=TUNED, model=OURS):
+    content = checkpoint(seed, name, model)
+    write_weights(path, content["model"], card_of(content, score, parameters))
+    return content
+
+
+def test_a_file_comes_back_with_its_config_and_parameters(tmp_path):
+    content = write(tmp_path / "fold_3.safetensors", seed=3, score=0.625)
+    card, tensors = read_weights(tmp_path / "fold_3.safetensors")
+    assert (card.name, card.fold, card.score, card.images, card.licence) == ("tiny", 3, 0.625, 7, "CC0-1.0")
+    assert card.trained_on == ["image00", "image01"]
+    assert read_tuned(tmp_path) == Tuned(TUNED, {})
+    assert tensors.keys() == content["model"].keys()
+    for name, tensor in content["model"].items():
+        assert tensors[name].dtype == (torch.float16 if tensor.is_floating_point() else tensor.dtype)
+        assert torch.allclose(tensors[name].to(tensor.dtype), tensor, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", [OURS, LITE0], ids=["unet", "encoder_unet"])
+def test_half_precision_leaves_the_maps_as_they_are(tmp_path, model):
+    content = write(tmp_path / "tiny.safetensors", model=model)
+    exact = load_predictor(content, "checkpoint", CPU)(IMAGE).astype(int)
+    assert np.abs(load_weights(tmp_path / "tiny.safetensors", CPU)(IMAGE) - exact).max() <= 1
+
+
+def test_numbers_beyond_half_precision_are_kept(tmp_path):
+    content = checkpoint()
+    write_weights(tmp_path / "a.safetensors", {"large": torch.tensor([1e6, 1.5])}, card_of(content))
+    assert read_weights(tmp_path / "a.safetensors")[1]["large"].tolist() == [1e6, 1.5]
+
+
+def test_a_folder_means_the_mean_of_its_files(tmp_path):
+    for fold in (0, 1):
+        write(tmp_path / f"fold_{fold}.safetensors", seed=fold)
+    single = [load_weights(tmp_path / f"fold_{fold}.safetensors", CPU)(IMAGE).astype(float) for fold in (0, 1)]
+    assert np.abs(single[0] - single[1]).max() > 1
+    assert np.array_equal(load_weights(tmp_path, CPU)(IMAGE), np.floor((single[0] + single[1]) / 2 + 0.5))
+
+
+def write_ensemble(folder, scores=(0.5, 0.4)):
+    for seed, name in enumerate(("one", "other")):
+        write(folder / name / "fold_0.safetensors", seed, (0.5, 0.4)[seed], name)
+        write(folder / name / "fold_1.safetensors", seed + 2, (0.5, 0.4)[seed], name)
+    cv = {"experiment": "ensemble", "parameters": OTHER.to_dict(), "score": 0.6, "n_images": 7}
+    shares = {"all": {"one": 1.0, "other": 0.25}, "grey_tissue": {"one": 2.0, "other": 1.0}}
+    card = make_ensemble_card(cv, {"shares": shares}, dict(zip(("one", "other"), scores, strict=True)))
+    write_json(folder / "ensemble.json", card.model_dump(mode="json"))
+    return folder / "ensemble.json"
+
+
+def test_an_ensemble_is_its_members_by_their_shares_with_parameters_of_its_own(tmp_path):
+    path = write_ensemble(tmp_path)
+    one, other = (load_weights(tmp_path / name, CPU) for name in ("one", "other"))
+    maps = load_weights(path, CPU)(IMAGE).astype(float)
+    assert np.abs(maps - (one(IMAGE) + 0.25 * other(IMAGE).astype(float)) / 1.25).max() <= 1
+    assert load_weights(path, CPU).parameters == OTHER
+    assert read_tuned(path) == Tuned(OTHER, {})
+    assert find_files(path) == [tmp_path / name / f"fold_{k}.safetensors" for name in ("one", "other") for k in (0, 1)]
+    assert len({load_weights(source, CPU).digest for source in (path, tmp_path / "one", tmp_path / "other")}) == 3
+
+
+def test_an_ensemble_whose_member_was_made_again_is_refused(tmp_path):
+    path = write_ensemble(tmp_path, scores=(0.5, 0.3))
+    for read in (lambda source: load_weights(source, CPU), read_tuned, find_files):
+        with pytest.raises(ValueError, match=r"weights of other that score 0\.3, .*other has 0\.4; make it again"):
+            read(path)
+
+
+def test_an_ensemble_of_another_version_is_refused(tmp_path):
+    path = write_ensemble(tmp_path)
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(ValueError, match="version 2, this release reads version 1"):
+        load_weights(path, CPU)
+
+
+@pytest.mark.parametrize(("text", "message"), [(None, "no such card"), ("{}", "no card of an ensemble")])
+def test_what_is_no_card_of_an_ensemble_is_refused(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "ensemble.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_weights(tmp_path / "ensemble.json", CPU)
+
+
+def test_the_same_weights_give_the_same_bytes_and_others_another_digest(tmp_path):
+    paths = [tmp_path / name / "fold_0.safetensors" for name in "abc"]
+    for path, seed in zip(paths, (0, 0, 1), strict=True):
+        write(path, seed)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    digests = [load_weights(path.parent, CPU).digest for path in paths]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_file_that_is_too_large_is_refused_and_not_written(tmp_path):
+    content = checkpoint()
+    huge = {"layer": torch.zeros(13_000_000)}
+    with pytest.raises(ValueError, match=r"26\.0 MB in half precision, more than the 25 MB.*smaller network"):
+        write_weights(tmp_path / "a.safetensors", huge, card_of(content))
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_version_is_refused_with_a_remedy(tmp_path):
+    content = checkpoint()
+    card = card_of(content).model_copy(update={"version": 2})
+    write_weights(tmp_path / "a.safetensors", content["model"], card)
+    with pytest.raises(ValueError, match=r"version 2, this release reads version 1; take weights and code of the same"):
+        read_weights(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ("missing", "no such file of weights; make one with `make weights"),
+        ("cut", "not a readable .safetensors file"),
+        ("foreign", "it has no card"),
+        ("card", "its card cannot be read"),
+        ("keys", "its card is not as expected"),
+        ("empty", "no .safetensors file there"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_with_a_remedy(tmp_path, spoil, said):
+    path = tmp_path / "a.safetensors"
+    content = write(path)
+    if spoil == "missing":
+        path.unlink()
+    elif spoil == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif spoil == "empty":
+        path = tmp_path / "nothing"
+        path.mkdir()
+    else:
+        values = card_of(content).model_dump()
+        values["extra"] = 1
+        cards = {"foreign": None, "card": {"nuclei": "{"}, "keys": {"nuclei": json.dumps(values)}}
+        save_file({"a": torch.zeros(1)}, path, cards[spoil])
+    with pytest.raises(ValueError, match=said):
+        load_weights(path, CPU)
+
+
+@pytest.mark.parametrize("other", [{"name": "other"}, {"parameters": Parameters()}])
+def test_a_folder_of_different_experiments_is_refused(tmp_path, other):
+    write(tmp_path / "fold_0.safetensors")
+    write(tmp_path / "fold_1.safetensors", **other)
+    with pytest.raises(ValueError, match="different experiments or tunings"):
+        load_weights(tmp_path, CPU)
+
+
+def test_parameters_of_another_experiment_are_refused():
+    with pytest.raises(ValueError, match=r"the checkpoint is of tiny, cv\.json of other"):
+        make_card(checkpoint(), {"experiment": "other", "parameters": TUNED.to_dict()}, "", "")
+
+
+def test_the_best_folder_is_that_with_the_highest_score(tmp_path):
+    with pytest.raises(ValueError, match="no weights there; name some"):
+        find_best(tmp_path)
+    for name, score in (("first", 0.4), ("second", 0.6), ("third", 0.5)):
+        write(tmp_path / name / "fold_0.safetensors", score=score, name=name)
+    assert find_best(tmp_path) == tmp_path / "second"
+
+
+def test_the_page_says_what_is_in_the_folder(tmp_path):
+    card = card_of(checkpoint(model=LITE0), score=0.5678)
+    write_page(tmp_path / "README.md", [card], [1_234_567])
+    page = (tmp_path / "README.md").read_text()
+    for part in (
+        "# tiny",
+        "0.5678",
+        "CC0-1.0",
+        "generated images, 7 images",
+        "1.2 MB",
+        "foreground 0.55",
+        "encoder tu-",
+    ):
+        assert part in page
+
+
+@pytest.mark.parametrize("name", ["best.pt", "fold_0.safetensors"])
+def test_one_network_is_loaded_from_a_checkpoint_as_from_its_weights(tmp_path, name):
+    content = write(tmp_path / "fold_0.safetensors")
+    torch.save(content, tmp_path / "best.pt")
+    expected = load_predictor(content, "content", CPU)(IMAGE).astype(int)
+    assert abs(load_trained(tmp_path / name, CPU)(IMAGE) - expected).max() <= 1

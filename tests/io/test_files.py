@@ -1,0 +1,132 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from nuclei.io.files import atomic_path, release, sha256, write_text
+from nuclei.io.images import read_image, read_label_map, write_image, write_label_map
+from nuclei.io.probability_maps import Maps, write_maps
+from nuclei.io.tables import read_splits
+
+MAPS = [(f"image{i}", np.random.default_rng(i).integers(0, 256, (3, 9, 7 + i), np.uint8)) for i in range(3)]
+
+
+def test_a_failed_write_leaves_the_earlier_file_and_no_other(tmp_path):
+    def fail_half_way():
+        with atomic_path(path) as temporary:
+            temporary.write_text("hal")
+            raise RuntimeError("power cut")
+
+    path = tmp_path / "table.csv"
+    write_text(path, "whole")
+    with pytest.raises(RuntimeError, match="power"):
+        fail_half_way()
+    assert path.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_overwritten(tmp_path):
+    (tmp_path / ".table.csv.tmp").write_text("left over")
+    write_text(tmp_path / "table.csv", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+@pytest.mark.parametrize("grey", [True, False])
+def test_images_come_back_as_they_were(tmp_path, grey):
+    image = np.random.default_rng(0).integers(0, 256, (17, 23, 3), np.uint8)
+    if grey:
+        image[:] = image[..., :1]
+    write_image(tmp_path / "a.png", image)
+    assert np.array_equal(read_image(tmp_path / "a.png"), image)
+
+
+def test_label_maps_come_back_up_to_the_last_label_of_16_bits(tmp_path):
+    label_map = np.arange(300 * 220, dtype=np.int32).reshape(300, 220).clip(max=65_535)
+    write_label_map(tmp_path / "a.png", label_map)
+    assert np.array_equal(read_label_map(tmp_path / "a.png"), label_map)
+    with pytest.raises(ValueError, match="65,535"):
+        write_label_map(tmp_path / "a.png", label_map + 1)
+
+
+@pytest.mark.parametrize(("dtype", "name"), [("uint16", "a.png"), ("int16", "a.tif"), ("float32", "a.TIFF")])
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
+def test_deep_images_keep_their_values(tmp_path, dtype, name, shape):
+    image = (np.random.default_rng(0).normal(size=shape) * 3000 + 9000).astype(dtype)
+    if name.endswith("png"):
+        image = np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image
+        write_image(tmp_path / name, image)
+    else:
+        tifffile.imwrite(tmp_path / name, image)
+    read = read_image(tmp_path / name)
+    assert read.dtype == image.dtype
+    assert np.array_equal(read, image)
+
+
+def test_a_damaged_tiff_is_named(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"II*\0 half a file")
+    with pytest.raises(ValueError, match=r"a\.tif: no readable TIFF"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_an_image_is_no_label_map(tmp_path):
+    write_image(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(ValueError, match="no 16-bit label map"):
+        read_label_map(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="no readable image"):
+        read_image(tmp_path / "missing.png")
+
+
+def test_maps_come_back_and_the_same_maps_give_the_same_bytes(tmp_path):
+    write_maps(tmp_path / "a.npz", MAPS)
+    write_maps(tmp_path / "b.npz", iter(MAPS))
+    maps = Maps(tmp_path / "a.npz")
+    assert maps.ids == [image_id for image_id, _ in MAPS]
+    assert all(np.array_equal(maps[image_id], array) for image_id, array in MAPS)
+    assert sha256(tmp_path / "a.npz") == sha256(tmp_path / "b.npz")
+
+
+def test_missing_maps_are_named(tmp_path):
+    write_maps(tmp_path / "a.npz", MAPS)
+    with pytest.raises(ValueError, match=r"a\.npz: holds no maps of image unknown"):
+        Maps(tmp_path / "a.npz")["unknown"]
+    (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"b\.npz: no maps can be read"):
+        Maps(tmp_path / "b.npz")
+
+
+def test_a_table_without_its_columns_names_them(tmp_path):
+    write_text(tmp_path / "splits.csv", "image_id,fold\na,0\n")
+    with pytest.raises(ValueError, match=r"'group', 'modality', 'nuclei'.*make splits"):
+        read_splits(tmp_path / "splits.csv")
+
+
+def test_images_are_known_by_their_ids(images):
+    assert images.image("image00").shape == (96, 128, 3)
+    assert images.size("image09") == (96, 128)
+    with pytest.raises(ValueError, match="unknown image nobody"):
+        images.image("nobody")
+    with pytest.raises(ValueError, match="is a test image and has no label map"):
+        images.label_map("image09")
+
+
+def held_in_memory():
+    """MiB of files that are mapped into this process and held in memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(("RssFile", "RssShmem")))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_array_on_the_disk_leaves_the_memory_and_keeps_what_was_written(tmp_path):
+    array = np.memmap(tmp_path / "array", np.uint8, "w+", shape=(64, 1024, 1024))
+    array[:] = np.arange(64, dtype=np.uint8)[:, None, None]
+    before = held_in_memory()
+    release(array[3:].transpose(1, 2, 0))
+    assert held_in_memory() < before - 60
+    assert array[:, 5, 7].tolist() == list(range(64))
+    private = np.memmap(tmp_path / "array", np.uint8, "c", shape=(64, 1024, 1024))
+    private[9] = 200
+    release(private)
+    assert private[9].min() == 200
+    release(np.zeros(3))

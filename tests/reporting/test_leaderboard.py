@@ -1,0 +1,122 @@
+"""The leaderboard: differences are paired, noise is called noise, and nothing unknown is made up."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from nuclei.evaluation.bootstrap import bootstrap_interval
+from nuclei.reporting.leaderboard import (
+    NOISE,
+    OTHER,
+    WORSE,
+    entries_by_experiment,
+    leaderboard,
+    leaderboard_page,
+    name_members,
+)
+from nuclei.submission.submit import Entry
+
+THRESHOLDS = [f"{percent / 100:.2f}" for percent in range(50, 100, 5)]
+
+
+def make_summary(name, scores, members=None, effort=None):
+    """A summary with one score for each image, alike at all thresholds."""
+    images = {f"image{number}": {"ap": [score] * 10} for number, score in enumerate(scores)}
+    mean = float(np.mean(scores))
+    return {
+        "experiment": name,
+        "n_images": len(scores),
+        "score": mean,
+        "ap": dict.fromkeys(THRESHOLDS, mean),
+        "modality": {"grey_tissue": {"score": mean}},
+        "image": images,
+        "members": members or {},
+        "effort": effort or {},
+    }
+
+
+@pytest.fixture
+def summaries():
+    """The best, one that is worse by a little on every image, one that is as good with other mistakes."""
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(0.2, 0.8, 200)
+    noisy = scores + rng.normal(0, 0.1, 200)
+    noisy += scores.mean() - noisy.mean() - 1e-4
+    trained = {"parameters": 2_000_000, "minutes": 10.0, "hardware": "2 CPU cores", "commit": "abcd1234"}
+    return [
+        make_summary("best", scores, {"noisy": 3.0, "worse": 1.0}),
+        make_summary("noisy", noisy, effort=trained),
+        make_summary("worse", scores - 0.01, effort=trained),
+    ]
+
+
+def rows(frame):
+    return {row["experiment"]: row for row in frame.to_dict("records")}
+
+
+def test_a_small_difference_on_every_image_counts_and_a_scattered_one_is_noise(summaries):
+    table = rows(leaderboard(summaries, summaries, {}))
+    assert table["worse"]["verdict"] == WORSE
+    assert table["noisy"]["verdict"] == NOISE
+    assert table["worse"]["behind"] == pytest.approx(0.01)
+    # unpaired, the two could not be told apart
+    assert table["worse"]["high"] > table["best"]["low"]
+
+
+def test_the_interval_of_a_mean_holds_the_truth_about_19_times_in_20():
+    rng = np.random.default_rng(0)
+    held = [low <= 0 <= high for low, high in (bootstrap_interval(rng.normal(0, 1, 100)) for _ in range(200))]
+    assert 0.9 < np.mean(held) < 0.99
+
+
+def test_an_ensemble_costs_what_its_members_cost_together(summaries):
+    table = rows(leaderboard(summaries, summaries, {}))
+    assert (table["best"]["parameters"], table["best"]["minutes"]) == (4_000_000, 20.0)
+    assert table["best"]["members"] == "noisy x 3, worse"
+    assert np.isnan(rows(leaderboard(summaries[:2], summaries[:2], {}))["best"]["parameters"])
+
+
+def test_members_of_equal_weight_have_no_number():
+    assert name_members({"members": {"a": 0.5, "b": 0.5}}) == "a, b"
+
+
+def test_an_experiment_on_other_images_stands_apart_and_has_no_difference(summaries):
+    other = make_summary("other", [0.99] * 5)
+    frame = leaderboard([other, *summaries], summaries, {})
+    assert list(frame.experiment) == ["best", "noisy", "worse", "other"]
+    assert rows(frame)["other"]["verdict"] == OTHER
+    above, below = leaderboard_page(frame).split("Scored on other images")
+    assert "[best](best.csv)" in above
+    assert "[other](other.csv)" not in above
+    assert "[other](other.csv)" in below
+
+
+def test_an_experiment_recorded_without_its_images_keeps_its_interval_and_gets_no_verdict(summaries):
+    old = make_summary("old", [0.5] * 200) | {"image": {}, "low": 0.45, "high": 0.55, "ap": {"0.50": 0.7}}
+    table = rows(leaderboard([*summaries, old], [*summaries, old], {}))
+    assert (table["old"]["low"], table["old"]["high"], table["old"]["verdict"]) == (0.45, 0.55, "")
+    line = next(
+        line
+        for line in leaderboard_page(leaderboard([*summaries, old], [*summaries, old], {})).splitlines()
+        if "[old]" in line
+    )
+    assert "(0.450 to 0.550)" in line
+    assert "nan" not in line
+
+
+def test_the_page_shows_kaggles_scores_of_the_very_file(summaries, tmp_path):
+    content = b"ImageId,EncodedPixels\n"
+    (tmp_path / "best.csv").write_bytes(content)
+    (tmp_path / "worse.csv").write_bytes(content + b"a,1 1\n")
+    digest = hashlib.sha256(content).hexdigest()
+    entries = [
+        Entry("best.csv", digest, "", "1", "complete", "", "0.51", "0.62"),
+        Entry("worse.csv", digest, "", "1", "complete", "", "0.99", "0.99"),  # the file has changed since
+        Entry("noisy.csv", digest, "", "1", "complete", "", "0.99", "0.99"),  # and this one is gone
+    ]
+    found = entries_by_experiment(entries, tmp_path)
+    assert set(found) == {"best"}
+    page = leaderboard_page(leaderboard(summaries, summaries, found))
+    assert "0.5100 | 0.6200" in page
+    assert "0.99" not in page

@@ -1,0 +1,104 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+import roifile
+import tifffile
+
+from nuclei.segmentation.exports import find_polygons, make_feature, make_roi, ring_area, trace_rings, write_label_tiff
+from nuclei.segmentation.measurements import list_nuclei, measure
+from nuclei.synthetic.images import make_image
+
+
+def label_map_with_oddities():
+    """Drawn nuclei, one with a hole, one whose hole touches the outside at a corner, one of two pieces."""
+    label_map = make_image("small_fluorescence", 1, 96, 128)[1].astype(np.int32)
+    last = int(label_map.max())
+    label_map[:30, :60] = 0
+    label_map[2:12, 2:12] = last + 1
+    label_map[5:8, 5:8] = 0
+    label_map[6, 6] = last + 2
+    label_map[2:8, 20:26] = last + 3
+    label_map[[2, 3], [25, 24]] = 0
+    label_map[15:18, 30:34] = label_map[20:22, 36:40] = last + 4
+    return label_map
+
+
+LABELS = label_map_with_oddities()
+NUCLEI = list(list_nuclei(LABELS, LABELS))
+
+
+def fill(rings, shape=LABELS.shape):
+    """Pixels whose middle lies inside an odd number of rings."""
+    mask = np.zeros(shape, np.uint8)
+    for ring in rings:
+        line = np.asarray(ring, float).reshape(-1, 2) - 0.5  # corners of pixels in OpenCV's coordinates of middles
+        inside = [
+            cv2.pointPolygonTest(line.astype(np.float32), (float(x), float(y)), False) > 0
+            for y in range(shape[0])
+            for x in range(shape[1])
+        ]
+        mask ^= np.array(inside, np.uint8).reshape(shape)
+    return mask.astype(bool)
+
+
+@pytest.mark.parametrize("nucleus", NUCLEI[-5:], ids=lambda nucleus: str(nucleus.label))
+def test_geojson_reads_back_to_the_same_mask_and_label(nucleus):
+    feature = json.loads(json.dumps(make_feature(nucleus, find_polygons(nucleus))))
+    geometry = feature["geometry"]
+    polygons = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
+    rings = [ring for polygon in polygons for ring in polygon]
+    assert all(ring[0] == ring[-1] for ring in rings)
+    label = feature["properties"]["measurements"]["Label"]
+    assert feature["properties"] | {"measurements": None} == {
+        "objectType": "detection",
+        "name": str(label),
+        "measurements": None,
+    }
+    assert np.array_equal(fill(rings), label == LABELS)
+
+
+@pytest.mark.parametrize("nucleus", NUCLEI[-5:], ids=lambda nucleus: str(nucleus.label))
+def test_a_region_of_imagej_reads_back_to_the_same_mask_and_label(nucleus):
+    roi = roifile.ImagejRoi.frombytes(make_roi(nucleus, find_polygons(nucleus)))
+    found = roi.coordinates(multi=True)
+    rings = found if isinstance(found, list) else [found]
+    assert np.array_equal(fill(rings), int(roi.name) == LABELS)
+
+
+def test_the_areas_of_the_rings_are_the_pixels():
+    for nucleus in NUCLEI:
+        assert sum(ring_area(ring) for ring in trace_rings(nucleus.mask)) == nucleus.mask.sum()
+
+
+def test_no_ring_passes_a_corner_twice():
+    for nucleus in NUCLEI:
+        for ring in trace_rings(nucleus.mask):
+            assert len(np.unique(ring, axis=0)) == len(ring)
+
+
+@pytest.mark.parametrize(("nuclei", "kind"), [(65_535, np.uint16), (65_536, np.uint32)])
+def test_the_label_tiff_keeps_labels_and_pixel_size_and_is_as_small_as_it_can_be(tmp_path, nuclei, kind):
+    label_map = np.zeros((600, 50), np.int32)
+    label_map[3:5, 7], label_map[599, 49] = 5, nuclei
+    write_label_tiff(tmp_path / "a.tif", label_map, nuclei, 0.25)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        page = file.pages[0]
+        assert page.dtype == kind
+        assert np.array_equal(page.asarray(), label_map)
+        numerator, denominator = page.tags["XResolution"].value
+        assert (numerator / denominator, page.tags["ResolutionUnit"].value) == (40_000, 3)
+        assert not page.is_tiled  # ImageJ's own reader takes strips alone
+
+
+def test_measurements_of_a_rectangle_are_known():
+    label_map = np.zeros((20, 30), np.int32)
+    label_map[4:8, 10:20] = 1
+    pixels = np.zeros((20, 30), np.uint16)
+    pixels[4:8, 10:15] = 1000
+    (nucleus,) = list_nuclei(label_map, pixels)
+    row = measure(nucleus, 0.5)
+    assert (row["area"], row["centroid_x"], row["centroid_y"]) == (40, 14.5, 5.5)
+    assert (row["area_um2"], row["centroid_x_um"]) == (10, 7.25)
+    assert (row["intensity_mean"], row["intensity_min"], row["intensity_max"]) == (500, 0, 1000)

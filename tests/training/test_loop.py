@@ -1,0 +1,158 @@
+import csv
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from tiny_training import CONFIG, train
+
+from nuclei.config import LossConfig, ModelConfig, TrainingConfig
+from nuclei.models.factory import build_model
+from nuclei.training import loop
+from nuclei.training.loop import learning_rate_factor
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("uninterrupted")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(images, uninterrupted_folder):
+    return train(images, uninterrupted_folder)
+
+
+def assert_same_weights(one, other):
+    assert one["model"].keys() == other["model"].keys()
+    for name, tensor in one["model"].items():
+        assert torch.equal(tensor, other["model"][name]), name
+
+
+def train_and_stop(images, folder, monkeypatch, epochs):
+    """Trains until `epochs` are done and then is interrupted."""
+    whole = loop.train_epoch
+
+    def train_epoch(fabric, model, state, *others):
+        if state.epoch == epochs:
+            raise KeyboardInterrupt
+        return whole(fabric, model, state, *others)
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(loop, "train_epoch", train_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            train(images, folder)
+
+
+@pytest.mark.parametrize(("epochs", "workers"), [(1, 0), (3, 0), (2, 1), (2, 2)])
+def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
+    images, tmp_path, monkeypatch, uninterrupted, epochs, workers
+):
+    train_and_stop(images, tmp_path, monkeypatch, epochs)
+    assert not (tmp_path / "best.pt").exists()
+    assert_same_weights(train(images, tmp_path, workers=workers), uninterrupted)
+    assert not (tmp_path / "last.pt").exists()
+    assert [int(row["epoch"]) for row in csv.DictReader((tmp_path / "log.csv").open())] == [1, 2, 3, 4]
+
+
+def test_a_changed_config_is_trained_anew(images, tmp_path, monkeypatch):
+    train_and_stop(images, tmp_path, monkeypatch, 2)
+    changed = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"seed": 1})})
+    afresh = train(images, tmp_path / "afresh", changed)
+    assert_same_weights(train(images, tmp_path, changed), afresh)
+
+
+def test_a_compiled_network_takes_the_same_steps(images, tmp_path):
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("torch.compile writes C++ on a CPU, and no compiler is here")
+    steps = CONFIG.training.model_copy(update={"steps": 2})
+    changed = CONFIG.model_copy(update={"model": ModelConfig(width=4, depth=1), "training": steps})
+    as_it_is = train(images, tmp_path / "as_it_is", changed)["model"]
+    compiled = train(images, tmp_path / "compiled", changed, compiled=True)["model"]
+    assert as_it_is.keys() == compiled.keys()
+    for name, tensor in as_it_is.items():
+        torch.testing.assert_close(tensor, compiled[name], rtol=1e-3, atol=1e-4)
+
+
+def test_compiling_without_a_compiler_is_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ValueError, match="no C\\+\\+ compiler"):
+        loop.compile_network(build_model(ModelConfig(width=4, depth=1), 3), torch.device("cpu"))
+
+
+def test_weights_are_the_average_over_steps_not_the_last_ones(images, tmp_path, uninterrupted):
+    last = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"ema_decay": 0.0})})
+    weights = train(images, tmp_path, last)["model"]
+    assert any(not torch.equal(weights[name], uninterrupted["model"][name]) for name in weights)
+
+
+@pytest.mark.parametrize("loss", [{"border_weight": 5.0}, {"small_weight": 2.0}])
+def test_pixel_weights_reach_the_loss(images, tmp_path, uninterrupted, loss):
+    weighted = train(images, tmp_path, CONFIG.model_copy(update={"loss": LossConfig(**loss)}))["model"]
+    assert any(not torch.equal(weighted[name], uninterrupted["model"][name]) for name in weighted)
+
+
+def test_a_checkpoint_tells_what_it_was_trained_on(uninterrupted, images):
+    assert uninterrupted["trained_on"] == images.ids("train")[:6]
+    assert uninterrupted["config"]["name"] == "tiny"
+    assert uninterrupted["effort"]["parameters"] > 1000
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_images(images, tmp_path):
+    wild = CONFIG.model_copy(
+        update={"training": CONFIG.training.model_copy(update={"learning_rate": 1e30, "warmup": 0.0})}
+    )
+    with pytest.raises(ValueError, match=r"loss is (nan|inf) in epoch 0, step 1, images \['image0"):
+        train(images, tmp_path, wild)
+
+
+def test_of_losses_that_wait_on_a_gpu_the_first_that_is_not_finite_is_named():
+    losses = [1.0, float("nan"), float("inf")]
+    waiting = [(step, [f"image{step}"], torch.tensor(loss)) for step, loss in enumerate(losses, 40)]
+    assert loop._read_losses(waiting[:1], 2) == [1.0]
+    with pytest.raises(ValueError, match=r"loss is nan in epoch 2, step 41, images \['image41'\]"):
+        loop._read_losses(waiting, 2)
+
+
+def test_the_learning_rate_rises_then_falls_to_zero():
+    schedule = TrainingConfig(steps=100, warmup=0.1)
+    factors = [learning_rate_factor(step, schedule) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == factors[10] == pytest.approx(1)
+    assert factors[100] == pytest.approx(0)
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+
+
+def test_fifty_steps_lose_what_they_lost_before(processed, tmp_path):
+    """The smoke run. A change that means to change the numbers copies the run's log.csv to smoke_losses.csv."""
+    splits, folder = tmp_path / "splits.csv", tmp_path / "run"
+    ids = [f"image{number:02d}" for number in range(8)]
+    table = pd.DataFrame({"image_id": ids, "fold": [0, 1] * 4, "group": ids, "modality": "any", "nuclei": 1})
+    table.to_csv(splits, index=False)
+    # the same instructions on every x86 machine, so that the sums are added in the same order
+    settings = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, ROOT / "scripts/train.py", "--config", ROOT / "tests/smoke.toml", "--fold", "0"]
+    command += ["--processed", processed, "--splits", splits, "--out", folder, "--device", "cpu", "--threads", "1"]
+    subprocess.run([str(part) for part in command], check=True, env=settings, capture_output=True)
+    losses = pd.read_csv(folder / "log.csv").loss
+    committed = pd.read_csv(ROOT / "tests/smoke_losses.csv").loss
+    assert len(losses) == len(committed) == 50
+    assert losses.tolist() == pytest.approx(committed.tolist(), rel=1e-5)
+    assert losses[-5:].mean() < losses[:5].mean()
+
+
+def test_tensorboard_shows_held_out_images_with_what_was_predicted(images, uninterrupted, uninterrupted_folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(uninterrupted_folder), {"images": 0})
+    events.Reload()
+    tags = events.Tags()["images"]
+    assert tags == [f"validation/{images.ids('train')[6]}"]
+    picture = events.Images(tags[0])[-1]
+    assert (picture.height, picture.width) == (96, 3 * 128)
+    assert picture.step == 8
