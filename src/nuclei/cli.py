@@ -5,16 +5,18 @@ import os
 import sys
 from collections.abc import Callable
 
+from nuclei.errors import UserError
+
 
 def run(main: Callable[[], None]) -> int:
-    """Exit code of `main`: 0, or 1 with `error: ...` on standard error for a fault that the user can mend.
+    """Exit code of `main`: 0, or 1 with `error: ...` on standard error for a `UserError` or an error of the system.
 
-    Other exceptions are our own bugs and keep their traceback. NUCLEI_DEBUG=1 keeps it for all.
+    Any other exception is a bug and keeps its traceback. NUCLEI_DEBUG=1 keeps it for all.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         main()
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         if os.environ.get("NUCLEI_DEBUG"):
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from nuclei.errors import UserError
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -20,7 +22,7 @@ def _refuse_idle(section: Section, idle: bool, keys: tuple[str, ...], reason: st
     """A key that another one puts out of action is a mistake in the config, not something to pass over."""
     changed = [key for key in keys if getattr(section, key) != type(section).model_fields[key].default]
     if idle and changed:
-        raise ValueError(f"{' and '.join(changed)} would do nothing: {reason}")
+        raise UserError(f"{' and '.join(changed)} would do nothing: {reason}")
 
 
 class ModelConfig(Section):
@@ -97,7 +99,7 @@ class LossConfig(Section):
     @model_validator(mode="after")
     def has_a_term(self) -> Self:
         if not any((self.cross_entropy, self.dice, self.focal, self.tversky, self.lovasz)):
-            raise ValueError("all terms have weight 0; give cross_entropy, dice, focal, tversky or lovasz one")
+            raise UserError("all terms have weight 0; give cross_entropy, dice, focal, tversky or lovasz one")
         return self
 
     @model_validator(mode="after")
@@ -133,7 +135,7 @@ class IntensityConfig(Section):
     def has_its_window(self) -> Self:
         given = {self.window_level is not None, self.window_width is not None}
         if self.window == "level" and given != {True}:
-            raise ValueError('window "level" needs window_level and window_width, such as 40 and 400 for soft tissue')
+            raise UserError('window "level" needs window_level and window_width, such as 40 and 400 for soft tissue')
         window = f'window is "{self.window}"'
         _refuse_idle(self, self.window != "level", ("window_level", "window_width"), window)
         _refuse_idle(self, self.window != "percentile", ("low_percentile", "high_percentile"), window)

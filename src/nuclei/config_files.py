@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nuclei.config import Config
+from nuclei.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def read_config(path: Path | str) -> Config:
     says nothing: the variants of a comparison differ from their common ground in the lines that they hold.
 
     Raises:
-        ValueError: the file is missing or no TOML; an unknown key, wrong type or wrong choice, with the file, the
+        UserError: the file is missing or no TOML; an unknown key, wrong type or wrong choice, with the file, the
             dotted key, the value received and the nearest valid name.
     """
     path = Path(path)
@@ -58,10 +59,10 @@ def _read_chain(path: Path) -> dict[Path, dict[str, Any]]:
         if extended is None:
             return tables
         if not isinstance(extended, str):
-            raise ValueError(f"{path}: extends = {extended!r}; give the path of one config, relative to this one")
+            raise UserError(f"{path}: extends = {extended!r}; give the path of one config, relative to this one")
         path = path.parent / extended
         if path.resolve() in [read.resolve() for read in tables]:
-            raise ValueError(f"{path}: configs extend each other in a circle: {', '.join(map(str, tables))}")
+            raise UserError(f"{path}: configs extend each other in a circle: {', '.join(map(str, tables))}")
 
 
 def _read_table(path: Path) -> dict[str, Any]:
@@ -69,11 +70,11 @@ def _read_table(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         beside = sorted(other.stem for other in path.parent.glob("*.toml"))
-        raise ValueError(f"{path}: no such config{_nearest(path.stem, beside)}") from error
+        raise UserError(f"{path}: no such config{_nearest(path.stem, beside)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid TOML: {error}") from error
+        raise UserError(f"{path}: not valid TOML: {error}") from error
     if "name" in values:
-        raise ValueError(f"{path}: `name` is the file's own name, {path.stem}; delete the key")
+        raise UserError(f"{path}: `name` is the file's own name, {path.stem}; delete the key")
     return values
 
 
@@ -81,12 +82,12 @@ def parse_config(values: dict[str, Any], source: str) -> Config:
     """The experiment of a nested table, as a checkpoint carries it; `source` names it in errors.
 
     Raises:
-        ValueError: as in `read_config`.
+        UserError: as in `read_config`.
     """
     try:
         return Config.model_validate(_rename_old_keys(values, source))
     except ValidationError as error:
-        raise ValueError("\n".join(_explain(source, fault) for fault in error.errors())) from error
+        raise UserError("\n".join(_explain(source, fault) for fault in error.errors())) from error
 
 
 def _rename_old_keys(values: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def _rename_old_keys(values: Mapping[str, Any], source: str) -> dict[str, Any]:
             old = f"{section}.{key}"
             new = RENAMED.get(old, key)
             if new in renamed[section] or (new != key and new in table):
-                raise ValueError(f"{source}: {old} is the old name of {section}.{new}; delete one of them")
+                raise UserError(f"{source}: {old} is the old name of {section}.{new}; delete one of them")
             renamed[section][new] = value
             if new != key and old not in _warned:
                 _warned.add(old)

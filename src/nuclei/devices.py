@@ -2,6 +2,8 @@
 
 import torch
 
+from nuclei.errors import UserError
+
 
 def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
     """The type of autocast for a setting of `training.precision` (auto resolved for the device); None is float32."""
@@ -28,11 +30,11 @@ def choose_device(name: str) -> torch.device:
     """The device of a flag: cpu, cuda, cuda:1, mps or auto (the first GPU, else the CPU).
 
     Raises:
-        ValueError: a GPU is asked for where torch sees none.
+        UserError: a GPU is asked for where torch sees none.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {name}: torch {torch.__version__} sees no CUDA device; use --device cpu or auto")
+        raise UserError(f"--device {name}: torch {torch.__version__} sees no CUDA device; use --device cpu or auto")
     return device

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nuclei.errors import DamagedArchiveError
+from nuclei.errors import DamagedArchiveError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def open_members(source: Path, subset: str) -> Iterator[list[Member]]:
 
     Raises:
         DamagedArchiveError: not a whole zip file.
-        ValueError: unsafe names, links, too large, or nothing in the layout of the competition.
+        UserError: unsafe names, links, too large, or nothing in the layout of the competition.
     """
     if source.is_dir():
         yield _choose_members(source, subset, _list_folder(source))
@@ -97,7 +97,7 @@ def unpack(source: Path, subset: str, folder: Path) -> Tree:
 
     Raises:
         DamagedArchiveError: a checksum is wrong, a picture is cut off, the zip is not whole.
-        ValueError: the archive is unsafe or is not the competition's; see `open_members` and `check_members`.
+        UserError: the archive is unsafe or is not the competition's; see `open_members` and `check_members`.
     """
     with open_members(source, subset) as members:
         image_ids, masks = check_members(source, subset, members)
@@ -124,7 +124,7 @@ def check_members(source: Path, subset: str, members: Iterable[Member]) -> tuple
     """Sorted image ids and the number of masks of an archive that is complete.
 
     Raises:
-        ValueError: an id without its one image `<id>.png`, or a training id without a mask.
+        UserError: an id without its one image `<id>.png`, or a training id without a mask.
     """
     images: dict[str, list[str]] = {}
     masks: dict[str, int] = {}
@@ -137,13 +137,13 @@ def check_members(source: Path, subset: str, members: Iterable[Member]) -> tuple
             masks[image_id] = masks.get(image_id, 0) + 1
     wrong = [image_id for image_id, names in images.items() if names != [f"{image_id}.png"]]
     if wrong:
-        raise ValueError(
+        raise UserError(
             f"{source}: {_name_some(wrong)} should hold one image named after its folder, found {images[wrong[0]]} "
             f"in the first; expected {LAYOUT}. Fetch the archive again or mend the folder"
         )
     bare = [image_id for image_id in images if image_id not in masks]
     if subset == "stage1_train" and bare:
-        raise ValueError(
+        raise UserError(
             f"{source}: {_name_some(bare)} has no mask, so nothing can be learnt from it; expected {LAYOUT}. "
             "Leave such images out, and check that this is not the archive of test images"
         )
@@ -163,13 +163,11 @@ def _list_zip(archive: zipfile.ZipFile, source: Path) -> Iterator[Member]:
     entries = archive.infolist()
     total = sum(entry.file_size for entry in entries)
     if total > MAX_RATIO * source.stat().st_size + MAX_FILE_BYTES:
-        raise ValueError(f"{source}: {total} bytes unpacked from {source.stat().st_size}: a zip bomb, not unpacked")
+        raise UserError(f"{source}: {total} bytes unpacked from {source.stat().st_size}: a zip bomb, not unpacked")
     for entry in entries:
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise ValueError(
-                f"{source}: entry {entry.filename!r} is a link or device, expected plain files; {_FOREIGN}"
-            )
+            raise UserError(f"{source}: entry {entry.filename!r} is a link or device, expected plain files; {_FOREIGN}")
         _check_name(source, entry.orig_filename)
         if not entry.is_dir():
             yield Member(entry.filename, entry.file_size, partial(_read_entry, archive, entry, source))
@@ -183,7 +181,7 @@ def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, source: Path) 
             f"{source}: {entry.filename} is damaged ({error}); fetch the archive again"
         ) from error
     except RuntimeError as error:  # encrypted, or a compression that Python has not
-        raise ValueError(f"{source}: {entry.filename} cannot be unpacked ({error}); {_FOREIGN}") from error
+        raise UserError(f"{source}: {entry.filename} cannot be unpacked ({error}); {_FOREIGN}") from error
 
 
 _FOREIGN = "this is not the competition's archive. Nothing was unpacked; get it from its official place"
@@ -192,7 +190,7 @@ _FOREIGN = "this is not the competition's archive. Nothing was unpacked; get it 
 def _check_name(source: Path, name: str) -> None:
     parts = name.removesuffix("/").split("/")
     if any(part in ("", ".", "..") for part in parts) or "\\" in name or ":" in name or not name.isprintable():
-        raise ValueError(f"{source}: entry {name!r} could be written outside of its folder; {_FOREIGN}")
+        raise UserError(f"{source}: entry {name!r} could be written outside of its folder; {_FOREIGN}")
 
 
 def _choose_members(source: Path, subset: str, found: Iterable[Member]) -> list[Member]:
@@ -209,7 +207,7 @@ def _choose_members(source: Path, subset: str, found: Iterable[Member]) -> list[
         total += member.size
         if member.size > MAX_FILE_BYTES or total > MAX_TOTAL_BYTES:
             limits = f"{MAX_FILE_BYTES} bytes a file and {MAX_TOTAL_BYTES} in all"
-            raise ValueError(f"{source}: {member.path} goes past the limit of {limits}; {_FOREIGN}")
+            raise UserError(f"{source}: {member.path} goes past the limit of {limits}; {_FOREIGN}")
         groups.setdefault("/".join(prefix).lstrip("/"), []).append(
             Member(f"{image_id}/{kind}/{name}", member.size, member.read)
         )
@@ -224,7 +222,7 @@ def _choose_prefix(source: Path, subset: str, prefixes: Iterable[str]) -> str:
     named = [prefix for prefix in prefixes if prefix.rsplit("/", 1)[-1] == subset]
     usable = named or [prefix for prefix in prefixes if prefix.rsplit("/", 1)[-1] not in SUBSETS]
     if len(usable) != 1:
-        raise ValueError(
+        raise UserError(
             f"{source}: the pictures of {subset} lie in {sorted(prefixes) or 'no folder at all'}; "
             f"expected {LAYOUT} at the top or in one folder {subset}. Is this the right archive?"
         )
@@ -233,13 +231,13 @@ def _choose_prefix(source: Path, subset: str, prefixes: Iterable[str]) -> str:
 
 def _check_distinct(source: Path, members: list[Member]) -> None:
     if len(members) > MAX_FILES:
-        raise ValueError(f"{source}: {len(members)} files, expected at most {MAX_FILES}; {_FOREIGN}")
+        raise UserError(f"{source}: {len(members)} files, expected at most {MAX_FILES}; {_FOREIGN}")
     seen: dict[str, str] = {}
     for member in members:
         # On some file systems two such names are one file, and the later would overwrite the earlier.
         key = unicodedata.normalize("NFC", member.path).casefold()
         if key in seen:
-            raise ValueError(f"{source}: {seen[key]} and {member.path} are the same file on some systems; {_FOREIGN}")
+            raise UserError(f"{source}: {seen[key]} and {member.path} are the same file on some systems; {_FOREIGN}")
         seen[key] = member.path
 
 

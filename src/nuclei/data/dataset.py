@@ -17,6 +17,7 @@ from nuclei.data.augmentation import SCALES, Augmentation, draw_crop
 from nuclei.data.intensity import normalise, window_image
 from nuclei.data.prepared_images import Images
 from nuclei.data.targets import energy_target, pixel_weights, three_class_target
+from nuclei.errors import UserError
 
 Example = tuple[torch.Tensor, torch.Tensor, str] | tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]
 """Input, target, the weight of each pixel where the loss has such weights, and the image's id."""
@@ -108,12 +109,12 @@ class Batches(Sampler[list[int]]):
     """Positions of the examples of each batch from `first_step` on; a rank takes its share of every global batch.
 
     Raises:
-        ValueError: the batch cannot be shared evenly.
+        UserError: the batch cannot be shared evenly.
     """
 
     def __init__(self, first_step: int, steps: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         if batch_size % world_size:
-            raise ValueError(
+            raise UserError(
                 f"training.batch_size = {batch_size} is the batch of all processes together and cannot be shared by "
                 f"{world_size}; choose a multiple of {world_size}"
             )

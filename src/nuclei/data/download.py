@@ -14,7 +14,7 @@ from pathlib import Path
 from nuclei.data import archive
 from nuclei.data.archive import SUBSETS
 from nuclei.data.sources import KNOWN_COUNTS, SOLUTION, Origin, find_origins
-from nuclei.errors import DamagedArchiveError
+from nuclei.errors import DamagedArchiveError, UserError
 from nuclei.io.files import sha256, write_text
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def download(source: str, raw: Path) -> Path:
     `stage1_test.zip` (a folder may hold them unpacked). The digest of a folder is that of `archive.Tree`.
 
     Raises:
-        ValueError: the source is unknown, incomplete, refused, damaged or not the competition's data.
+        UserError: the source is unknown, incomplete, refused, damaged or not the competition's data.
     """
     origins = find_origins(source)
     incoming = raw / ".incoming"
@@ -153,7 +153,7 @@ def _stage_solution(origin: Origin, incoming: Path) -> list[Row]:
         with open(place, "rb") as file:
             start = file.read(len(SOLUTION_START))
         if start != SOLUTION_START:
-            raise ValueError(f"{origin.label}: {SOLUTION} starts with {start!r}, expected {SOLUTION_START!r}")
+            raise UserError(f"{origin.label}: {SOLUTION} starts with {start!r}, expected {SOLUTION_START!r}")
     except ValueError as error:
         place.unlink(missing_ok=True)
         log.warning("left out, as nothing but a local score of the test images needs it: %s", error)
@@ -164,7 +164,7 @@ def _stage_solution(origin: Origin, incoming: Path) -> list[Row]:
 def _check_counts(source: str, train: archive.Tree, test: archive.Tree) -> None:
     both = sorted(set(train.image_ids) & set(test.image_ids))
     if both:
-        raise ValueError(
+        raise UserError(
             f"--source {source}: {len(both)} images are both in stage1_train and in stage1_test, the first "
             f"{both[0]}; a score on them would mean nothing. Is one archive there under both names?"
         )

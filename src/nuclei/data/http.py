@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import requests
 from tqdm import tqdm
 
+from nuclei.errors import UserError
 from nuclei.io.files import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def fetch(url: str, path: Path) -> None:
     """Downloads `url` to `path`, which appears only when it has come whole. A fault of the network is tried again.
 
     Raises:
-        ValueError: the server refuses or has no such file, or the network failed `ATTEMPTS` times in a row.
+        UserError: the server refuses or has no such file, or the network failed `ATTEMPTS` times in a row.
     """
     part = path.with_name(path.name + ".part")
     failures, most = 0, 0
@@ -49,7 +50,7 @@ def fetch(url: str, path: Path) -> None:
             _receive(url, part)
             break
         except requests.exceptions.SSLError as error:
-            raise ValueError(
+            raise UserError(
                 f"{public_url(url)}: its certificate is not accepted ({error}); behind a proxy "
                 "that inspects traffic, set REQUESTS_CA_BUNDLE to its certificate"
             ) from error
@@ -62,13 +63,13 @@ def fetch(url: str, path: Path) -> None:
             size = part.stat().st_size if part.exists() else 0
             failures, most = (0, size) if size > most else (failures + 1, most)
             if failures >= ATTEMPTS:
-                raise ValueError(
+                raise UserError(
                     f"{public_url(url)}: no connection that lasts, {failures} attempts without a new byte "
                     f"(last: {error}). Check the network or proxy; the same command goes on at byte {size}"
                 ) from error
             _pause(url, error, failures)
         except requests.RequestException as error:
-            raise ValueError(f"{public_url(url)}: cannot be fetched ({error}); check the address") from error
+            raise UserError(f"{public_url(url)}: cannot be fetched ({error}); check the address") from error
     os.replace(part, path)
     _note(part).unlink(missing_ok=True)
 
@@ -127,7 +128,7 @@ def _check_status(response: requests.Response, url: str) -> None:
         wait = response.headers.get("Retry-After", "")
         seconds = float(wait) if wait.isdecimal() else None
         if seconds is not None and seconds > LONGEST_WAIT:
-            raise ValueError(f"{place}: the server answers {status} and asks to wait {seconds:.0f} s; try again then")
+            raise UserError(f"{place}: the server answers {status} and asks to wait {seconds:.0f} s; try again then")
         raise _InterruptedError(f"the server answers {status} {response.reason}", seconds)
     remedy = {
         401: "it wants a login",
@@ -135,7 +136,7 @@ def _check_status(response: requests.Response, url: str) -> None:
         404: "no such file there; check the address, or take another --source",
         410: "the file was taken away; take another --source",
     }.get(status, "check the address")
-    raise ValueError(f"{place}: the server answers {status} {response.reason}, expected 200; {remedy}")
+    raise UserError(f"{place}: the server answers {status} {response.reason}, expected 200; {remedy}")
 
 
 def _continues(response: requests.Response, offset: int, known: dict[str, Any]) -> bool:

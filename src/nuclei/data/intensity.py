@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from nuclei.arrays import Pixels, UInt8Array
 from nuclei.config import IntensityConfig
+from nuclei.errors import UserError
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
@@ -38,7 +39,7 @@ def window_image(image: Pixels, config: IntensityConfig) -> UInt8Array:
     any size, signed ones included, or float. Values keep the image's own units: Hounsfield units stay such.
 
     Raises:
-        ValueError: another shape or type; values that are not finite; no window for an image that needs one.
+        UserError: another shape or type; values that are not finite; no window for an image that needs one.
     """
     return apply_limits(image, find_limits(image, config))
 
@@ -49,7 +50,7 @@ def find_limits(image: Pixels, config: IntensityConfig) -> Limits | None:
     The image is looked at band by band: it may lie on a disk.
 
     Raises:
-        ValueError: as in `window_image`.
+        UserError: as in `window_image`.
     """
     check_image(image)
     if config.window == "percentile":
@@ -59,7 +60,7 @@ def find_limits(image: Pixels, config: IntensityConfig) -> Limits | None:
         assert config.window_width is not None
         return level_limits(config.window_level, config.window_width)
     if image.dtype != np.uint8:
-        raise ValueError(
+        raise UserError(
             f'got an image of type {image.dtype} where intensity.window = "none" takes uint8 as it is; set it to '
             '"percentile", or to "level" with window_level and window_width'
         )
@@ -84,7 +85,7 @@ def to_display(image: Pixels) -> UInt8Array:
     """RGB image (H, W, 3) uint8 for eyes, and for methods without a config: 8 bits as they are, all else stretched.
 
     Raises:
-        ValueError: as in `window_image`.
+        UserError: as in `window_image`.
     """
     return apply_limits(image, display_limits(image))
 
@@ -178,18 +179,18 @@ def measure_statistics(image: Pixels, limits: Limits | None, channels: int) -> t
 
 
 def check_image(image: Pixels) -> None:
-    """Raises a ValueError unless the image is one that `window_image` takes."""
+    """Raises a UserError unless the image is one that `window_image` takes."""
     if image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,), (4,)) or not image.size:
-        raise ValueError(
+        raise UserError(
             f"got an image of shape {image.shape}, expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); choose one "
             "plane of a stack, and move the axis of channels to the end"
         )
     if image.dtype.kind not in "iuf":
-        raise ValueError(f"got an image of type {image.dtype}, expected integers or float; convert it")
+        raise UserError(f"got an image of type {image.dtype}, expected integers or float; convert it")
     if image.dtype.kind == "f":
         wrong = sum(int(band.size - np.isfinite(band).sum()) for band in _bands(image))
         if wrong:
-            raise ValueError(
+            raise UserError(
                 f"{wrong} of the image's {image.size} values are not finite; replace them, as by the smallest"
             )
 

@@ -19,6 +19,7 @@ from nuclei.arrays import LabelMap, Pixels
 from nuclei.data.intensity import to_display
 from nuclei.data.modality import MODALITIES, find_modality
 from nuclei.data.tile_groups import Outline, find_groups, outline
+from nuclei.errors import UserError
 from nuclei.io.images import write_image, write_label_map
 from nuclei.io.tables import INDEX_COLUMNS, SETTLED_COLUMNS
 
@@ -67,13 +68,13 @@ def find_images(raw: Path, subset: str) -> list[str]:
     """Sorted ids of the images in `<raw>/stage1_<subset>`.
 
     Raises:
-        ValueError: the folder is missing or has no image folder.
+        UserError: the folder is missing or has no image folder.
     """
     folder = raw / f"stage1_{subset}"
     entries = folder.iterdir() if folder.is_dir() else ()
     ids = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith((".", "__")))
     if not ids:
-        raise ValueError(f"{folder}: no image folders there; run `make data`, or unpack stage1_{subset}.zip into it")
+        raise UserError(f"{folder}: no image folders there; run `make data`, or unpack stage1_{subset}.zip into it")
     return ids
 
 
@@ -81,11 +82,11 @@ def read_archive_image(raw: Path, subset: str, image_id: str) -> Pixels:
     """RGB image (H, W, 3) of the archive, uint8 or uint16.
 
     Raises:
-        ValueError: the file is missing, is no PNG, is damaged, or has more than MAX_PIXELS pixels.
+        UserError: the file is missing, is no PNG, is damaged, or has more than MAX_PIXELS pixels.
     """
     path = raw / f"stage1_{subset}" / image_id / "images" / f"{image_id}.png"
     if not path.is_file():
-        raise ValueError(f"{path}: the image is missing; unpack stage1_{subset}.zip again, or remove {path.parents[1]}")
+        raise UserError(f"{path}: the image is missing; unpack stage1_{subset}.zip again, or remove {path.parents[1]}")
     return to_rgb(_read_png(path))
 
 
@@ -102,11 +103,11 @@ def read_annotation(raw: Path, image_id: str, shape: tuple[int, int]) -> Annotat
     """The annotation of a training image of `shape` (height, width); a label map of zeros where no mask has a pixel.
 
     Raises:
-        ValueError: no folder of masks; a mask that cannot be read or is not of the image's size.
+        UserError: no folder of masks; a mask that cannot be read or is not of the image's size.
     """
     folder = raw / "stage1_train" / image_id / "masks"
     if not folder.is_dir():
-        raise ValueError(f"{folder}: the masks are missing; unpack stage1_train.zip again, or remove {folder.parent}")
+        raise UserError(f"{folder}: the masks are missing; unpack stage1_train.zip again, or remove {folder.parent}")
     paths = sorted(path for path in folder.glob("*.png") if not path.name.startswith("."))
     return merge_masks([path.name for path in paths], (_read_mask(path, shape) for path in paths), shape)
 
@@ -152,12 +153,12 @@ def build_index(prepared: Sequence[Prepared]) -> pd.DataFrame:
     """Index of the images in the order given, with the groups of images that share a picture (see `mosaics`).
 
     Raises:
-        ValueError: an id occurs twice, that is in both subsets.
+        UserError: an id occurs twice, that is in both subsets.
     """
     index = pd.DataFrame([image.row for image in prepared]).astype({"nuclei": "Int64"})
     twice = sorted(index.image_id[index.image_id.duplicated()])
     if twice:
-        raise ValueError(f"image {twice[0]} is in stage1_train and stage1_test; remove one of the two folders")
+        raise UserError(f"image {twice[0]} is in stage1_train and stage1_test; remove one of the two folders")
     groups = find_groups({str(image.row["image_id"]): image.outline for image in prepared})
     index["group"] = index.image_id.map(groups)
     return index[list(INDEX_COLUMNS)]
@@ -216,7 +217,7 @@ def summarise(prepared: Sequence[Prepared], index: pd.DataFrame) -> list[str]:
 def _read_mask(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
     pixels = _read_png(path)
     if pixels.shape[:2] != shape:
-        raise ValueError(
+        raise UserError(
             f"{path}: the mask is {pixels.shape[0]}x{pixels.shape[1]} pixels (height x width), its image"
             f" {shape[0]}x{shape[1]}; unpack stage1_train.zip again, or remove the mask"
         )
@@ -227,12 +228,12 @@ def _read_png(path: Path) -> Pixels:
     """Pixels as OpenCV decodes them, after a look at the header."""
     encoded = path.read_bytes()
     if len(encoded) < 33 or encoded[:8] != b"\x89PNG\r\n\x1a\n" or encoded[12:16] != b"IHDR":
-        raise ValueError(f"{path}: not a PNG file ({len(encoded)} bytes); unpack the archive again")
+        raise UserError(f"{path}: not a PNG file ({len(encoded)} bytes); unpack the archive again")
     width, height = struct.unpack(">II", encoded[16:24])
     if width * height > MAX_PIXELS:
-        raise ValueError(f"{path}: {width}x{height} pixels, more than the {MAX_PIXELS:,} that are read; cut it up")
+        raise UserError(f"{path}: {width}x{height} pixels, more than the {MAX_PIXELS:,} that are read; cut it up")
     pixels: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"{path}: a damaged PNG file ({len(encoded)} bytes); unpack the archive again")
+        raise UserError(f"{path}: a damaged PNG file ({len(encoded)} bytes); unpack the archive again")
     decoded: Pixels = pixels
     return decoded

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from nuclei.arrays import LabelMap, Pixels
+from nuclei.errors import UserError
 from nuclei.io.images import read_image, read_label_map
 from nuclei.io.tables import INDEX_COLUMNS, read_table
 
@@ -28,7 +29,7 @@ class Images:
     def label_map(self, image_id: str) -> LabelMap:
         row = self._row(image_id)
         if row["subset"] != "train":
-            raise ValueError(f"{self.folder}: image {image_id} is a test image and has no label map")
+            raise UserError(f"{self.folder}: image {image_id} is a test image and has no label map")
         return read_label_map(self.folder / str(row["label"]))
 
     def size(self, image_id: str) -> tuple[int, int]:
@@ -41,5 +42,5 @@ class Images:
 
     def _row(self, image_id: str) -> dict[str, Any]:
         if image_id not in self._rows:
-            raise ValueError(f"{self.folder / 'index.csv'}: unknown image {image_id}; run `make data` again")
+            raise UserError(f"{self.folder / 'index.csv'}: unknown image {image_id}; run `make data` again")
         return self._rows[image_id]

@@ -8,6 +8,7 @@ from urllib.parse import urljoin
 
 from nuclei.data import http
 from nuclei.data.archive import SUBSETS
+from nuclei.errors import UserError
 from nuclei.submission import kaggle_client
 
 SOLUTION = "stage1_solution.csv"
@@ -35,7 +36,7 @@ def find_origins(source: str) -> dict[str, Origin]:
     unpacked folder of the same name.
 
     Raises:
-        ValueError: `source` names none, or a folder that lacks one of the two.
+        UserError: `source` names none, or a folder that lacks one of the two.
     """
     if source == "kaggle":
         label = f"kaggle:{kaggle_client.COMPETITION}/"
@@ -49,7 +50,7 @@ def find_origins(source: str) -> dict[str, Origin]:
         return _remote_origins(BBBC) | {"stage1_train": _remote_origin(FIXES)}
     if source.startswith(("http://", "https://")):
         if source.endswith(".zip"):
-            raise ValueError(
+            raise UserError(
                 f"--source {source}: expected the address that holds stage1_train.zip and stage1_test.zip, "
                 "not that of one file; cut the file's name off"
             )
@@ -69,7 +70,7 @@ def _remote_origins(base: str) -> dict[str, Origin]:
 def _local_origins(source: str) -> dict[str, Origin]:
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        raise ValueError(
+        raise UserError(
             f"--source {source}: {'a file' if folder.exists() else 'no such folder'}; expected bbbc, "
             "kaggle, fixes, an http(s) address, or a folder with stage1_train.zip and stage1_test.zip"
         )
@@ -79,7 +80,7 @@ def _local_origins(source: str) -> dict[str, Origin]:
         place = next((p for p in (folder / f"{subset}.zip", folder / subset) if p.exists()), None)
         if place is None:
             found = sorted(path.name for path in folder.iterdir())
-            raise ValueError(
+            raise UserError(
                 f"--source {source}: holds neither {subset}.zip nor a folder {subset} "
                 f"(found {found[:8]}); put it there, or take --source bbbc"
             )

@@ -13,6 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from nuclei.arrays import Float64Array
+from nuclei.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +38,16 @@ def assign_folds(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
     the smallest `imbalance` is kept.
 
     Raises:
-        ValueError: fewer than two folds, or too few groups for them.
+        UserError: fewer than two folds, or too few groups for them.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     train = index[index.subset == "train"].sort_values("image_id").reset_index(drop=True)
     n_groups = train.group.nunique()
     if n_folds < 2:
-        raise ValueError(f"{n_folds} folds asked for; cross-validation needs 2 at least")
+        raise UserError(f"{n_folds} folds asked for; cross-validation needs 2 at least")
     if n_groups < n_folds:
-        raise ValueError(
+        raise UserError(
             f"{n_folds} folds asked for, but the {len(train)} training images are only {n_groups} groups of"
             f" images from one picture; ask for {max(n_groups, 2)} folds or fewer, or add images"
         )
@@ -69,7 +70,7 @@ def assign_folds(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
         if len(np.unique(folds)) == n_folds and (best is None or score < best[0]):
             best = score, folds
     if best is None:
-        raise ValueError(f"{n_groups} groups cannot fill {n_folds} folds evenly; ask for fewer folds or add images")
+        raise UserError(f"{n_groups} groups cannot fill {n_folds} folds evenly; ask for fewer folds or add images")
     splits = train[["image_id", "group", "modality", "nuclei"]].astype({"nuclei": int})
     splits.insert(1, "fold", best[1])
     return splits
@@ -81,14 +82,14 @@ def assign_modalities(index: pd.DataFrame) -> pd.DataFrame:
     Groups stay whole: one that spans modalities is held out with that of most of its images.
 
     Raises:
-        ValueError: all images are of one modality.
+        UserError: all images are of one modality.
     """
     splits = index[index.subset == "train"].sort_values("image_id").reset_index(drop=True)
     splits = splits[["image_id", "group", "modality", "nuclei"]].astype({"nuclei": int})
     held_out_with = splits.groupby("group").modality.agg(lambda modalities: modalities.mode().iloc[0])
     folds, names = pd.factorize(splits.group.map(held_out_with), sort=True)
     if len(names) < 2:
-        raise ValueError(
+        raise UserError(
             f"the {len(splits)} training images are of {len(names)} modality ({', '.join(names)}): to leave one out "
             "needs 2 at least; add images, or deal folds that are not by modality"
         )
@@ -116,7 +117,7 @@ def check_splits(splits: pd.DataFrame, index: pd.DataFrame) -> None:
     """Refuses folds that leak or that do not fit the index.
 
     Raises:
-        ValueError: a training image missing, twice or unknown, a group other than the index's, a group in two folds,
+        UserError: a training image missing, twice or unknown, a group other than the index's, a group in two folds,
             fold numbers with a gap (an empty fold), fewer than two folds.
     """
     train = index[index.subset == "train"].set_index("image_id")
@@ -130,10 +131,10 @@ def check_splits(splits: pd.DataFrame, index: pd.DataFrame) -> None:
     }
     for fault, names in faults.items():
         if len(names):
-            raise ValueError(f"splits: {len(names)} {fault}, such as {min(names)}; run `make splits` again")
+            raise UserError(f"splits: {len(names)} {fault}, such as {min(names)}; run `make splits` again")
     folds = sorted(splits.fold.unique().tolist())
     if len(folds) < 2 or folds != list(range(len(folds))):
-        raise ValueError(
+        raise UserError(
             f"splits: the folds are {folds}, expected 0, 1, ... without a gap and two at least; run `make splits`"
         )
 
@@ -154,15 +155,15 @@ def choose_fold(splits: pd.DataFrame, number: int, images: int | None = None, se
     """The fold `number` of a table of splits, to train on all others or on so many `images` of them, drawn by seed.
 
     Raises:
-        ValueError: an unknown fold; a group of images on both sides; fewer images than asked for.
+        UserError: an unknown fold; a group of images on both sides; fewer images than asked for.
     """
     known = sorted(splits.fold.unique().tolist())
     if number not in known:
-        raise ValueError(f"fold {number} is unknown: the splits have the folds {known}; give one of them")
+        raise UserError(f"fold {number} is unknown: the splits have the folds {known}; give one of them")
     held_out = splits.fold == number
     shared = set(splits.group[held_out]) & set(splits.group[~held_out])
     if shared:
-        raise ValueError(f"groups {sorted(shared)[:3]} stand on both sides of fold {number}; run `make splits` again")
+        raise UserError(f"groups {sorted(shared)[:3]} stand on both sides of fold {number}; run `make splits` again")
     others = splits[~held_out]
     training = others.image_id.tolist()
     if images is not None:
@@ -174,12 +175,12 @@ def held_out_images(checkpoint: dict[str, Any], source: Path, splits: pd.DataFra
     """Ids of the images that the checkpoint's fold holds out; `source` names the checkpoint in errors.
 
     Raises:
-        ValueError: the checkpoint was trained on some of them.
+        UserError: the checkpoint was trained on some of them.
     """
     held_out = choose_fold(splits, checkpoint["fold"]).validation
     seen = sorted(set(held_out) & set(checkpoint["trained_on"]))
     if seen:
-        raise ValueError(
+        raise UserError(
             f"{source} was trained on {len(seen)} images that the splits hold out ({seen[0]} ...): the splits have "
             "changed since; train the fold again"
         )
@@ -190,10 +191,10 @@ def draw_subset(ids: Sequence[str], modalities: Sequence[str], count: int, seed:
     """`count` of the ids, in their order, each modality with its share; a smaller draw of a seed lies in a larger one.
 
     Raises:
-        ValueError: fewer ids than `count`.
+        UserError: fewer ids than `count`.
     """
     if count > len(ids):
-        raise ValueError(f"training.images = {count}, but the fold has {len(ids)} images to train on; lower it")
+        raise UserError(f"training.images = {count}, but the fold has {len(ids)} images to train on; lower it")
     generator = np.random.default_rng(seed)
     turns = np.empty(len(ids))
     for modality in sorted(set(modalities)):

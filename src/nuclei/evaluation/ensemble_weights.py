@@ -18,6 +18,7 @@ from tqdm import tqdm
 from nuclei.arrays import Float64Array
 from nuclei.data.modality import ALL
 from nuclei.data.prepared_images import Images
+from nuclei.errors import UserError
 from nuclei.evaluation.metric import average_precision
 from nuclei.evaluation.score_cache import Rows, Scores
 from nuclei.evaluation.tuning import START, climb, rows_by_modality
@@ -41,10 +42,10 @@ def find_shares(members: Mapping[str, Path], processed: Path, splits: Path, work
     `score` is the mean over the images, each with its own fold's shares, `score_alike` that of an equal mean.
 
     Raises:
-        ValueError: fewer than two members; maps that lack images of the splits; maps of different sizes.
+        UserError: fewer than two members; maps that lack images of the splits; maps of different sizes.
     """
     if len(members) < 2:
-        raise ValueError(f"shares are between members; got {list(members)}, give the maps of two or more")
+        raise UserError(f"shares are between members; got {list(members)}, give the maps of two or more")
     table = read_splits(splits).sort_values("image_id").reset_index(drop=True)
     everything = np.arange(len(table))
     folds = sorted({int(fold) for fold in table.fold})
@@ -95,13 +96,13 @@ def read_shares(path: Path, names: Sequence[str], index: Path, splits: Path | No
     without its fold, else every image what all images favour.
 
     Raises:
-        ValueError: shares of other members; splits with a fold that they lack.
+        UserError: shares of other members; splits with a fold that they lack.
     """
     content, table = read_json(path), read_table(index, INDEX_COLUMNS, "run `make data`")
     folds = {} if splits is None else read_splits(splits).set_index("image_id").fold.astype(str).to_dict()
     missing = sorted(set(folds.values()) - set(content.get("fold", {})))
     if missing:
-        raise ValueError(f"{path}: no shares for the folds {missing} of {splits}; delete it and make it again")
+        raise UserError(f"{path}: no shares for the folds {missing} of {splits}; delete it and make it again")
     found = {None: content["shares"], **content.get("fold", {})}
     return {
         row.image_id: _in_order(path, _of(found[folds.get(row.image_id)], row.modality), names)
@@ -124,7 +125,7 @@ def _of(found: Mapping[str, Found], modality: str) -> Found:
 
 def _in_order(path: Path, shares: Mapping[str, float], names: Sequence[str]) -> Shares:
     if sorted(shares) != sorted(names):
-        raise ValueError(
+        raise UserError(
             f"{path}: shares of {sorted(shares)}, but the maps are of {sorted(names)}; delete it and make it again"
         )
     return tuple(shares[name] for name in names)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei.arrays import Float64Array, Int64Array, Labels
+from nuclei.errors import UserError
 
 Runs = tuple[Int64Array, Int64Array, Int64Array]
 """Starts, lengths and nucleus numbers (from 0) of the runs of an image, as `rle.parse_rows` gives them."""
@@ -68,7 +69,7 @@ def iou_matrix(truth: Labels, predicted: Labels) -> Float64Array:
     """IoU (T, P) of each true with each predicted nucleus of two label maps, both in ascending order of labels.
 
     Raises:
-        ValueError: arrays that are no two label maps of one shape.
+        UserError: arrays that are no two label maps of one shape.
     """
     overlaps = _overlaps_of_maps(truth, predicted)
     matrix = np.zeros((len(overlaps.true_areas), len(overlaps.predicted_areas)))
@@ -82,7 +83,7 @@ def average_precision(truth: Labels, predicted: Labels) -> Float64Array:
     Labels may have gaps and any integer type; 0 is background. Empty images: see the module's conventions.
 
     Raises:
-        ValueError: arrays that are no two label maps of one shape.
+        UserError: arrays that are no two label maps of one shape.
     """
     return _average_precision(_overlaps_of_maps(truth, predicted))
 
@@ -93,7 +94,7 @@ def average_precision_from_runs(truth: Runs, predicted: Runs) -> Float64Array:
     True nuclei may share pixels, as annotations do here and there; then each predicted nucleus hits one at most.
 
     Raises:
-        ValueError: predicted nuclei that share pixels, which the competition forbids.
+        UserError: predicted nuclei that share pixels, which the competition forbids.
     """
     return _average_precision(_overlaps_of_runs(truth, predicted))
 
@@ -102,7 +103,7 @@ def outcomes(truth: Labels, predicted: Labels) -> Outcomes:
     """What became of each nucleus of two label maps.
 
     Raises:
-        ValueError: arrays that are no two label maps of one shape.
+        UserError: arrays that are no two label maps of one shape.
     """
     overlaps = _overlaps_of_maps(truth, predicted)
     iou = overlaps.intersections / overlaps.unions
@@ -122,14 +123,14 @@ def error_counts(truth: Labels, predicted: Labels, threshold: float = 0.5) -> di
     greater than 0.1 with several true ones.
 
     Raises:
-        ValueError: a threshold outside [0.5, 1) or with more than three decimals; arrays that are no two label maps
+        UserError: a threshold outside [0.5, 1) or with more than three decimals; arrays that are no two label maps
             of one shape.
 
     Source: Caicedo et al., Evaluation of Deep Learning Strategies for Nucleus Segmentation in Fluorescence Images,
         Cytometry A 95 (2019), doi:10.1002/cyto.a.23863, for splits and merges.
     """
     if not 0.5 <= threshold < 1 or round(threshold, 3) != threshold:
-        raise ValueError(f"expected a threshold in [0.5, 1) with at most three decimals, got {threshold}")
+        raise UserError(f"expected a threshold in [0.5, 1) with at most three decimals, got {threshold}")
     overlaps = _overlaps_of_maps(truth, predicted)
     hits = int(np.count_nonzero(overlaps.exceed(round(1000 * threshold))))
     split, merged = _split_and_merged(overlaps)
@@ -169,7 +170,7 @@ def _overlaps_of_maps(truth: Labels, predicted: Labels) -> _Overlaps:
     There are a hundred times fewer stretches than pixels, and counting is by far the slowest that is done to each.
     """
     if truth.shape != predicted.shape or truth.ndim != 2:
-        raise ValueError(f"expected two label maps of one shape (H, W), got {truth.shape} and {predicted.shape}")
+        raise UserError(f"expected two label maps of one shape (H, W), got {truth.shape} and {predicted.shape}")
     true_pixels, predicted_pixels = truth.ravel(), predicted.ravel()
     is_bound = np.empty(truth.size + 1, bool)
     is_bound[0] = is_bound[-1] = True
@@ -180,13 +181,13 @@ def _overlaps_of_maps(truth: Labels, predicted: Labels) -> _Overlaps:
     true_labels, predicted_labels = true_pixels[starts], predicted_pixels[starts]
     for name, labels in (("true", true_labels), ("predicted", predicted_labels)):
         if labels.dtype.kind not in "iu" or (labels.dtype.kind == "i" and labels.min(initial=0) < 0):
-            raise ValueError(
+            raise UserError(
                 f"expected integers from 0 in the {name} label map, got {labels.dtype} from {labels.min(initial=0)}"
             )
     columns = int(predicted_labels.max(initial=0)) + 1
     rows = int(true_labels.max(initial=0)) + 1
     if rows * columns >= 2**63:
-        raise ValueError(f"labels up to {truth.max()} and {predicted.max()} are too large to count; number them from 1")
+        raise UserError(f"labels up to {truth.max()} and {predicted.max()} are too large to count; number them from 1")
     keys = np.multiply(true_labels, columns, dtype=np.int64, casting="unsafe")
     keys += predicted_labels.astype(np.int64)
     pairs, counts = _count(keys, lengths, rows * columns)
@@ -226,7 +227,7 @@ def _overlaps_of_runs(truth: Runs, predicted: Runs) -> _Overlaps:
     predicted_starts, predicted_lengths, predicted_nuclei = (part[order] for part in predicted)
     true_ends, predicted_ends = true_starts + true_lengths, predicted_starts + predicted_lengths
     if (predicted_starts[1:] < predicted_ends[:-1]).any():
-        raise ValueError("predicted nuclei overlap; no two masks of an image may share a pixel")
+        raise UserError("predicted nuclei overlap; no two masks of an image may share a pixel")
     first = np.searchsorted(predicted_ends, true_starts, side="right")
     reached = np.searchsorted(predicted_starts, true_ends, side="left") - first
     true_runs = np.repeat(np.arange(len(true_starts)), reached)

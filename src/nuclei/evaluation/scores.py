@@ -123,7 +123,7 @@ def score_otsu(experiment: str, processed: Path, splits: Path, workers: int = 1)
     """The `cv.json` of the classical baseline on the images of the splits; it has nothing to tune.
 
     Raises:
-        ValueError: files that are missing or do not fit each other.
+        UserError: files that are missing or do not fit each other.
     """
     table = read_splits(splits).sort_values("image_id")
     with open_pool(workers, _OtsuScorer, processed) as run:

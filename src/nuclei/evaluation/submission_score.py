@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nuclei.errors import UserError
 from nuclei.evaluation import metric
 from nuclei.io.files import write_text
 from nuclei.submission import rle
@@ -17,7 +18,7 @@ def score_submission(path: Path | str, solution: Solution) -> dict[str, npt.NDAr
     """TP / (TP + FP + FN) (10,) at each of metric.THRESHOLDS by image id, for each image of the solution, sorted.
 
     Raises:
-        ValueError: a submission that `validate` refuses; a solution with faulty runs.
+        UserError: a submission that `validate` refuses; a solution with faulty runs.
     """
     validate(path, solution.sizes, others=solution.others)
     predicted = read_submission(path)
@@ -27,9 +28,9 @@ def score_submission(path: Path | str, solution: Solution) -> dict[str, npt.NDAr
         try:
             true_runs = rle.parse_rows(solution.runs[image_id])
         except ValueError as error:
-            raise ValueError(f"the solution of image {image_id}: {error}") from error
+            raise UserError(f"the solution of image {image_id}: {error}") from error
         if (true_runs[0] + true_runs[1] - 1 > height * width).any():
-            raise ValueError(f"the solution of image {image_id}: a run leaves the image of {height} x {width} pixels")
+            raise UserError(f"the solution of image {image_id}: a run leaves the image of {height} x {width} pixels")
         scores[image_id] = metric.average_precision_from_runs(true_runs, rle.parse_rows(predicted[image_id]))
     return scores
 

@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from nuclei.arrays import Float64Array, LabelMap
+from nuclei.errors import UserError
 from nuclei.evaluation.score_cache import HELD_IMAGES, Candidate, MapScorer, Rows, Scores
 from nuclei.evaluation.scores import summarise
 from nuclei.io.files import read_json
@@ -83,7 +84,7 @@ def cross_validate(experiment: str, maps: Path, processed: Path, splits: Path, w
     The result does not depend on the number of workers.
 
     Raises:
-        ValueError: fewer than two folds; maps that do not hold exactly the images of the splits, or of another size;
+        UserError: fewer than two folds; maps that do not hold exactly the images of the splits, or of another size;
             files that are missing or do not fit each other.
     """
     table = read_splits(splits).sort_values("image_id").reset_index(drop=True)
@@ -197,7 +198,7 @@ def segment_test(maps: Path, tuned: Path | Tuned, modalities: Mapping[str, str])
     `modalities` gives the modality of each of the images.
 
     Raises:
-        ValueError: maps that lack an image; a `cv.json` without parameters.
+        UserError: maps that lack an image; a `cv.json` without parameters.
     """
     archive = Maps(maps)
     if isinstance(tuned, Path):
@@ -209,16 +210,16 @@ def segment_test(maps: Path, tuned: Path | Tuned, modalities: Mapping[str, str])
 def _read_tuned(cv: Path) -> Tuned:
     values = read_json(cv).get("parameters")
     if values is None:
-        raise ValueError(f"{cv}: holds no post-processing parameters; run the tuning on these maps' experiment")
+        raise UserError(f"{cv}: holds no post-processing parameters; run the tuning on these maps' experiment")
     return Tuned.from_dict(values)
 
 
 def _check_images(maps: Path, splits: Path, table: pd.DataFrame) -> None:
     if table.fold.nunique() < 2:
-        raise ValueError(f"{splits}: {table.fold.nunique()} fold; tuning needs two at least to score honestly")
+        raise UserError(f"{splits}: {table.fold.nunique()} fold; tuning needs two at least to score honestly")
     missing, unknown = set(table.image_id) - set(Maps(maps).ids), set(Maps(maps).ids) - set(table.image_id)
     if missing or unknown:
-        raise ValueError(
+        raise UserError(
             f"{maps}: lacks {len(missing)} of the {len(table)} images in {splits} {sorted(missing)[:3]} and holds "
             f"{len(unknown)} others {sorted(unknown)[:3]}; predict all folds of these splits and join them"
         )

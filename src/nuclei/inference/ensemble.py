@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from nuclei.arrays import UInt8Array
+from nuclei.errors import UserError
 from nuclei.io.probability_maps import Maps, mean_of_maps
 
 log = logging.getLogger(__name__)
@@ -32,13 +33,13 @@ def average_maps(
     at a time is in memory.
 
     Raises:
-        ValueError: no input, or one given twice; images in too many or too few inputs, or not the expected ones;
+        UserError: no input, or one given twice; images in too many or too few inputs, or not the expected ones;
             weights that do not fit; maps of another size than their image, or of another number of channels.
     """
     if not inputs:
-        raise ValueError("no maps to average; name at least one .npz")
+        raise UserError("no maps to average; name at least one .npz")
     if len({Path(path).resolve() for path in inputs}) < len(inputs):
-        raise ValueError(f"maps given twice among {[str(path) for path in inputs]}; give a weight instead")
+        raise UserError(f"maps given twice among {[str(path) for path in inputs]}; give a weight instead")
     archives = [Maps(path) for path in inputs]
     holders = {
         image_id: [index for index, archive in enumerate(archives) if image_id in archive]
@@ -47,7 +48,7 @@ def average_maps(
     _check_expected(archives, set(holders), set(sizes))
     mode = _check_holders(archives, holders, mode)
     if weights is not None and mode == "disjoint" and len(archives) > 1:
-        raise ValueError("each image is in one input alone, so weights have no effect; leave them out")
+        raise UserError("each image is in one input alone, so weights have no effect; leave them out")
     if not isinstance(weights, Mapping):
         weights = dict.fromkeys(holders, [1.0] * len(archives) if weights is None else weights)
     _check_weights(len(archives), weights, holders)
@@ -67,7 +68,7 @@ def _average(
         for index, each in zip(indices, maps, strict=True):
             channels = each.shape[0] if channels is None else channels
             if each.shape != (channels, *sizes[image_id]):
-                raise ValueError(
+                raise UserError(
                     f"{archives[index].path}: maps of image {image_id} are {each.shape}, expected "
                     f"{(channels, *sizes[image_id])}; predict again from the prepared images of now"
                 )
@@ -77,7 +78,7 @@ def _average(
 def _check_expected(archives: list[Maps], found: set[str], expected: set[str]) -> None:
     missing, unknown = sorted(expected - found), sorted(found - expected)
     if missing or unknown:
-        raise ValueError(
+        raise UserError(
             f"{', '.join(str(archive.path) for archive in archives)}: {len(missing)} of {len(expected)} images are "
             f"missing {missing[:3]} and {len(unknown)} are unknown {unknown[:3]}; predict every fold and every "
             "member from the same prepared images and splits"
@@ -92,7 +93,7 @@ def _check_holders(archives: list[Maps], holders: dict[str, list[int]], mode: Mo
     odd = [image_id for image_id, indices in holders.items() if len(indices) != wanted]
     if odd:
         names = [str(archives[index].path) for index in holders[odd[0]]]
-        raise ValueError(
+        raise UserError(
             f"{len(odd)} of {len(holders)} images are not in "
             f"{'one input alone' if mode == 'disjoint' else f'all {len(archives)} inputs'}, first {odd[0]}, which is "
             f"in {names}; predict the folds and members again with the splits of now"
@@ -103,7 +104,7 @@ def _check_holders(archives: list[Maps], holders: dict[str, list[int]], mode: Mo
 def _check_weights(count: int, weights: Mapping[str, Sequence[float]], images: Collection[str]) -> None:
     missing = sorted(set(images) - set(weights))
     if missing:
-        raise ValueError(f"no weights for {len(missing)} of {len(images)} images, such as {missing[0]}")
+        raise UserError(f"no weights for {len(missing)} of {len(images)} images, such as {missing[0]}")
     for each in weights.values():
         if len(each) != count or not all(np.isfinite(weight) and weight > 0 for weight in each):
-            raise ValueError(f"expected {count} weights above 0, one for each input; got {list(each)}")
+            raise UserError(f"expected {count} weights above 0, one for each input; got {list(each)}")

@@ -20,6 +20,7 @@ from nuclei.config_files import parse_config
 from nuclei.data.intensity import normalise, window_image
 from nuclei.data.prepared_images import Images
 from nuclei.devices import autocast_type
+from nuclei.errors import UserError
 from nuclei.inference.tta import View, average_views, deal_views, list_views
 from nuclei.models.activation import activate
 from nuclei.models.blocks import Span
@@ -49,7 +50,7 @@ class Predictor:
         window of the config that the network was trained with.
 
         Raises:
-            ValueError: an image that `intensity.window_image` refuses.
+            UserError: an image that `intensity.window_image` refuses.
         """
         height, width = image.shape[:2]
         windowed = window_image(image, self.config.intensity)
@@ -139,13 +140,13 @@ def load_predictor(
     The [prediction] of the config `asked` counts instead of the checkpoint's own, where one is given.
 
     Raises:
-        ValueError: a config that differs from the checkpoint's in more than [prediction] and its name.
+        UserError: a config that differs from the checkpoint's in more than [prediction] and its name.
     """
     config = parse_config(checkpoint["config"], source)
     if asked:
         changed = _changed_keys(config, asked)
         if changed:
-            raise ValueError(
+            raise UserError(
                 f"config {asked.name} differs from that of {source} in {', '.join(changed)}; weights that are there "
                 "can change in [prediction] alone: train them with this config, or give one with the same values"
             )

@@ -153,7 +153,7 @@ def survey(predictor: Predictor, image: Pixels) -> Scene:
     """The image as this network is to see it.
 
     Raises:
-        ValueError: an image that `intensity.window_image` refuses.
+        UserError: an image that `intensity.window_image` refuses.
     """
     config = predictor.config
     limits = find_limits(image, config.intensity)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from nuclei.inference.predictor import Predictor
+from nuclei.errors import UserError
 from nuclei.models.weights_file import read_weights
 
 SHIPPED = Path(__file__).parents[3] / "weights"
@@ -50,7 +51,7 @@ def load_weights(path: Path | str, device: "torch.device") -> Weights:
     """The networks of a file, of all files of a folder, or of the members of an ensemble (.json), on a device.
 
     Raises:
-        ValueError: as in `read_weights`; a folder without files, or with those of several experiments; an ensemble
+        UserError: as in `read_weights`; a folder without files, or with those of several experiments; an ensemble
             whose members are missing or were made again since.
     """
     path = Path(path)
@@ -66,7 +67,7 @@ def load_weights(path: Path | str, device: "torch.device") -> Weights:
         predictors.append(load_predictor({"config": card.config, "model": tensors}, str(file), device))
     if any((card.name, card.parameters) != (cards[0].name, cards[0].parameters) for card in cards):
         names = ", ".join(f"{file.name}: {card.name}" for file, card in zip(files, cards, strict=True))
-        raise ValueError(
+        raise UserError(
             f"{path}: holds weights of different experiments or tunings ({names}); put each experiment into a folder "
             "of its own, or make the folder again with `make weights`"
         )
@@ -94,14 +95,14 @@ def read_ensemble(path: Path) -> EnsembleCard:
     """The card of an ensemble whose members lie beside it as they were when it was made.
 
     Raises:
-        ValueError: as in `read_ensemble_card`; members that are missing or were made again since.
+        UserError: as in `read_ensemble_card`; members that are missing or were made again since.
     """
     card = read_ensemble_card(path)
     for name, score in card.members.items():
         folder = path.with_name(name)
         own = read_card(find_files(folder)[0]).score
         if own != score:
-            raise ValueError(
+            raise UserError(
                 f"{path}: was made with weights of {name} that score {score}, {folder} has {own}; make it again with "
                 "`make weights EXP=ensemble`"
             )
@@ -112,7 +113,7 @@ def load_trained(path: Path, device: "torch.device") -> "Predictor":
     """The network of one file, be it a training's checkpoint (.pt) or weights to pass on (.safetensors).
 
     Raises:
-        ValueError: as in `load_checkpoint` and `read_weights`.
+        UserError: as in `load_checkpoint` and `read_weights`.
     """
     from nuclei.inference.predictor import load_predictor
     from nuclei.models.checkpoint_file import load_checkpoint
@@ -134,13 +135,13 @@ def find_files(path: Path) -> list[Path]:
     """The file itself, or the files of a folder in the order of their names, or of all members of an ensemble.
 
     Raises:
-        ValueError: there is none.
+        UserError: there is none.
     """
     if path.suffix == CARD_SUFFIX:
         return [file for name in read_ensemble(path).members for file in find_files(path.with_name(name))]
     files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
     if not files:
-        raise ValueError(f"{path}: no {SUFFIX} file there; make some with `make weights EXP=<experiment>`")
+        raise UserError(f"{path}: no {SUFFIX} file there; make some with `make weights EXP=<experiment>`")
     return files
 
 
@@ -148,9 +149,9 @@ def find_best(root: Path = SHIPPED) -> Path:
     """The folder under `root` whose experiment has the highest score out of fold.
 
     Raises:
-        ValueError: no folder holds weights.
+        UserError: no folder holds weights.
     """
     scores = {file.parent: read_card(file).score for file in sorted(root.glob(f"*/*{SUFFIX}"))}
     if not scores:
-        raise ValueError(f"{root}: no weights there; name some (WEIGHTS=<file or folder>) or train and `make weights`")
+        raise UserError(f"{root}: no weights there; name some (WEIGHTS=<file or folder>) or train and `make weights`")
     return max(scores, key=lambda folder: scores[folder])

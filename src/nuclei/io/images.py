@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei.arrays import LabelMap, Pixels
+from nuclei.errors import UserError
 from nuclei.io.files import atomic_path
 
 
@@ -14,7 +15,7 @@ def read_image(path: Path | str) -> Pixels:
     """Image of a prepared file: RGB (H, W, 3) uint8 or uint16 of a PNG; of a TIFF what it holds, signed and float too.
 
     Raises:
-        ValueError: the file is missing or cannot be decoded.
+        UserError: the file is missing or cannot be decoded.
     """
     if Path(path).suffix.lower() in (".tif", ".tiff"):
         return _read_tiff(path)
@@ -22,7 +23,7 @@ def read_image(path: Path | str) -> Pixels:
 
     image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if image is None:
-        raise ValueError(f"{path}: no readable image there; run `make data` again to write it anew")
+        raise UserError(f"{path}: no readable image there; run `make data` again to write it anew")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
@@ -32,9 +33,9 @@ def _read_tiff(path: Path | str) -> Pixels:
     try:
         image: Pixels = np.asarray(tifffile.imread(path))
     except (OSError, ValueError) as error:  # tifffile's own errors are ValueErrors
-        raise ValueError(f"{path}: no readable TIFF ({error}); write it anew") from error
+        raise UserError(f"{path}: no readable TIFF ({error}); write it anew") from error
     if not image.size:
-        raise ValueError(f"{path}: no readable TIFF (no pixels in it); write it anew")
+        raise UserError(f"{path}: no readable TIFF (no pixels in it); write it anew")
     return image
 
 
@@ -50,13 +51,13 @@ def read_label_map(path: Path | str) -> LabelMap:
     """Label map (H, W) int32 of a 16-bit PNG: 0 background, 1..N nuclei.
 
     Raises:
-        ValueError: the file is missing or is no 16-bit grey PNG.
+        UserError: the file is missing or is no 16-bit grey PNG.
     """
     import cv2
 
     label_map = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if label_map is None or label_map.dtype != np.uint16 or label_map.ndim != 2:
-        raise ValueError(f"{path}: no 16-bit label map there; run `make data` again to write it anew")
+        raise UserError(f"{path}: no 16-bit label map there; run `make data` again to write it anew")
     return label_map.astype(np.int32)
 
 
@@ -64,10 +65,10 @@ def write_label_map(path: Path | str, label_map: npt.NDArray[np.integer]) -> Non
     """Writes a label map as 16-bit PNG.
 
     Raises:
-        ValueError: more than 65,535 nuclei.
+        UserError: more than 65,535 nuclei.
     """
     if label_map.size and int(label_map.max()) > np.iinfo(np.uint16).max:
-        raise ValueError(f"{path}: label {int(label_map.max())} does not fit 16 bits (at most 65,535 nuclei)")
+        raise UserError(f"{path}: label {int(label_map.max())} does not fit 16 bits (at most 65,535 nuclei)")
     import cv2
 
     # Label maps are flat: unfiltered and searched less for repetitions they are read in less than half of the time, and
@@ -81,6 +82,6 @@ def _write_png(path: Path | str, pixels: npt.NDArray[Any], flags: list[int]) -> 
 
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(pixels), flags)
     if not done:
-        raise ValueError(f"{path}: OpenCV cannot encode an array of shape {pixels.shape} and type {pixels.dtype}")
+        raise UserError(f"{path}: OpenCV cannot encode an array of shape {pixels.shape} and type {pixels.dtype}")
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded.tobytes())

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nuclei.errors import UserError
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 MAX_PIXELS = 500_000_000
 """Planes with more pixels are refused unless more are allowed."""
@@ -34,12 +36,12 @@ def find_pictures(folder: Path) -> dict[str, Path]:
     """The pictures of a folder, or the one file given, by the name of their results: the file's without its ending.
 
     Raises:
-        ValueError: there are none.
+        UserError: there are none.
     """
     paths = sorted(folder.iterdir()) if folder.is_dir() else [folder]
     paths = [path for path in paths if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()]
     if not paths:
-        raise ValueError(f"{folder}: no pictures there; give a folder with files that end in {', '.join(SUFFIXES)}")
+        raise UserError(f"{folder}: no pictures there; give a folder with files that end in {', '.join(SUFFIXES)}")
     stems = [path.stem for path in paths]
     return {path.stem if stems.count(path.stem) == 1 else path.name: path for path in paths}
 
@@ -48,7 +50,7 @@ def read_pictures(path: Path, name: str, channel: int | None = None, max_pixels:
     """The planes of a file; those of a stack have their number in the name. `channel` counts from 1, as Fiji does.
 
     Raises:
-        ValueError: a file that cannot be read; too many pixels; several channels of which none is chosen.
+        UserError: a file that cannot be read; too many pixels; several channels of which none is chosen.
     """
     try:
         is_tiff = path.suffix.lower() in (".tif", ".tiff")
@@ -56,9 +58,9 @@ def read_pictures(path: Path, name: str, channel: int | None = None, max_pixels:
             _read_tiff(path, name, channel, max_pixels) if is_tiff else [_read_other(path, name, channel, max_pixels)]
         )
     except (ValueError, MemoryError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
     except Exception as error:  # decoders raise all kinds for a broken file
-        raise ValueError(f"{path}: cannot be read ({type(error).__name__}: {error}); save it anew") from error
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}: {error}); save it anew") from error
 
 
 def _read_other(path: Path, name: str, channel: int | None, max_pixels: int) -> Picture:
@@ -79,7 +81,7 @@ def _read_other(path: Path, name: str, channel: int | None, max_pixels: int) -> 
     if is_png:
         decoded = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if decoded is None:
-            raise ValueError("cannot be decoded; save it anew")
+            raise UserError("cannot be decoded; save it anew")
         pixels = decoded if decoded.ndim == 2 else decoded[..., [2, 1, 0]]
     return Picture(name, _choose(pixels, channel) if pixels.ndim == 3 else pixels, None)
 
@@ -118,20 +120,20 @@ def _choose(pixels: npt.NDArray[Any], channel: int | None, must: bool = False) -
     count = pixels.shape[2]
     if channel is not None:
         if not 1 <= channel <= count:
-            raise ValueError(f"has {count} channels; CHANNEL={channel} must be from 1 to {count}")
+            raise UserError(f"has {count} channels; CHANNEL={channel} must be from 1 to {count}")
         return pixels[..., channel - 1]
     if count in (1, 2) and not must:
         return pixels[..., 0]  # grey, with transparency where there are two
     if count == 1:
         return pixels[..., 0]
     if must or count > 4:
-        raise ValueError(f"has {count} channels; say which shows the nuclei, from CHANNEL=1 to CHANNEL={count}")
+        raise UserError(f"has {count} channels; say which shows the nuclei, from CHANNEL=1 to CHANNEL={count}")
     return pixels
 
 
 def _check_budget(height: int, width: int, samples: int, max_pixels: int) -> None:
     if height * width * max(1, samples // 4) > max_pixels:
-        raise ValueError(
+        raise UserError(
             f"claims {width} x {height} pixels, more than the {max_pixels:,} that are read; if it is meant to, give "
             "MAX_PIXELS=<more>"
         )

@@ -8,6 +8,8 @@ from typing import Any
 
 import cv2
 
+from nuclei.errors import UserError
+
 _CHUNK = 4
 
 
@@ -23,10 +25,10 @@ def open_pool(
     One worker is this process itself.
 
     Raises:
-        ValueError: no worker; a worker that the system ended.
+        UserError: no worker; a worker that the system ended.
     """
     if workers < 1:
-        raise ValueError(f"expected at least one worker, got {workers}")
+        raise UserError(f"expected at least one worker, got {workers}")
     if workers == 1:
         task = build(*arguments)
         yield lambda jobs: map(task, jobs)
@@ -38,7 +40,7 @@ def open_pool(
         with ProcessPoolExecutor(workers, initializer=_set_up, initargs=(build, arguments)) as pool:
             yield lambda jobs: pool.map(_work, jobs, chunksize=_CHUNK)
     except BrokenProcessPool as error:
-        raise ValueError(
+        raise UserError(
             f"one of {workers} workers ended without a word, most likely for want of memory; use fewer workers"
         ) from error
     finally:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nuclei.arrays import LabelMap, UInt8Array
+from nuclei.errors import UserError
 from nuclei.io.files import atomic_path
 
 
@@ -26,7 +27,7 @@ class Maps(Mapping[str, UInt8Array]):
     """The maps of an .npz by image id, each read from disk when it is asked for.
 
     Raises:
-        ValueError: the file is missing or is no .npz; an id that it does not hold.
+        UserError: the file is missing or is no .npz; an id that it does not hold.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -36,11 +37,11 @@ class Maps(Mapping[str, UInt8Array]):
             self._arrays = np.load(self.path, allow_pickle=False)
             self.ids: list[str] = list(self._arrays.files)
         except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: no maps can be read ({error}); predict again to write them") from error
+            raise UserError(f"{path}: no maps can be read ({error}); predict again to write them") from error
 
     def __getitem__(self, image_id: str) -> UInt8Array:
         if image_id not in self:
-            raise ValueError(f"{self.path}: holds no maps of image {image_id} (it has {len(self)} images)")
+            raise UserError(f"{self.path}: holds no maps of image {image_id} (it has {len(self)} images)")
         return np.asarray(self._arrays[image_id], dtype=np.uint8)
 
     def __contains__(self, image_id: object) -> bool:
@@ -67,11 +68,11 @@ def read_maps(archive: Maps, image_id: str, truth: LabelMap, folder: Path) -> UI
     """The maps of an image (C, H, W); `folder` is where its label map `truth` (H, W) was prepared.
 
     Raises:
-        ValueError: maps of another size than the image's label map.
+        UserError: maps of another size than the image's label map.
     """
     maps = archive[image_id]
     if maps.shape[1:] != truth.shape:
-        raise ValueError(
+        raise UserError(
             f"{archive.path}: maps of image {image_id} are {maps.shape}, its label map in {folder} is {truth.shape}; "
             "predict again from the prepared images of now"
         )

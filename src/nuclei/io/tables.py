@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from nuclei.errors import UserError
+
 INDEX_COLUMNS = ("image_id", "subset", "image", "label", "height", "width", "nuclei", "modality", "group")
 
 
@@ -16,16 +18,16 @@ def read_table(path: Path | str, columns: tuple[str, ...], remedy: str) -> Any:
     """pandas.DataFrame of a CSV that must have `columns`.
 
     Raises:
-        ValueError: the file is missing, or lacks columns.
+        UserError: the file is missing, or lacks columns.
     """
     import pandas
 
     if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file; {remedy}")
+        raise UserError(f"{path}: no such file; {remedy}")
     frame = pandas.read_csv(path, dtype={"image_id": str, "group": str})
     missing = [column for column in columns if column not in frame.columns]
     if missing:
-        raise ValueError(f"{path}: columns {missing} are missing (found {list(frame.columns)}); {remedy}")
+        raise UserError(f"{path}: columns {missing} are missing (found {list(frame.columns)}); {remedy}")
     return frame
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from nuclei.config import Config
+from nuclei.errors import UserError
 from nuclei.io.files import atomic_path
 from nuclei.models.factory import parameter_count
 from nuclei.provenance import code_commit
@@ -31,14 +32,14 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """Contents of a checkpoint: `config`, `model` (state dict), `fold`, `trained_on` (image ids) and notes.
 
     Raises:
-        ValueError: the file is missing or is no checkpoint.
+        UserError: the file is missing or is no checkpoint.
     """
     if not Path(path).is_file():
-        raise ValueError(f"{path}: no such checkpoint; train the fold first (`make train`)")
+        raise UserError(f"{path}: no such checkpoint; train the fold first (`make train`)")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch names a dozen kinds; all mean that the file cannot be used
-        raise ValueError(f"{path}: not a readable checkpoint ({error}); delete it and train the fold again") from error
+        raise UserError(f"{path}: not a readable checkpoint ({error}); delete it and train the fold again") from error
     if not isinstance(checkpoint, dict) or not {"config", "model"} <= checkpoint.keys():
-        raise ValueError(f"{path}: no checkpoint of this project (it lacks `config` and `model`)")
+        raise UserError(f"{path}: no checkpoint of this project (it lacks `config` and `model`)")
     return checkpoint

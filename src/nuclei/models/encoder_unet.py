@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nuclei.errors import UserError
 from nuclei.models.blocks import Block, DoubleConv
 from nuclei.models.depthwise import replace_depthwise
 
@@ -76,10 +77,10 @@ def _first_stages(encoder: Any, count: int) -> list[nn.Module]:
     network = getattr(encoder, "model", encoder)
     blocks = getattr(network, "blocks", None)
     if blocks is None or not hasattr(network, "conv_stem"):
-        raise ValueError(
+        raise UserError(
             f"model.frozen_stages = {count}: only encoders of the EfficientNet family (tu-...efficientnet...) have "
             "stages to freeze; delete the key"
         )
     if count > len(blocks):
-        raise ValueError(f"model.frozen_stages = {count}, but the encoder has {len(blocks)} stages")
+        raise UserError(f"model.frozen_stages = {count}, but the encoder has {len(blocks)} stages")
     return [network.conv_stem, network.bn1, *blocks[:count]]

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from nuclei.config import ModelConfig, TrainingConfig
+from nuclei.errors import UserError
 from nuclei.models.encoder_unet import ENCODER_UNET
 
 OURS = ("unet", "transunet")
@@ -26,7 +27,7 @@ def build_model(config: ModelConfig, out_channels: int, pretrained: bool = True)
     checkpoint next, and needs neither connection nor package for it.
 
     Raises:
-        ValueError: an unknown architecture, encoder or weights, or a key that means nothing to this architecture.
+        UserError: an unknown architecture, encoder or weights, or a key that means nothing to this architecture.
     """
     _check_keys(config)
     # Imported where they are needed, since the library behind the baselines takes seconds.
@@ -55,14 +56,14 @@ def parameter_groups(model: nn.Module, training: TrainingConfig) -> list[dict[st
     scales of normalisations (all that has one axis) do not decay.
 
     Raises:
-        ValueError: an encoder's learning rate for a network that has no encoder of its own.
+        UserError: an encoder's learning rate for a network that has no encoder of its own.
     """
     encoder_rate = training.encoder_learning_rate
     encoder: set[int] = set()
     if encoder_rate is not None:
         list_encoder = getattr(model, "encoder_parameters", None)
         if list_encoder is None:
-            raise ValueError(
+            raise UserError(
                 f"training.encoder_learning_rate = {encoder_rate}, but {type(model).__name__} has no separate encoder; "
                 "delete the key or take an smp-... architecture"
             )
@@ -88,4 +89,4 @@ def _check_keys(config: ModelConfig) -> None:
     for key in foreign:
         value = getattr(config, key)
         if value != getattr(defaults, key):
-            raise ValueError(f"model.{key} = {value!r} means nothing to {config.architecture}; delete the key")
+            raise UserError(f"model.{key} = {value!r} means nothing to {config.architecture}; delete the key")

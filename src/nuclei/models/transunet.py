@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nuclei.config import ModelConfig
+from nuclei.errors import UserError
 from nuclei.models.blocks import pad_to
 from nuclei.models.unet import UNet
 
@@ -45,7 +46,7 @@ class TransformerBridge(nn.Module):
     def __init__(self, channels: int, layers: int, heads: int, patch: int, dropout: float) -> None:
         super().__init__()
         if channels % heads:
-            raise ValueError(
+            raise UserError(
                 f"model.transformer_heads = {heads} does not divide the {channels} channels of the bottleneck; "
                 "take a divisor or change model.width"
             )

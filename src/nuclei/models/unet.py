@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nuclei.config import ModelConfig
+from nuclei.errors import UserError
 from nuclei.models.blocks import DoubleConv, Down, OutConv, Span, Up
 
 
@@ -126,12 +127,12 @@ class UNet(nn.Module):
     def _check(self, image_BCHW: Tensor) -> None:
         _, channels, height, width = image_BCHW.shape
         if channels != self.in_channels:
-            raise ValueError(
+            raise UserError(
                 f"images have {channels} channels, the network takes {self.in_channels}; "
                 f"set model.in_channels = {channels} or convert the images"
             )
         if min(height, width) < self.smallest:
-            raise ValueError(
+            raise UserError(
                 f"image of {height}x{width} pixels: a UNet of depth {self.depth} needs {self.smallest} a side, so that "
                 "2 are left at the bottleneck; pad the image or lower model.depth"
             )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from nuclei.errors import UserError
 from nuclei.io.files import atomic_path
 
 # A card is read without torch, which takes seconds to load: it is imported where there are tensors.
@@ -74,14 +75,14 @@ def read_ensemble_card(path: Path | str) -> EnsembleCard:
     """The card of an ensemble, a JSON file.
 
     Raises:
-        ValueError: the file is missing, is no such card, or is of another version of the format.
+        UserError: the file is missing, is no such card, or is of another version of the format.
     """
     if not Path(path).is_file():
-        raise ValueError(f"{path}: no such card of an ensemble; make one with `make weights EXP=ensemble`")
+        raise UserError(f"{path}: no such card of an ensemble; make one with `make weights EXP=ensemble`")
     try:
         card = EnsembleCard.model_validate_json(Path(path).read_bytes())
     except ValidationError as error:
-        raise ValueError(f"{path}: no card of an ensemble ({error}); fetch or make it again") from error
+        raise UserError(f"{path}: no card of an ensemble ({error}); fetch or make it again") from error
     _check_version(path, card.version)
     return card
 
@@ -90,7 +91,7 @@ def read_card(path: Path | str) -> Card:
     """The card of a file, its tensors left alone.
 
     Raises:
-        ValueError: as in `read_weights`.
+        UserError: as in `read_weights`.
     """
     with open_weights(path, "numpy") as file:
         return card_of(file, path)
@@ -101,37 +102,37 @@ def open_weights(path: Path | str, framework: str) -> Iterator[Any]:
     """A file of weights, opened for a framework of safetensors: pt or numpy.
 
     Raises:
-        ValueError: the file is missing or cannot be read.
+        UserError: the file is missing or cannot be read.
     """
     if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file of weights; make one with `make weights EXP=<experiment>`")
+        raise UserError(f"{path}: no such file of weights; make one with `make weights EXP=<experiment>`")
     try:
         with safe_open(path, framework=framework) as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a readable {SUFFIX} file ({error}); fetch or make it again") from error
+        raise UserError(f"{path}: not a readable {SUFFIX} file ({error}); fetch or make it again") from error
 
 
 def card_of(file: Any, path: Path | str) -> Card:
     """The card in the metadata of an opened file; `path` names it in errors, as in `read_card`."""
     text = (file.metadata() or {}).get(KEY)
     if text is None:
-        raise ValueError(f"{path}: no weights of this project, it has no card; make some with `make weights`")
+        raise UserError(f"{path}: no weights of this project, it has no card; make some with `make weights`")
     try:
         values = json.loads(text)
         version = values["version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: its card cannot be read ({error}); fetch or make it again") from error
+        raise UserError(f"{path}: its card cannot be read ({error}); fetch or make it again") from error
     _check_version(path, version)
     try:
         return Card.model_validate(values)
     except ValidationError as error:
-        raise ValueError(f"{path}: its card is not as expected: {error}; fetch or make it again") from error
+        raise UserError(f"{path}: its card is not as expected: {error}; fetch or make it again") from error
 
 
 def _check_version(path: Path | str, version: Any) -> None:
     if version != VERSION:
-        raise ValueError(
+        raise UserError(
             f"{path}: weights of format version {version}, this release reads version {VERSION}; take weights and "
             "code of the same release, or make them again from the checkpoints with `make weights`"
         )
@@ -141,7 +142,7 @@ def write_weights(path: Path | str, tensors: "Mapping[str, torch.Tensor]", card:
     """Writes a file of weights and returns its bytes. The same weights give the same bytes.
 
     Raises:
-        ValueError: the file would be larger than MAX_BYTES.
+        UserError: the file would be larger than MAX_BYTES.
     """
     from safetensors.torch import save
 
@@ -150,7 +151,7 @@ def write_weights(path: Path | str, tensors: "Mapping[str, torch.Tensor]", card:
         {KEY: json.dumps(card.model_dump(mode="json"), sort_keys=True)},
     )
     if len(content) > MAX_BYTES:
-        raise ValueError(
+        raise UserError(
             f"{path}: {card.name} takes {len(content) / 1e6:.1f} MB in half precision, more than the "
             f"{MAX_BYTES / 1e6:.0f} MB that a repository should hold; ship a smaller network (model.width, "
             "model.encoder, model.decoder_channels), or pass the checkpoint on another way"
@@ -164,7 +165,7 @@ def read_weights(path: Path | str) -> "tuple[Card, dict[str, torch.Tensor]]":
     """Card and tensors of a file.
 
     Raises:
-        ValueError: the file is missing, damaged, of something else, or of another version of the format.
+        UserError: the file is missing, damaged, of something else, or of another version of the format.
     """
     with open_weights(path, "pt") as file:
         return card_of(file, path), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)

@@ -11,6 +11,8 @@ from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
+from nuclei.errors import UserError
+
 MIN_AREA = 30
 """Smaller objects, in pixels, are taken for noise."""
 BRIGHT_BACKGROUND = 127
@@ -24,7 +26,7 @@ def otsu_watershed(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     Each peak of the distance to the background is one nucleus; two peaks within a typical nucleus's radius are one.
 
     Raises:
-        ValueError: the image is no (H, W, 3) uint8 array.
+        UserError: the image is no (H, W, 3) uint8 array.
 
     Source: Otsu, A Threshold Selection Method from Gray-Level Histograms, IEEE Trans. SMC 9 (1979), and Meyer,
     Topographic distance and watershed lines, Signal Processing 38 (1994).
@@ -40,10 +42,10 @@ def nuclear_brightness(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Grey image (H, W) uint8 in which nuclei are brighter than what surrounds them, of an RGB image (H, W, 3) uint8.
 
     Raises:
-        ValueError: the image is no (H, W, 3) uint8 array.
+        UserError: the image is no (H, W, 3) uint8 array.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(
+        raise UserError(
             f"got an image of shape {image.shape} and type {image.dtype}, expected (H, W, 3) uint8; "
             "read it with nuclei.artifacts.read_image"
         )

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
+from nuclei.errors import UserError
+
 DROPPING = ("area", "relative_area", "confidence", "peak")
 """Parameters that say which nuclei are dropped; the others say how nuclei grow."""
 _SHARES = ("foreground", "seed", "confidence", "peak")
@@ -47,10 +49,10 @@ class Parameters:
     def __post_init__(self) -> None:
         for name in _UP_TO_1:
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"parameter {name} is {getattr(self, name)}; give a value from 0 to 1")
+                raise UserError(f"parameter {name} is {getattr(self, name)}; give a value from 0 to 1")
         for field in fields(self):
             if getattr(self, field.name) < 0:
-                raise ValueError(f"parameter {field.name} is {getattr(self, field.name)}; give one of 0 or more")
+                raise UserError(f"parameter {field.name} is {getattr(self, field.name)}; give one of 0 or more")
 
     def at(self, certainty: float) -> Self:
         """The thresholds as probabilities, for an image of this certainty."""
@@ -66,17 +68,17 @@ class Parameters:
         """The parameters of a table by name, all of them given.
 
         Raises:
-            ValueError: names missing or unknown; a value that is no number or lies outside its range.
+            UserError: names missing or unknown; a value that is no number or lies outside its range.
         """
         expected = {field.name for field in fields(cls)}
         if set(values) != expected:
-            raise ValueError(
+            raise UserError(
                 f"post-processing parameters: missing {sorted(expected - set(values))}, "
                 f"unknown {sorted(set(values) - expected)}; run the tuning again"
             )
         for name, value in values.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"post-processing parameter {name} is {value!r}; give a number")
+                raise UserError(f"post-processing parameter {name} is {value!r}; give a number")
         return cls(**values)
 
 
@@ -101,7 +103,7 @@ class Tuned:
         """What `to_dict` gave.
 
         Raises:
-            ValueError: as in `Parameters.from_dict`.
+            UserError: as in `Parameters.from_dict`.
         """
         general = {name: value for name, value in values.items() if name != "modality"}
         own = values.get("modality", {})

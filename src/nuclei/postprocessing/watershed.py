@@ -19,6 +19,7 @@ import numpy.typing as npt
 from skimage.segmentation import watershed
 
 from nuclei.arrays import BORDER, CHANNELS, CORE, FOREGROUND, LabelMap, Labels, UInt8Array
+from nuclei.errors import UserError
 from nuclei.postprocessing.label_ops import Places, fill_holes, label_islands, renumber
 from nuclei.postprocessing.parameters import Parameters
 
@@ -49,7 +50,7 @@ def segment_maps(maps: UInt8Array, parameters: Parameters) -> LabelMap:
     """Label map (H, W) int32 of the maps (3, H, W) uint8, numbered 1..N; all 0 where there is no nucleus.
 
     Raises:
-        ValueError: maps of another shape or type.
+        UserError: maps of another shape or type.
     """
     _check(maps)
     parameters = parameters.at(measure_certainty(maps))
@@ -121,7 +122,7 @@ def draw_nuclei(grown: Grown, keep: npt.NDArray[np.bool_]) -> LabelMap:
 
 def _check(maps: UInt8Array) -> None:
     if maps.ndim != 3 or maps.shape[0] != CHANNELS or maps.dtype != np.uint8:
-        raise ValueError(f"expected maps ({CHANNELS}, H, W) uint8, got {maps.shape} {maps.dtype}; predict again")
+        raise UserError(f"expected maps ({CHANNELS}, H, W) uint8, got {maps.shape} {maps.dtype}; predict again")
 
 
 def _reaches(channel: UInt8Array, probability: float) -> UInt8Array:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from nuclei.config import Config
+from nuclei.errors import UserError
 from nuclei.inference.predictor import Predictor
 from nuclei.io.files import atomic_path, write_json, write_text
 from nuclei.io.images import write_image
@@ -45,12 +46,12 @@ def pack_network(predictor: Predictor, card: Card | None, onnx: Path, out: Path)
     `card` is what shipped weights carry; without one the page inside tells no score.
 
     Raises:
-        ValueError: bioimageio.core is not installed, or its test fails.
+        UserError: bioimageio.core is not installed, or its test fails.
     """
     try:
         from bioimageio.spec import save_bioimageio_package
     except ImportError as error:
-        raise ValueError(f"{out}: not written ({error}); run: pip install --editable '.[publish]'") from error
+        raise UserError(f"{out}: not written ({error}); run: pip install --editable '.[publish]'") from error
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copyfile(onnx, folder / "network.onnx")
@@ -70,7 +71,7 @@ def check_package(path: Path) -> None:
     """Runs what `bioimageio test` runs: both formats against the test image, and other sizes and batches.
 
     Raises:
-        ValueError: it fails.
+        UserError: it fails.
     """
     from bioimageio.core import test_description
 
@@ -78,14 +79,14 @@ def check_package(path: Path) -> None:
     summary = test_description(path)
     if summary.status != "passed":
         faults = [f"{detail.name}: {error.msg}" for detail in summary.details for error in detail.errors]
-        raise ValueError(f"{path}: bioimage.io's test says {summary.status}: {'; '.join(faults) or summary.name}")
+        raise UserError(f"{path}: bioimage.io's test says {summary.status}: {'; '.join(faults) or summary.name}")
 
 
 def describe(predictor: Predictor, card: Card | None, folder: Path) -> Any:
     """The package's description (bioimageio.spec's ModelDescr); the files that it names are written into `folder`.
 
     Raises:
-        ValueError: (pydantic's) something is not as the specification has it.
+        UserError: (pydantic's) something is not as the specification has it.
     """
     from bioimageio.spec.model import v0_5 as zoo
 

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from nuclei.errors import UserError
 from nuclei.io.files import atomic_path, write_json
 from nuclei.submission.kaggle_notebook import check_user
 
@@ -21,12 +22,12 @@ def pack_model(files: list[Path], out: Path, user: str, experiment: str) -> None
     """Writes `out/model-metadata.json` for `kaggle models create`, and `out/variation`, metadata and copies of `files`.
 
     Raises:
-        ValueError: no user; a file that is missing.
+        UserError: no user; a file that is missing.
     """
     user = check_user(user)
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
-        raise ValueError(f"{', '.join(missing)}: no such file; run `make export EXP={experiment}` first")
+        raise UserError(f"{', '.join(missing)}: no such file; run `make export EXP={experiment}` first")
     model = {"ownerSlug": user, "title": TITLE, "slug": SLUG, "subtitle": "", "isPrivate": True}
     write_json(out / "model-metadata.json", model | {"description": DESCRIPTION})
     variation = {

@@ -9,6 +9,7 @@ from typing import Any
 from nuclei.config import Config
 from nuclei.config_files import parse_config
 from nuclei.data.modality import ALL
+from nuclei.errors import UserError
 from nuclei.io.files import write_text
 from nuclei.models.weights_file import VERSION, Card, EnsembleCard
 from nuclei.postprocessing.parameters import Tuned
@@ -18,10 +19,10 @@ def make_ensemble_card(cv: Mapping[str, Any], shares: Mapping[str, Any], members
     """The card of an ensemble from its `cv.json` and `shares.json`; `members` are the scores on the members' cards.
 
     Raises:
-        ValueError: shares of other members; a `cv.json` without tuned parameters.
+        UserError: shares of other members; a `cv.json` without tuned parameters.
     """
     if any(set(one) != set(members) for one in shares["shares"].values()) or not cv.get("parameters"):
-        raise ValueError(
+        raise UserError(
             f"the weights are of {sorted(members)}, the shares of {sorted(shares['shares'][ALL])}, cv.json of "
             f"{cv['experiment']}; give the files of one ensemble, cv.json with tuned parameters"
         )
@@ -40,11 +41,11 @@ def make_card(checkpoint: Mapping[str, Any], cv: Mapping[str, Any], data: str, l
     """The card of a checkpoint and of its experiment's `cv.json`.
 
     Raises:
-        ValueError: the two are of different experiments; a `cv.json` without tuned parameters.
+        UserError: the two are of different experiments; a `cv.json` without tuned parameters.
     """
     config = parse_config(checkpoint["config"], "checkpoint")
     if cv["experiment"] != config.name or not cv.get("parameters"):
-        raise ValueError(
+        raise UserError(
             f"the checkpoint is of {config.name}, cv.json of {cv['experiment']} with parameters "
             f"{cv.get('parameters')}; give the cv.json that the tuning wrote for this experiment"
         )

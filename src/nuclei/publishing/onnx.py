@@ -19,6 +19,7 @@ from torch.export import Dim, ExportedProgram
 from nuclei.arrays import UInt8Array
 from nuclei.config import Config, IntensityConfig
 from nuclei.data.intensity import IMAGENET_DEVIATION, IMAGENET_MEAN, normalise, window_image
+from nuclei.errors import UserError
 from nuclei.io.files import atomic_path
 from nuclei.models.activation import activate
 from nuclei.synthetic.images import make_image
@@ -119,7 +120,7 @@ def export_checkpoint(model: nn.Module, config: Config, onnx: Path, program: Pat
     """Writes both files and returns their largest difference from the network; a file that fails `check` is removed.
 
     Raises:
-        ValueError: as in `trace`, `write_onnx` and `check`.
+        UserError: as in `trace`, `write_onnx` and `check`.
     """
     model = model.float().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     traced = trace(model, config)
@@ -148,7 +149,7 @@ def trace(model: nn.Module, config: Config) -> ExportedProgram:
     The auxiliary heads of deep supervision are not in it, as they take no part in prediction.
 
     Raises:
-        ValueError: the architecture has a step that depends on the size in a way no graph can hold.
+        UserError: the architecture has a step that depends on the size in a way no graph can hold.
     """
     smallest = smallest_side(model, config)
     # an odd and an even multiple of every level, so that the trace takes no special case for the rule
@@ -162,7 +163,7 @@ def trace(model: nn.Module, config: Config) -> ExportedProgram:
             prefer_deferred_runtime_asserts_over_guards=True,
         )
     except Exception as error:  # the tracer raises dozens of kinds
-        raise ValueError(
+        raise UserError(
             f"{config.name}: {config.model.architecture} with encoder {config.model.encoder} cannot be exported for "
             f"images of any size: {str(error).strip().splitlines()[0]}. Our unet and transunet can"
         ) from error
@@ -181,16 +182,16 @@ def write_onnx(path: Path, program: ExportedProgram, config: Config) -> None:
     """Writes the graph as ONNX; the experiment's settings travel in its metadata as JSON.
 
     Raises:
-        ValueError: the exporter's packages are not installed, or it knows no counterpart of some operation.
+        UserError: the exporter's packages are not installed, or it knows no counterpart of some operation.
     """
     try:
         exported: Any = torch.onnx.export(
             program, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], verbose=False
         )
     except ImportError as error:
-        raise ValueError(f"ONNX cannot be written ({error}); run: pip install --editable '.[publish]'") from error
+        raise UserError(f"ONNX cannot be written ({error}); run: pip install --editable '.[publish]'") from error
     except Exception as error:
-        raise ValueError(f"{config.name}: has no counterpart in ONNX: {error}") from error
+        raise UserError(f"{config.name}: has no counterpart in ONNX: {error}") from error
     exported.model.metadata_props["experiment"] = config.model_dump_json()
     with atomic_path(path) as temporary:
         exported.save(str(temporary), external_data=False)
@@ -214,7 +215,7 @@ def check(run: Runner, model: nn.Module, config: Config, source: str) -> float:
     """Largest difference between `run` and the network behind the project's own preparation, over odd sizes.
 
     Raises:
-        ValueError: it is above `TOLERANCE`; `source` names the exported file.
+        UserError: it is above `TOLERANCE`; `source` names the exported file.
     """
     smallest = smallest_side(model, config)
     sizes = [(smallest, smallest), (2 * smallest + 3, smallest + 5), (161, 259), (256, 256)]
@@ -225,10 +226,10 @@ def check(run: Runner, model: nn.Module, config: Config, source: str) -> float:
         answer = run(np.ascontiguousarray(image.transpose(2, 0, 1)[None], dtype=np.float32))
         expected = predict_maps(model, config, image)
         if answer.shape != (1, *expected.shape):
-            raise ValueError(f"{source}: maps of shape {answer.shape}, expected {(1, *expected.shape)}")
+            raise UserError(f"{source}: maps of shape {answer.shape}, expected {(1, *expected.shape)}")
         difference = float(np.abs(answer[0] - expected).max())
         if not difference <= TOLERANCE:  # also where it is not a number
-            raise ValueError(
+            raise UserError(
                 f"{source}: differs from the checkpoint by {difference:.2g} on an image of {height}x{width} pixels, "
                 f"more than {TOLERANCE:g}; do not use it"
             )

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 SOURCES: dict[str, tuple[str, ...]] = {
+    "errors": ("UserError",),
     "config": (),
     "data/intensity": ("IMAGENET_MEAN", "IMAGENET_DEVIATION"),
     "arrays": ("CHANNELS",),

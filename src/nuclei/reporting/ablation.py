@@ -18,6 +18,7 @@ from tqdm import tqdm
 from nuclei.config_files import parse_config
 from nuclei.data.prepared_images import Images
 from nuclei.data.splits import held_out_images
+from nuclei.errors import UserError
 from nuclei.evaluation.bootstrap import bootstrap_interval, paired_difference
 from nuclei.evaluation.metric import THRESHOLDS
 from nuclei.evaluation.scores import Record, score_image, summarise
@@ -56,7 +57,7 @@ def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, s
     parameters, minutes, hardware and commit.
 
     Raises:
-        ValueError: maps of other images than the checkpoint's fold holds out, or of another size; it was trained on
+        UserError: maps of other images than the checkpoint's fold holds out, or of another size; it was trained on
             some of them.
     """
     from nuclei.models.checkpoint_file import load_checkpoint  # torch, which the table does without
@@ -64,7 +65,7 @@ def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, s
     weights, table, archive = load_checkpoint(checkpoint), read_splits(splits), Maps(maps)
     ids = sorted(held_out_images(weights, checkpoint, table))
     if set(ids) != set(archive):
-        raise ValueError(
+        raise UserError(
             f"{maps}: holds maps of {len(archive)} images, but fold {weights['fold']} of {splits} holds out {len(ids)} "
             "others; predict the fold again"
         )
@@ -92,17 +93,17 @@ def gather(paths: Iterable[Path]) -> dict[str, Measured]:
     """Rungs by name, each with the images of all its files: `score_fold`'s of every fold, or the tuned one's `cv.json`.
 
     Raises:
-        ValueError: a file that is missing; an image that is in two files of a rung.
+        UserError: a file that is missing; an image that is in two files of a rung.
     """
     found: dict[str, Measured] = {}
     for path in paths:
         if not path.is_file():
-            raise ValueError(f"{path}: no such scores; `make ablation` measures what is missing")
+            raise UserError(f"{path}: no such scores; `make ablation` measures what is missing")
         summary = read_json(path)
         rung = found.setdefault(summary["experiment"], Measured({}, []))
         twice = sorted(rung.images.keys() & summary["image"].keys())
         if twice:
-            raise ValueError(f"{path}: image {twice[0]} is in another fold of {summary['experiment']} too; score again")
+            raise UserError(f"{path}: image {twice[0]} is in another fold of {summary['experiment']} too; score again")
         rung.images.update(summary["image"])
         rung.efforts.extend([summary["effort"]] if "effort" in summary else [])
     return found
@@ -116,11 +117,11 @@ def ablation(measured: Mapping[str, Mapping[str, Measured]]) -> pd.DataFrame:
     predicts with another one's weights, or is but tuned.
 
     Raises:
-        ValueError: nothing was measured; rungs of one kind that were scored on different images.
+        UserError: nothing was measured; rungs of one kind that were scored on different images.
     """
     records = [record for rungs in measured.values() for one in rungs.values() for record in one.images.values()]
     if not records:
-        raise ValueError("no scores of any step; give `make ablation` at least one of FOLDS or MODALITIES")
+        raise UserError("no scores of any step; give `make ablation` at least one of FOLDS or MODALITIES")
     modalities = sorted({record["modality"] for record in records})
     rows: list[dict[str, Any]] = []
     for kind, rungs in measured.items():
@@ -128,7 +129,7 @@ def ablation(measured: Mapping[str, Mapping[str, Measured]]) -> pd.DataFrame:
         for rung, one in sorted(rungs.items()):
             scores = one.scores()
             if below is not None and scores.keys() != below.keys():
-                raise ValueError(
+                raise UserError(
                     f"{kind}: {rung} was scored on {len(scores)} images, the step below it on {len(below)} and not on "
                     "the same; run `make ablation` with one FOLDS and one MODALITIES for all RUNGS"
                 )

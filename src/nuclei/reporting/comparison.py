@@ -19,6 +19,7 @@ from tqdm import tqdm
 from nuclei.arrays import Float64Array, LabelMap, UInt8Array
 from nuclei.data.prepared_images import Images
 from nuclei.data.splits import held_out_images
+from nuclei.errors import UserError
 from nuclei.evaluation.bootstrap import bootstrap_interval, paired_difference
 from nuclei.evaluation.metric import average_precision
 from nuclei.evaluation.score_cache import Scores
@@ -60,7 +61,7 @@ def measure(path: Path, processed: Path, splits: Path, device: "torch.device") -
     """What a checkpoint scores on the images that its fold holds out, and what it costs.
 
     Raises:
-        ValueError: no checkpoint; it was trained on images that the splits hold out; fewer than two held out.
+        UserError: no checkpoint; it was trained on images that the splits hold out; fewer than two held out.
     """
     from nuclei.inference.predictor import load_predictor
     from nuclei.models.checkpoint_file import load_checkpoint
@@ -101,11 +102,11 @@ def halve(table: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """The rows of one of two halves with the same share of each modality; groups of images stay together.
 
     Raises:
-        ValueError: all images are of one group.
+        UserError: all images are of one group.
     """
     groups = table.sort_values(["modality", "group"]).group.unique()
     if len(groups) < 2:
-        raise ValueError(f"{len(table)} held-out images of one group: thresholds cannot be searched on other images")
+        raise UserError(f"{len(table)} held-out images of one group: thresholds cannot be searched on other images")
     return np.asarray(table.group.isin(groups[::2]), bool)
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from nuclei.arrays import Labels, UInt8Array
+from nuclei.errors import UserError
 from nuclei.evaluation.metric import outcomes
 
 Outline = npt.NDArray[np.int32]
@@ -68,14 +69,14 @@ def embed_image(image: UInt8Array, side: int, quality: int = 82) -> str:
     """Data URI of an RGB image (H, W, 3) uint8 as WebP, made smaller where its longer side has more than `side` pixels.
 
     Raises:
-        ValueError: OpenCV cannot encode it.
+        UserError: OpenCV cannot encode it.
     """
     scale = side / max(image.shape[:2])
     if scale < 1:
         image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
     done, encoded = cv2.imencode(".webp", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_WEBP_QUALITY, quality])
     if not done:
-        raise ValueError(f"OpenCV cannot encode an image of shape {image.shape} and type {image.dtype} as WebP")
+        raise UserError(f"OpenCV cannot encode an image of shape {image.shape} and type {image.dtype} as WebP")
     return "data:image/webp;base64," + base64.b64encode(encoded.tobytes()).decode()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nuclei.errors import UserError
 from nuclei.evaluation.metric import THRESHOLDS
 from nuclei.io.files import read_json, write_text
 from nuclei.io.tables import read_table
@@ -31,7 +32,7 @@ def gather(runs: Path, scores: Path) -> list[Summary]:
     The copies of the runs are written anew, so that they are never older than what is compared. Best score first.
 
     Raises:
-        ValueError: no experiment was scored anywhere.
+        UserError: no experiment was scored anywhere.
     """
     known = {path.stem: read_scores(path) for path in sorted(scores.glob("*.json"))}
     for path in sorted(runs.glob("*/cv.json")):
@@ -46,7 +47,7 @@ def gather(runs: Path, scores: Path) -> list[Summary]:
         # read back, so that a machine with the runs and one without compare the same numbers to the last digit
         known[name] = read_scores(scores / f"{name}.json")
     if not known:
-        raise ValueError(f"neither {runs} nor {scores} has a scored experiment; run `make submission`")
+        raise UserError(f"neither {runs} nor {scores} has a scored experiment; run `make submission`")
     return sorted(known.values(), key=lambda summary: (-summary["score"], summary["experiment"]))
 
 
@@ -57,12 +58,12 @@ def comparable(summaries: list[Summary], runs: Path) -> list[Summary]:
     their number.
 
     Raises:
-        ValueError: runs of this machine that were scored on different images.
+        UserError: runs of this machine that were scored on different images.
     """
     here = [summary for summary in summaries if (runs / summary["experiment"] / "cv.json").is_file()]
     for summary in here[1:]:
         if set(summary["image"]) != set(here[0]["image"]):
-            raise ValueError(
+            raise UserError(
                 f"{runs}: {summary['experiment']} was scored on {len(summary['image'])} images, "
                 f"{here[0]['experiment']} on {len(here[0]['image'])} others; delete the older cv.json and make it again"
             )
@@ -89,14 +90,14 @@ def read_scores(path: Path) -> Summary:
     """The summary of a compact copy.
 
     Raises:
-        ValueError: another kind of file.
+        UserError: another kind of file.
     """
     try:
         summary: Summary = read_json(path)
         images = {image_id: _unpack(values) for image_id, values in summary["image"].items()}
         return {"effort": {}, "members": {}, **summary, "image": images}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: no scores of an experiment ({error!r}); restore the file from git, or delete it and run "
             "`make leaderboard` where the runs are"
         ) from error
@@ -113,7 +114,7 @@ def _unpack(values: list[Any]) -> dict[str, Any]:
     record = dict(zip(IMAGE_FIELDS, values, strict=False))
     hits = values[len(IMAGE_FIELDS) :]
     if len(hits) != len(THRESHOLDS):
-        raise ValueError(f"an image has {len(values)} values, expected {len(IMAGE_FIELDS) + len(THRESHOLDS)}")
+        raise UserError(f"an image has {len(values)} values, expected {len(IMAGE_FIELDS) + len(THRESHOLDS)}")
     objects = record["nuclei"] + record["predicted"]
     record["ap"] = [count / (objects - count) if objects else 1.0 for count in hits]
     record |= {"hits": hits[0], "missed": record["nuclei"] - hits[0], "extra": record["predicted"] - hits[0]}

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from nuclei.arrays import LabelMap
 from nuclei.devices import choose_device
+from nuclei.errors import UserError
 from nuclei.inference import tile_merging, tiling
 from nuclei.inference.weights import Weights, find_best, load_weights
 from nuclei.io import microscopy
@@ -42,12 +43,12 @@ def segment(
     come with the project.
 
     Raises:
-        ValueError: an image that cannot be read or has another shape; several planes; no weights.
+        UserError: an image that cannot be read or has another shape; several planes; no weights.
     """
     if isinstance(image, Path | str):
         planes = list(microscopy.read_pictures(Path(image), Path(image).stem, channel))
         if len(planes) > 1:
-            raise ValueError(f"{image}: a stack of {len(planes)} planes; give one as an array, or use segment_folder")
+            raise UserError(f"{image}: a stack of {len(planes)} planes; give one as an array, or use segment_folder")
         image = planes[0].pixels
     elif channel is not None:
         image = image[..., channel - 1]
@@ -71,7 +72,7 @@ def segment_folder(
     `pixel_size` is in micrometres, that of the file where absent. `channel` counts from 1.
 
     Raises:
-        ValueError: no pictures, no weights; at the end, when all others are done, the files that failed and why.
+        UserError: no pictures, no weights; at the end, when all others are done, the files that failed and why.
     """
     found = microscopy.find_pictures(images)
     loaded = load_weights(weights or find_best(), choose_device(device))
@@ -89,7 +90,7 @@ def segment_folder(
     _write_table(out / "summary.csv", rows, ["image", "file", "height", "width", "nuclei", "pixel_size_um"])
     if failed:
         reasons = "\n  ".join(failed)
-        raise ValueError(
+        raise UserError(
             f"{len(failed)} of {len(found)} files failed, the others are in {out}:\n  {reasons}\n"
             "mend or remove them and run the same command again; it does only what is missing"
         )

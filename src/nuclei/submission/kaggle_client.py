@@ -17,7 +17,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from nuclei.errors import DamagedArchiveError
+from nuclei.errors import DamagedArchiveError, UserError
 
 COMPETITION = "data-science-bowl-2018"
 COMPETITION_PAGE = f"https://www.kaggle.com/competitions/{COMPETITION}"
@@ -33,13 +33,13 @@ def connect(otherwise: str) -> Any:
     """The client (`kaggle.api.kaggle_api_extended.KaggleApi`), signed in; `otherwise` is as in `explain_faults`.
 
     Raises:
-        ValueError: the package does not import, there are no credentials, or Kaggle does not take them.
+        UserError: the package does not import, there are no credentials, or Kaggle does not take them.
     """
     with explain_faults("signing in", otherwise), contextlib.redirect_stdout(io.StringIO()):
         try:
             from kaggle.api.kaggle_api_extended import KaggleApi
         except ImportError as error:
-            raise ValueError(
+            raise UserError(
                 f"kaggle: the package does not import ({error}); run `pip install -r requirements.txt`"
             ) from error
         client = KaggleApi()
@@ -56,7 +56,7 @@ def download_file(name: str, path: Path) -> None:
 
     Raises:
         DamagedArchiveError: the length is not the one announced.
-        ValueError: Kaggle refuses, or cannot be reached.
+        UserError: Kaggle refuses, or cannot be reached.
     """
     client = connect(FETCH_OTHERWISE)
     quiet = not sys.stderr.isatty()
@@ -71,7 +71,7 @@ def download_file(name: str, path: Path) -> None:
                 raise DamagedArchiveError(f"kaggle: {name} did not come whole ({error}); run this again") from error
         found = sorted(Path(folder).iterdir())
         if len(found) != 1:
-            raise ValueError(
+            raise UserError(
                 f"kaggle: expected the one file {name}, the client left {[file.name for file in found]}; "
                 f"{FETCH_OTHERWISE}"
             )
@@ -87,15 +87,15 @@ def explain_faults(what: str, otherwise: str) -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        raise ValueError(
+        raise UserError(
             f"kaggle: {what}: no credentials that work. Make a token at {TOKEN_PAGE} and put it into "
             "~/.kaggle/access_token or the variable KAGGLE_API_TOKEN (an older kaggle.json works too); "
             f"or {otherwise}"
         ) from error
     except requests.HTTPError as error:
-        raise ValueError(f"kaggle: {what}: {_explain_status(error, otherwise)}") from error
+        raise UserError(f"kaggle: {what}: {_explain_status(error, otherwise)}") from error
     except requests.RequestException as error:
-        raise ValueError(
+        raise UserError(
             f"kaggle: {what}: Kaggle cannot be reached ({error}). Check the network or proxy "
             f"and run the same command again, or {otherwise}"
         ) from error

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from nuclei.errors import UserError
 from nuclei.io.files import atomic_path, write_json, write_text
 from nuclei.submission.kaggle_client import COMPETITION
 
@@ -92,7 +93,7 @@ def pack_notebook(root: Path, out: Path, user: str, members: str, shares: str, f
     `root` is the repository. The wheels that `out/dataset/wheels.txt` names are fetched by pip, beside it.
 
     Raises:
-        ValueError: no user, a member without a config, or weights that would have to be downloaded.
+        UserError: no user, a member without a config, or weights that would have to be downloaded.
     """
     user = check_user(user)
     for member in members.split():
@@ -109,7 +110,7 @@ def pack_notebook(root: Path, out: Path, user: str, members: str, shares: str, f
 def check_user(user: str) -> str:
     """The user's name as Kaggle's addresses spell it."""
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]+", user):
-        raise ValueError(f"user {user!r}: expected the name in the address of your profile; set KAGGLE_USER=<name>")
+        raise UserError(f"user {user!r}: expected the name in the address of your profile; set KAGGLE_USER=<name>")
     return user.lower()
 
 
@@ -118,7 +119,7 @@ def _check_member(config: Path) -> None:
 
     model = read_config(config).model
     if model.weights == "imagenet":
-        raise ValueError(
+        raise UserError(
             f"{config}: model.weights = 'imagenet' is downloaded, and the notebook has no internet; take weights of a "
             "package (configs/unet_lite0.toml) or none"
         )

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei.arrays import Int64Array, LabelMap, Labels
+from nuclei.errors import UserError
 
 Mask = npt.NDArray[np.bool_]
 
@@ -26,10 +27,10 @@ def encode(mask: Mask) -> str:
     """Runs of one mask (H, W) bool; an empty mask gives the empty string.
 
     Raises:
-        ValueError: the array is not two-dimensional or not boolean.
+        UserError: the array is not two-dimensional or not boolean.
     """
     if mask.ndim != 2 or mask.dtype != np.bool_:
-        raise ValueError(f"expected a boolean mask (H, W), got {mask.dtype} of shape {mask.shape}; pass `mask > 0`")
+        raise UserError(f"expected a boolean mask (H, W), got {mask.dtype} of shape {mask.shape}; pass `mask > 0`")
     return "".join(encode_label_map(mask.astype(np.uint8)))
 
 
@@ -39,15 +40,15 @@ def encode_label_map(label_map: Labels) -> list[str]:
     Labels need not be consecutive, and a nucleus may have several pieces.
 
     Raises:
-        ValueError: the array is not two-dimensional, not of integers, or holds a negative label.
+        UserError: the array is not two-dimensional, not of integers, or holds a negative label.
     """
     if label_map.ndim != 2 or not np.issubdtype(label_map.dtype, np.integer):
-        raise ValueError(f"expected a label map (H, W) of integers, got {label_map.dtype} of shape {label_map.shape}")
+        raise UserError(f"expected a label map (H, W) of integers, got {label_map.dtype} of shape {label_map.shape}")
     if not label_map.size:
         return []
     places, begun, ended = _changes(label_map)
     if begun.min() < 0:
-        raise ValueError(f"expected 0 for background and labels from 1, got the label {begun.min()}")
+        raise UserError(f"expected 0 for background and labels from 1, got the label {begun.min()}")
     if int(begun.max()) >= _LARGEST_NUMBER // label_map.size:  # the keys below would not fit 64 bits
         names = np.unique(np.append(begun, 0))
         begun, ended = np.searchsorted(names, begun), np.searchsorted(names, ended)
@@ -101,7 +102,7 @@ def parse(runs: str) -> tuple[Int64Array, Int64Array]:
     """Starts (from 1) and lengths of the runs of one nucleus, both (R,) int64; the empty string has none.
 
     Raises:
-        ValueError: an odd count of numbers, a number that is no positive integer, runs out of order or overlapping.
+        UserError: an odd count of numbers, a number that is no positive integer, runs out of order or overlapping.
     """
     starts, lengths, _ = parse_rows([runs])
     return starts, lengths
@@ -111,7 +112,7 @@ def parse_rows(rows: Sequence[str]) -> tuple[Int64Array, Int64Array, Int64Array]
     """Starts, lengths and row numbers (from 0) of all runs of many nuclei, each (R,) int64, in one pass.
 
     Raises:
-        ValueError: a row that `fault` objects to; the first one is named, counted from 1.
+        UserError: a row that `fault` objects to; the first one is named, counted from 1.
     """
     if not rows:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
@@ -131,7 +132,7 @@ def parse_rows(rows: Sequence[str]) -> tuple[Int64Array, Int64Array, Int64Array]
     for number, row in enumerate(rows, start=1):
         message = fault(row)
         if message:
-            raise ValueError(f"row {number} of {len(rows)}: {message}" if len(rows) > 1 else message)
+            raise UserError(f"row {number} of {len(rows)}: {message}" if len(rows) > 1 else message)
     raise AssertionError("rows were refused in which no fault can be found")
 
 
@@ -197,7 +198,7 @@ def decode(runs: str, height: int, width: int) -> Mask:
     """Mask (H, W) bool of the runs of one nucleus; the empty string gives an empty mask.
 
     Raises:
-        ValueError: runs that cannot be parsed, or that leave the image.
+        UserError: runs that cannot be parsed, or that leave the image.
     """
     return decode_label_map([runs], height, width) > 0
 
@@ -206,14 +207,14 @@ def decode_label_map(rows: Sequence[str], height: int, width: int) -> LabelMap:
     """Label map (H, W) int32 in which the nucleus of row k has the label k + 1; an empty row marks no pixel.
 
     Raises:
-        ValueError: runs that cannot be parsed, that leave the image, or two nuclei on one pixel.
+        UserError: runs that cannot be parsed, that leave the image, or two nuclei on one pixel.
     """
     starts, lengths, row_of_run = parse_rows(rows)
     ends = starts + lengths - 1
     outside = np.flatnonzero(ends > height * width)
     if outside.size:
         run = outside[0]
-        raise ValueError(
+        raise UserError(
             f"nucleus {row_of_run[run] + 1}: the run `{starts[run]} {lengths[run]}` ends at pixel {ends[run]}, but an "
             f"image of height {height} and width {width} has {height * width}; are height and width exchanged?"
         )
@@ -225,5 +226,5 @@ def decode_label_map(rows: Sequence[str], height: int, width: int) -> LabelMap:
     lost = np.flatnonzero(pixels[positions] != labels)
     if lost.size:
         position = positions[lost[0]]
-        raise ValueError(f"nuclei {labels[lost[0]]} and {pixels[position]} overlap at pixel {position + 1}")
+        raise UserError(f"nuclei {labels[lost[0]]} and {pixels[position]} overlap at pixel {position + 1}")
     return np.ascontiguousarray(pixels.reshape(width, height).T)

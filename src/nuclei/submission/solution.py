@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from nuclei.errors import UserError
 from nuclei.submission.submission import HEADER, parse_size, read_columns
 
 SOLUTION_COLUMNS = (*HEADER, "Height", "Width")
@@ -23,13 +24,13 @@ def read_solution(path: Path | str, usage: str | None = None) -> Solution:
     only the rows marked so remain, for example `Private` for stage 2.
 
     Raises:
-        ValueError: the table is missing, lacks columns or names two sizes of an image; no row is left; runs that are
+        UserError: the table is missing, lacks columns or names two sizes of an image; no row is left; runs that are
             faulty or leave their image.
     """
     table = read_columns(path, SOLUTION_COLUMNS)
     usages = sorted({row["Usage"] for _, row in table if "Usage" in row} - {"Ignored"})
     if usage is not None and usage not in usages:
-        raise ValueError(f"{path}: no row to score has the Usage {usage!r}; choose one of {usages or 'none'}")
+        raise UserError(f"{path}: no row to score has the Usage {usage!r}; choose one of {usages or 'none'}")
     solution = Solution({}, {})
     others = set()
     for line, row in table:
@@ -39,10 +40,10 @@ def read_solution(path: Path | str, usage: str | None = None) -> Solution:
         image_id, size = row["ImageId"], parse_size(path, line, row["Height"], row["Width"])
         if solution.sizes.setdefault(image_id, size) != size:
             sizes = f"{solution.sizes[image_id]} and {size}"
-            raise ValueError(f"{path}, line {line}: image {image_id} has two sizes, {sizes}; remove the wrong one")
+            raise UserError(f"{path}, line {line}: image {image_id} has two sizes, {sizes}; remove the wrong one")
         nuclei = solution.runs.setdefault(image_id, [])
         if row["EncodedPixels"].strip():
             nuclei.append(row["EncodedPixels"])
     if not solution.sizes:
-        raise ValueError(f"{path}: no image to score; every row is marked as Ignored or there is none")
+        raise UserError(f"{path}: no image to score; every row is marked as Ignored or there is none")
     return solution._replace(others=frozenset(others))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nuclei.errors import UserError
 from nuclei.io.files import atomic_path
 from nuclei.submission import rle
 
@@ -41,16 +42,16 @@ def write_submission(path: Path | str, label_maps: Iterable[tuple[str, npt.NDArr
     """Writes the submission of (image id, label map) pairs, images as they come and nuclei in the order of labels.
 
     Raises:
-        ValueError: an image id that comes twice or cannot stand in a CSV unquoted; an array that is no label map.
+        UserError: an image id that comes twice or cannot stand in a CSV unquoted; an array that is no label map.
     """
     written = set()
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.write(",".join(HEADER) + "\n")
         for image_id, label_map in label_maps:
             if image_id in written:
-                raise ValueError(f"{path}: image {image_id} comes twice; give each image once")
+                raise UserError(f"{path}: image {image_id} comes twice; give each image once")
             if not image_id or set(image_id) & set(',"\r\n'):
-                raise ValueError(f"{path}: {image_id!r} cannot be an image id; rename the image")
+                raise UserError(f"{path}: {image_id!r} cannot be an image id; rename the image")
             written.add(image_id)
             for runs in rle.encode_label_map(label_map) or [""]:
                 file.write(f"{image_id},{runs}\n")
@@ -60,7 +61,7 @@ def read_submission(path: Path | str) -> dict[str, list[str]]:
     """Runs of each nucleus by image id, in the order of the file; an image without nuclei has an empty list.
 
     Raises:
-        ValueError: no such file, or no whole table of the two columns; `validate` checks the content as well.
+        UserError: no such file, or no whole table of the two columns; `validate` checks the content as well.
     """
     nuclei, faults = _read_nuclei(path)
     _refuse(path, faults)
@@ -76,12 +77,12 @@ def read_sizes(index: Path | str, subset: str = "test") -> dict[str, tuple[int, 
     """Sizes of the images of a subset (train or test) of the prepared index.
 
     Raises:
-        ValueError: the file is missing or lacks columns, or has no such subset.
+        UserError: the file is missing or lacks columns, or has no such subset.
     """
     table = read_columns(index, ("image_id", "subset", "height", "width"))
     rows = [(line, row) for line, row in table if row["subset"] == subset]
     if not rows:
-        raise ValueError(f"{index}: no image of subset {subset!r}; run `make data`")
+        raise UserError(f"{index}: no image of subset {subset!r}; run `make data`")
     return {row["image_id"]: parse_size(index, line, row["height"], row["width"]) for line, row in rows}
 
 
@@ -92,7 +93,7 @@ def validate(path: Path | str, sizes: Sizes, *, others: Collection[str] = ()) ->
     which 106 images are scored; their runs cannot be checked against an edge.
 
     Raises:
-        ValueError: all faults, the first ten of them with their lines.
+        UserError: all faults, the first ten of them with their lines.
     """
     nuclei, faults = _read_nuclei(path)
     rows_of_image: dict[str, list[Nucleus]] = {}
@@ -113,14 +114,14 @@ def validate(path: Path | str, sizes: Sizes, *, others: Collection[str] = ()) ->
 
 
 def _refuse(path: Path | str, faults: list[Fault]) -> None:
-    """Raises a ValueError that lists the first faults, if there are any."""
+    """Raises a UserError that lists the first faults, if there are any."""
     if not faults:
         return
     lines = [f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}"]
     lines += [text if line == _NO_LINE else f"line {line}: {text}" for line, text in sorted(faults)[:_FAULTS_SHOWN]]
     if len(faults) > _FAULTS_SHOWN:
         lines.append(f"... and {len(faults) - _FAULTS_SHOWN} more")
-    raise ValueError("\n  ".join(lines))
+    raise UserError("\n  ".join(lines))
 
 
 def _run_faults(nuclei: list[Nucleus], sizes: Sizes) -> list[Fault]:
@@ -156,7 +157,7 @@ def _read_nuclei(path: Path | str) -> tuple[list[Nucleus], list[Fault]]:
     rows, is_whole = _read_rows(path)
     if not rows or tuple(rows[0][1]) != HEADER:
         header = ",".join(rows[0][1])[:80] if rows else ""
-        raise ValueError(f"{path}: expected the first line {','.join(HEADER)!r}, got {header!r}")
+        raise UserError(f"{path}: expected the first line {','.join(HEADER)!r}, got {header!r}")
     nuclei: list[Nucleus] = []
     faults: list[Fault] = []
     for line, fields in rows[1:]:
@@ -175,24 +176,24 @@ def read_columns(path: Path | str, columns: tuple[str, ...]) -> list[tuple[int, 
     header = rows[0][1] if rows else []
     missing = [column for column in columns if column not in header]
     if missing:
-        raise ValueError(f"{path}: the columns {missing} are missing; found {header[:20]}")
+        raise UserError(f"{path}: the columns {missing} are missing; found {header[:20]}")
     for line, fields in rows[1:]:
         if len(fields) != len(header):
-            raise ValueError(f"{path}, line {line}: expected {len(header)} fields, got {len(fields)}; is it cut off?")
+            raise UserError(f"{path}, line {line}: expected {len(header)} fields, got {len(fields)}; is it cut off?")
     return [(line, dict(zip(header, fields, strict=True))) for line, fields in rows[1:]]
 
 
 def _read_rows(path: Path | str) -> tuple[list[tuple[int, list[str]]], bool]:
     """Lines and fields of a CSV, its header among them, and whether its last line ends."""
     if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file; give the path of a CSV")
+        raise UserError(f"{path}: no such file; give the path of a CSV")
     try:
         text = Path(path).read_bytes().decode("utf-8")
         csv.field_size_limit(sys.maxsize)  # one nucleus may well need more than the usual 131,072 characters
         reader = csv.reader(io.StringIO(text, newline=""))
         rows = [(reader.line_num, fields) for fields in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: no text in UTF-8 with commas ({error}); unpack it first if it is packed") from error
+        raise UserError(f"{path}: no text in UTF-8 with commas ({error}); unpack it first if it is packed") from error
     return rows, text.endswith("\n")
 
 
@@ -202,5 +203,5 @@ def parse_size(path: Path | str, line: int, height: str, width: str) -> tuple[in
     except ValueError:
         size = 0, 0
     if min(size) < 1:
-        raise ValueError(f"{path}, line {line}: expected a height and a width in pixels, got {height!r} and {width!r}")
+        raise UserError(f"{path}, line {line}: expected a height and a width in pixels, got {height!r} and {width!r}")
     return size

@@ -17,6 +17,7 @@ from typing import Any
 
 import requests
 
+from nuclei.errors import UserError
 from nuclei.io.files import sha256, write_text
 from nuclei.submission import kaggle_client
 from nuclei.submission.kaggle_client import (
@@ -74,7 +75,7 @@ def submit(
     with `again` is a file sent once more whose last entry came to an end. `timeout` is in seconds and for the score.
 
     Raises:
-        ValueError: a submission or record that is faulty; no credentials, or Kaggle refuses, is out of reach, rejects
+        UserError: a submission or record that is faulty; no credentials, or Kaggle refuses, is out of reach, rejects
             the file, or has no score in time.
     """
     validate(path, sizes)
@@ -110,7 +111,7 @@ def refresh(record: Path) -> list[Entry]:
     waiting and the log says why.
 
     Raises:
-        ValueError: the record is faulty.
+        UserError: the record is faulty.
     """
     entries = read_record(record)
     waiting = [entry for entry in entries if entry.status == WAITING]
@@ -131,7 +132,7 @@ def read_record(path: Path) -> list[Entry]:
     """The entries of a record in the order in which they were sent; none where there is no file.
 
     Raises:
-        ValueError: another kind of table.
+        UserError: another kind of table.
     """
     if not path.is_file():
         return []
@@ -140,7 +141,7 @@ def read_record(path: Path) -> list[Entry]:
         table = csv.DictReader(file)
         rows = list(table)
     if table.fieldnames != names or any(None in row or None in row.values() for row in rows):
-        raise ValueError(f"{path}: no record of entries; its columns must be {','.join(names)}. Move the file away")
+        raise UserError(f"{path}: no record of entries; its columns must be {','.join(names)}. Move the file away")
     return [Entry(**row) for row in rows]
 
 
@@ -157,7 +158,7 @@ def find(client: Any, entry: Entry) -> Any:
     """What Kaggle lists under the entry's tag (`ApiSubmission`), or None where there is nothing.
 
     Raises:
-        ValueError: Kaggle refuses or is out of reach.
+        UserError: Kaggle refuses or is out of reach.
     """
     seen: set[int] = set()
     page = 1
@@ -178,7 +179,7 @@ def send(client: Any, path: Path, description: str) -> None:
     """Uploads a file and enters it in the competition.
 
     Raises:
-        ValueError: Kaggle refuses or is out of reach, or the upload does not come whole.
+        UserError: Kaggle refuses or is out of reach, or the upload does not come whole.
     """
     said = io.StringIO()
     module = sys.modules[type(client).__module__]
@@ -192,7 +193,7 @@ def send(client: Any, path: Path, description: str) -> None:
     if answer.message == client.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
         # the client keeps the reason to itself but for what it prints
         reason = " ".join(said.getvalue().split()) or "its storage refuses the file"
-        raise ValueError(
+        raise UserError(
             f"kaggle: {path}: the upload did not end well ({reason}) and nothing was submitted; check the network and "
             "run the same command again"
         )
@@ -208,7 +209,7 @@ def _await_score(client: Any, entry: Entry, timeout: float, record: Path) -> tup
         if ended.status != WAITING:
             return ended, submission.error_description or ""
         if time.monotonic() + PAUSE > end:
-            raise ValueError(
+            raise UserError(
                 f"kaggle: {entry.file}: no score after {timeout:g} s. The file is submitted and stands in {record}; "
                 f"the same command asks again and does not send it twice. See {COMPETITION_PAGE}/submissions"
             )
@@ -227,7 +228,7 @@ def _end(entry: Entry, submission: Any) -> Entry:
 
 def _refuse_rejected(entry: Entry, reason: str) -> None:
     if entry.status == REFUSED:
-        raise ValueError(
+        raise UserError(
             f"kaggle: {entry.file}: Kaggle took the file but rejected its content ({reason or 'no reason given'}); see "
             f"{COMPETITION_PAGE}/submissions, mend the file, or try the same one with --again"
         )
@@ -240,9 +241,9 @@ def _explain_refusal(what: str) -> Iterator[None]:
         yield
     except requests.HTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        raise ValueError(f"kaggle: {what}: status {status} ({error}); {_remedy(status, str(error))}") from error
+        raise UserError(f"kaggle: {what}: status {status} ({error}); {_remedy(status, str(error))}") from error
     except requests.RequestException as error:
-        raise ValueError(
+        raise UserError(
             f"kaggle: {what}: Kaggle cannot be reached ({error}). Check the network or proxy and run the same command "
             "again: it looks first whether the file has arrived"
         ) from error

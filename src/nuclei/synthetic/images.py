@@ -18,6 +18,7 @@ from scipy.ndimage import center_of_mass, gaussian_filter
 from skimage.measure import label as connected_pieces
 
 from nuclei.arrays import Float64Array, LabelMap, UInt8Array
+from nuclei.errors import UserError
 from nuclei.synthetic import optics
 from nuclei.synthetic.optics import Random, Shape
 from nuclei.synthetic.shapes import MIN_AREA, Crowd, Ellipse, Scene, place
@@ -114,12 +115,12 @@ def make_image(modality: str, seed: int, height: int, width: int) -> tuple[UInt8
     """Image (H, W, 3) uint8 and label map (H, W) int32 of the picture that modality, seed and size determine.
 
     Raises:
-        ValueError: an unknown modality, or a side below 32 pixels.
+        UserError: an unknown modality, or a side below 32 pixels.
     """
     if modality not in _LOOKS:
-        raise ValueError(f"modality {modality!r} is unknown; choose one of {', '.join(_LOOKS)}")
+        raise UserError(f"modality {modality!r} is unknown; choose one of {', '.join(_LOOKS)}")
     if min(height, width) < 32:
-        raise ValueError(f"a picture of {height}x{width} pixels is too small for nuclei; both sides need 32 or more")
+        raise UserError(f"a picture of {height}x{width} pixels is too small for nuclei; both sides need 32 or more")
     rng = np.random.default_rng([seed, list(_LOOKS).index(modality)])
     image, label_map = _LOOKS[modality](rng, (height, width))
     return image, _number_pieces(label_map)

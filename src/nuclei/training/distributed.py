@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 
 from nuclei.arrays import UInt8Array
 from nuclei.data.prepared_images import Images
+from nuclei.errors import UserError
 from nuclei.inference.predictor import Predictor, predict_images
 from nuclei.io.probability_maps import Maps, write_maps
 
@@ -21,16 +22,16 @@ def launch(device: torch.device, devices: int, nodes: int, precision: str = "32-
     """This process as one of `devices` on each of `nodes` machines; with one and one it stays alone.
 
     Raises:
-        ValueError: fewer than one of either; more than the machine has, or than were started from outside.
+        UserError: fewer than one of either; more than the machine has, or than were started from outside.
     """
     if devices < 1 or nodes < 1:
-        raise ValueError(f"expected at least one device and one node, got --devices {devices} --nodes {nodes}")
+        raise UserError(f"expected at least one device and one node, got --devices {devices} --nodes {nodes}")
     try:
         fabric = Fabric(accelerator=device.type, devices=devices, num_nodes=nodes, precision=precision)  # type: ignore[arg-type]
         with explain_lost_processes():
             fabric.launch()
     except (RuntimeError, LookupError) as error:  # Fabric's words for settings that the machine cannot meet
-        raise ValueError(f"--device {device.type} --devices {devices} --nodes {nodes}: {error}") from error
+        raise UserError(f"--device {device.type} --devices {devices} --nodes {nodes}: {error}") from error
     return fabric
 
 
@@ -39,7 +40,7 @@ def explain_lost_processes() -> Iterator[None]:
     """Turns the failure of a message between processes into words.
 
     Raises:
-        ValueError: another process has ended before its work was done.
+        UserError: another process has ended before its work was done.
     """
     try:
         yield
@@ -47,7 +48,7 @@ def explain_lost_processes() -> Iterator[None]:
         lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
         if not lost:
             raise
-        raise ValueError(
+        raise UserError(
             "another process of this run has ended (killed, out of memory, or stopped by an error of its own, which "
             "then stands above), so this one ends too. The same command goes on from the last finished epoch. "
             f"The message that failed: {' '.join(str(error).split())[:200]}"

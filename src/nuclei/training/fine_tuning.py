@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from nuclei.data.splits import Fold
+from nuclei.errors import UserError
 from nuclei.inference.weights import SHIPPED
 from nuclei.models.checkpoint_file import load_checkpoint
 from nuclei.models.weights_file import SUFFIX, read_weights
@@ -23,7 +24,7 @@ def load_start(model: nn.Module, path: Path, fold: Fold) -> None:
     """Fills the network with the weights of an earlier run: its checkpoint, or a file of weights.
 
     Raises:
-        ValueError: no checkpoint there; it saw images that this fold holds out; it is of another network.
+        UserError: no checkpoint there; it saw images that this fold holds out; it is of another network.
     """
     if path.suffix == SUFFIX:
         card, tensors = read_weights(path)
@@ -35,7 +36,7 @@ def load_start(model: nn.Module, path: Path, fold: Fold) -> None:
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(
+        raise UserError(
             f"training.start: {path} is of another network ({str(error).splitlines()[0]}); give [model] the values of "
             "that run's config"
         ) from error
@@ -45,7 +46,7 @@ def load_start(model: nn.Module, path: Path, fold: Fold) -> None:
 def check_unseen(key: str, path: Path, trained_on: list[str], fold: Fold) -> None:
     seen = sorted(set(trained_on) & set(fold.validation))
     if seen:
-        raise ValueError(
+        raise UserError(
             f"training.{key}: {path} was trained on {len(seen)} images that fold {fold.number} holds out ({seen[0]} "
             "...), so its score would flatter; take a run of the same splits"
         )

@@ -27,6 +27,7 @@ from nuclei.data.intensity import window_image
 from nuclei.data.prepared_images import Images
 from nuclei.data.splits import Fold
 from nuclei.devices import autocast_type
+from nuclei.errors import UserError
 from nuclei.evaluation.metric import average_precision
 from nuclei.inference.predictor import Predictor
 from nuclei.models.checkpoint_file import write_checkpoint
@@ -57,7 +58,7 @@ def fit(
     the network itself.
 
     Raises:
-        ValueError: the loss is not finite (with epoch, step and image ids); no compiler to compile the network with.
+        UserError: the loss is not finite (with epoch, step and image ids); no compiler to compile the network with.
     """
     training = config.training
     started = time.monotonic()
@@ -114,11 +115,11 @@ def compile_network(model: nn.Module, device: torch.device) -> nn.Module:
     """The network with its layers fused; it holds the same parameters. Crops are of one size, so sizes are fixed.
 
     Raises:
-        ValueError: on a CPU, where torch writes C++, without a C++ compiler.
+        UserError: on a CPU, where torch writes C++, without a C++ compiler.
     """
     compilers = (os.environ.get("CXX", "g++"), "g++", "clang++")
     if device.type == "cpu" and not any(map(shutil.which, compilers)):
-        raise ValueError(
+        raise UserError(
             "--compile: no C++ compiler (g++ or clang++) on the path; install one, or train without --compile"
         )
     compiled: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
@@ -180,12 +181,12 @@ def _read_losses(waiting: list[tuple[int, Any, Tensor]], epoch: int) -> list[flo
     """The losses of some steps, with the ids of their images, in one reading of the device.
 
     Raises:
-        ValueError: one is not finite.
+        UserError: one is not finite.
     """
     losses: list[float] = torch.stack([loss for _, _, loss in waiting]).tolist()
     for (step, ids, _), loss in zip(waiting, losses, strict=True):
         if not math.isfinite(loss):
-            raise ValueError(
+            raise UserError(
                 f"loss is {loss} in epoch {epoch}, step {step}, images {sorted(set(ids))}: look at these images, "
                 "lower training.learning_rate, or set training.precision to 32-true"
             )

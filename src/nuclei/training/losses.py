@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nuclei.config import LossConfig, TargetConfig
+from nuclei.errors import UserError
 
 SMOOTH_PIXELS = 1.0
 
@@ -163,7 +164,7 @@ def _shrink(tensor: Any, size: torch.Size) -> Any:
 
 def _check(logits_BCHW: Tensor, target_BCHW: Tensor) -> None:
     if logits_BCHW.shape != target_BCHW.shape:
-        raise ValueError(
+        raise UserError(
             f"logits {tuple(logits_BCHW.shape)} and target {tuple(target_BCHW.shape)} differ in shape; "
             "the network's out_channels must be the channels of the target scheme"
         )

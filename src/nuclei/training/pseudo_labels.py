@@ -6,6 +6,7 @@ from pathlib import Path
 from nuclei.arrays import LabelMap
 from nuclei.data.prepared_images import Images
 from nuclei.data.splits import Fold
+from nuclei.errors import UserError
 from nuclei.io.files import read_json
 from nuclei.io.probability_maps import Maps
 from nuclei.models.checkpoint_file import load_checkpoint
@@ -26,13 +27,13 @@ def label_test_images(runs: Path, experiment: str, fold: Fold, images: Images) -
     the fold holds out. Images of which it is not sure are left out: what it misses would be learned as background.
 
     Raises:
-        ValueError: no such run, or not predicted or tuned yet; it saw images that this fold holds out.
+        UserError: no such run, or not predicted or tuned yet; it saw images that this fold holds out.
     """
     folder = runs / experiment / f"fold_{fold.number}"
     check_unseen("pseudo_labels", folder / "best.pt", load_checkpoint(folder / "best.pt")["trained_on"], fold)
     cv = runs / experiment / "cv.json"
     if not cv.is_file():
-        raise ValueError(f"training.pseudo_labels: {cv} is missing; run `make {cv}`, which tunes the experiment")
+        raise UserError(f"training.pseudo_labels: {cv} is missing; run `make {cv}`, which tunes the experiment")
     tuned = Tuned.from_dict(read_json(cv)["fold"][str(fold.number)]["parameters"])
     archive, ids, labelled = Maps(folder / "test.npz"), images.ids("test"), {}
     for image_id in ids:

@@ -81,7 +81,7 @@ def take_census(processed: Path, splits: Path | None, workers: int = 1) -> Censu
     """The census of all images of `processed`, in the order of its index; without `splits` no image has a fold.
 
     Raises:
-        ValueError: files that are missing, cannot be read or do not fit each other.
+        UserError: files that are missing, cannot be read or do not fit each other.
     """
     index = Images(processed).index
     folds: dict[str, int] = {}
