@@ -1,3 +1,6 @@
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -5,11 +8,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from nuclei.io.files import atomic_path, release, sha256, write_text
+from nuclei.io.files import atomic_path, release, remove_stale_temporaries, sha256, write_text
 from nuclei.io.images import read_image, read_label_map, write_image, write_label_map
 from nuclei.io.probability_maps import Maps, write_maps
 from nuclei.io.tables import read_splits
 
+ROOT = Path(__file__).parents[2]
 MAPS = [(f"image{i}", np.random.default_rng(i).integers(0, 256, (3, 9, 7 + i), np.uint8)) for i in range(3)]
 
 
@@ -27,10 +31,71 @@ def test_a_failed_write_leaves_the_earlier_file_and_no_other(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_killed_process_left_is_overwritten(tmp_path):
-    (tmp_path / ".table.csv.tmp").write_text("left over")
-    write_text(tmp_path / "table.csv", "whole")
+def run_writer(code, folder, **options):
+    """A process that runs `code` in `folder`, with atomic_path imported."""
+    code = f"from nuclei.io.files import atomic_path\n{code}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    return subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=environment, **options)
+
+
+KILLED_HALF_WAY = """
+import os, signal
+with atomic_path("table.csv") as temporary:
+    temporary.write_text("hal")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX tells whether a process is running")
+def test_what_a_killed_process_left_is_removed_by_the_next_writer(tmp_path):
+    assert run_writer(KILLED_HALF_WAY, tmp_path).wait() == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.read_text() == "hal"
+    write_text(tmp_path / "other.csv", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.csv"]
+
+
+SLOW = """
+import sys
+with atomic_path("table.csv") as temporary, open(temporary, "w") as file:
+    file.write(sys.argv[0] * 1000)
+    file.flush()
+    print("half", flush=True)
+    input()
+    file.write("end")
+"""
+
+
+def test_two_processes_that_write_one_file_both_end_well_and_the_file_is_one_of_theirs(tmp_path):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    writers = [run_writer(SLOW, tmp_path, **pipes) for _ in range(2)]
+    assert [writer.stdout.readline() for writer in writers] == ["half\n", "half\n"]
+    assert len(list(tmp_path.iterdir())) == 2
+    for writer in writers:
+        writer.communicate("\n")
+        assert writer.returncode == 0
+        assert (tmp_path / "table.csv").read_text() == "-c" * 1000 + "end"
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_the_temporary_file_of_another_machine_is_kept_for_a_day(tmp_path):
+    path = tmp_path / ".table.csv.0123abcd-1-0123abcd.tmp"
+    path.write_text("half")
+    assert remove_stale_temporaries(tmp_path) == 0
+    os.utime(path, (0, 0))
+    assert remove_stale_temporaries(tmp_path) == 1
+
+
+def test_a_file_of_another_name_is_never_taken_for_a_temporary_one(tmp_path):
+    for name in ("notes.tmp", ".notes.tmp", "a.0123abcd-1-0123abcd.tmp", ".a.0123abcd-1-0123abcd.tmp.txt"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    assert remove_stale_temporaries(tmp_path) == 0
+
+
+def test_a_file_may_have_the_longest_name_that_the_system_allows(tmp_path):
+    write_text(tmp_path / ("ä" * 127), "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["ä" * 127]
 
 
 @pytest.mark.parametrize("grey", [True, False])

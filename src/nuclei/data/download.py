@@ -15,7 +15,7 @@ from nuclei.data import archive
 from nuclei.data.archive import SUBSETS
 from nuclei.data.sources import KNOWN_COUNTS, SOLUTION, Origin, find_origins
 from nuclei.errors import DamagedArchiveError, UserError
-from nuclei.io.files import sha256, write_text
+from nuclei.io.files import remove_stale_temporaries, sha256, write_text
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ def _recover(raw: Path, incoming: Path, wanted: str) -> None:
         write_text(note, wanted)
     for folder in (path for path in incoming.iterdir() if path.is_dir()):
         shutil.rmtree(folder)
+    remove_stale_temporaries(incoming)
 
 
 def _remove(path: Path) -> None:

@@ -1,15 +1,20 @@
-"""Files that one stage writes and another reads: images, label maps, probability maps, tables.
+"""Atomic writing of files, and small text, CSV and JSON files.
 
-Every file is written under a temporary name beside its place and renamed when it is whole, so a file that exists
-is a file that can be read. The same content gives the same bytes.
+Every file is written under a temporary name in its folder and renamed when it is complete, so a file
+that exists is complete. Equal content gives equal bytes.
 """
 
 import hashlib
 import json
 import mmap
 import os
+import re
+import secrets
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +22,73 @@ import numpy as np
 
 from nuclei.arrays import Pixels
 
+STALE_SECONDS = 24 * 3600.0
+"""Age from which a temporary file of another machine counts as left by a killed process."""
+
+_TEMPORARY = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.tmp", re.DOTALL)
+_cleaned: set[Path] = set()
+
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to `path` when the block ends well and removed when it does not."""
+    """A temporary path in the folder of `path`: renamed to `path` on success, removed on an exception.
+
+    The temporary name is unique, so processes that write the same file do not disturb each other; the
+    last one to finish wins. The first call for a folder removes what killed processes left there.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # always the same name, so that what a killed process left is overwritten by the next
-    temporary = path.with_name(f".{path.name}.tmp")
+    folder = path.parent.absolute()
+    if folder not in _cleaned:
+        _cleaned.add(folder)
+        remove_stale_temporaries(folder)
+    temporary = path.with_name(_temporary_name(path.name))
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_stale_temporaries(folder: Path) -> int:
+    """Removes temporary files of `atomic_path` whose process is gone; returns their number."""
+    stale = [path for path in folder.iterdir() if _is_stale_temporary(path)]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return len(stale)
+
+
+def _temporary_name(name: str) -> str:
+    # of a long name the beginning only: file systems allow 255 bytes
+    return f".{name[:40]}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+@cache
+def _machine() -> str:
+    """Eight hexadecimal digits for this host: process numbers of another host mean nothing here."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_stale_temporary(path: Path) -> bool:
+    found = _TEMPORARY.fullmatch(path.name)
+    if found is None:
+        return False
+    if found["machine"] == _machine() and os.name == "posix":
+        return not _is_running(int(found["process"]))
+    try:
+        return time.time() - path.stat().st_mtime > STALE_SECONDS
+    except FileNotFoundError:  # its process finished in between
+        return False
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it runs as another user
+        return True
+    return True
 
 
 def release(array: Pixels) -> None:
