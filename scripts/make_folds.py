@@ -10,17 +10,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--index", type=Path, required=True, help="index.csv of the prepared images")
     parser.add_argument("--out", type=Path, required=True, help="where to write the table of folds")
-    parser.add_argument("--by", choices=("group", "modality"), default="group", help="modality: a fold holds out one")
-    parser.add_argument("--folds", type=int, default=5, help="number of folds, by group (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the shuffles, by group (default: 0)")
+    parser.add_argument("--by", choices=("group", "source", "modality"), default="group", help="what stays whole")
+    parser.add_argument("--folds", type=int, default=5, help="number of folds, not by modality (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the shuffles (default: 0)")
     arguments = parser.parse_args()
 
     from nuclei.data import splits
     from nuclei.io import files
-    from nuclei.io.tables import INDEX_COLUMNS, read_table
+    from nuclei.io.tables import INDEX_COLUMNS, SOURCE, read_table
 
     index = read_table(arguments.index, INDEX_COLUMNS, "run `make data`")
-    if arguments.by == "modality":
+    if arguments.by == "source":
+        index = read_table(arguments.index, (*INDEX_COLUMNS, SOURCE), "run `make data`")
+        folds = splits.assign_sources(index, arguments.folds, arguments.seed)
+        index = index.assign(group=index.source)
+    elif arguments.by == "modality":
         folds = splits.assign_modalities(index)
     else:
         folds = splits.assign_folds(index, arguments.folds, arguments.seed)

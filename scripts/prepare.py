@@ -6,11 +6,14 @@ from pathlib import Path
 
 from nuclei.cli import run
 
+SOURCES = Path(__file__).parents[1] / "configs" / "image_sources.csv"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--raw", type=Path, required=True, help="folder with stage1_train/ and stage1_test/")
     parser.add_argument("--out", type=Path, required=True, help="folder for images/, labels/ and index.csv")
+    parser.add_argument("--sources", type=Path, default=SOURCES, help=f"corrected sources (default {SOURCES.name})")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     arguments = parser.parse_args()
 
@@ -20,6 +23,7 @@ def main() -> None:
     from tqdm import tqdm
 
     from nuclei.data import prepare
+    from nuclei.data.image_sources import read_corrections
     from nuclei.io import files
 
     ids = {subset: prepare.find_images(arguments.raw, subset) for subset in prepare.SUBSETS}
@@ -31,7 +35,7 @@ def main() -> None:
             prepare.prepare_image, repeat(arguments.raw), repeat(arguments.out), subsets, order, chunksize=8
         )
         prepared = list(tqdm(jobs, desc="images", total=len(order), unit="image"))
-    index = prepare.build_index(prepared)
+    index = prepare.build_index(prepared, read_corrections(arguments.sources))
     stale = prepare.remove_stale(arguments.out, index)
     files.write_csv(arguments.out / "settled.csv", prepare.settled_table(prepared))
     files.write_csv(arguments.out / "index.csv", index)

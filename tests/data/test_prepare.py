@@ -321,7 +321,7 @@ def test_prepare_gives_the_same_bytes_again_also_over_the_remains_of_a_killed_ru
     assert second.returncode == 0, second.stderr
     assert contents(tmp_path / "a") == contents(remains)
     index = pd.read_csv(remains / "index.csv", dtype={"image_id": str})
-    assert list(index.columns) == list(INDEX_COLUMNS)
+    assert list(index.columns) == [*INDEX_COLUMNS, "source"]
     assert index.subset.tolist() == ["train"] * 8 + ["test"] * 2
     assert index.image_id.tolist() == [f"train{k:02d}" for k in range(8)] + ["test8", "test9"]
     assert set(contents(remains)) == {*index.image, *index.label.dropna(), "settled.csv", "index.csv"}

@@ -5,7 +5,7 @@ Unpacked, `stage1_train/<id>/images/<id>.png` is an image and `stage1_train/<id>
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from nuclei.arrays import LabelMap, Pixels
+from nuclei.data.image_sources import assign_sources, find_source
 from nuclei.data.intensity import to_display
 from nuclei.data.modality import MODALITIES, find_modality
 from nuclei.data.tile_groups import Outline, find_groups, outline
 from nuclei.errors import UserError
 from nuclei.io.images import write_image, write_label_map
-from nuclei.io.tables import INDEX_COLUMNS, SETTLED_COLUMNS
+from nuclei.io.tables import INDEX_COLUMNS, SETTLED_COLUMNS, SOURCE
 
 SUBSETS = ("train", "test")
 
@@ -139,7 +140,8 @@ def prepare_image(raw: Path, out: Path, subset: str, image_id: str) -> Prepared:
     row: dict[str, str | int | None] = {"image_id": image_id, "subset": subset}
     row |= {"image": f"images/{image_id}.png", "label": None, "height": height, "width": width, "nuclei": None}
     seen = to_display(image)  # the file keeps its 16 bits: the window of the experiment's config is to choose
-    row |= {"modality": find_modality(seen)}
+    modality = find_modality(seen)
+    row |= {"modality": modality, "source": find_source(seen, modality)}
     write_image(out / "images" / f"{image_id}.png", image)
     if subset == "test":
         return Prepared(row, outline(seen), 0, [])
@@ -149,8 +151,12 @@ def prepare_image(raw: Path, out: Path, subset: str, image_id: str) -> Prepared:
     return Prepared(row, outline(seen), annotation.contested_pixels, annotation.left_out)
 
 
-def build_index(prepared: Sequence[Prepared]) -> pd.DataFrame:
-    """Index of the images in the order given, with the groups of images that share a picture (see `mosaics`).
+def build_index(prepared: Sequence[Prepared], sources: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Index of the images in the order given.
+
+    It has the groups of images that share a picture (see `tile_groups`) and the sources of images.
+
+    `sources` corrects the source that was found for an image, by its id.
 
     Raises:
         UserError: an id occurs twice, that is in both subsets.
@@ -161,7 +167,8 @@ def build_index(prepared: Sequence[Prepared]) -> pd.DataFrame:
         raise UserError(f"image {twice[0]} is in stage1_train and stage1_test; remove one of the two folders")
     groups = find_groups({str(image.row["image_id"]): image.outline for image in prepared})
     index["group"] = index.image_id.map(groups)
-    return index[list(INDEX_COLUMNS)]
+    index[SOURCE] = assign_sources(index, sources)
+    return index[[*INDEX_COLUMNS, SOURCE]]
 
 
 def settled_table(prepared: Sequence[Prepared]) -> pd.DataFrame:

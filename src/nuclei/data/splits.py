@@ -76,6 +76,23 @@ def assign_folds(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
     return splits
 
 
+def assign_sources(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
+    """Table of the training images as of `assign_folds` that holds out whole sources.
+
+    Its `group` is the source. Modalities are on both sides where they have several sources.
+
+    Raises:
+        UserError: fewer than two folds, or fewer sources than folds.
+    """
+    sources = index[index.subset == "train"].source
+    if sources.nunique() < max(n_folds, 2):
+        raise UserError(
+            f"{n_folds} folds asked for, but the training images have {sources.nunique()} sources "
+            f"({', '.join(sorted(set(sources))[:5])}); ask for fewer folds, or correct the sources"
+        )
+    return assign_folds(index.assign(group=index.source), n_folds, seed)
+
+
 def assign_modalities(index: pd.DataFrame) -> pd.DataFrame:
     """Table of the training images as of `assign_folds` whose fold k holds out the k-th modality, by name.
 

@@ -8,6 +8,8 @@ from nuclei.errors import UserError
 INDEX_COLUMNS = ("image_id", "subset", "image", "label", "height", "width", "nuclei", "modality", "group")
 
 
+SOURCE = "source"
+"""Column of the index that names the series an image comes from, see `data.image_sources`."""
 SPLIT_COLUMNS = ("image_id", "fold", "group", "modality", "nuclei")
 
 
