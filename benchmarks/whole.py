@@ -25,7 +25,7 @@ from nuclei.io.files import read_json, write_csv
 from nuclei.io.probability_maps import Maps, write_maps
 from nuclei.io.tables import read_splits
 from nuclei.models.weights_file import VERSION, Card, write_weights
-from nuclei.postprocessing.parameters import Parameters
+from nuclei.postprocessing.parameters import Parameters, Tuned
 from nuclei.postprocessing.watershed import segment_maps
 
 SIDE, STEPS, WORKERS = 20_000, 150, 2
@@ -63,10 +63,10 @@ def large(data: Data, scratch: Path, side: int = SIDE) -> list[dict[str, Any]]:
     config = predictor.config.model_dump(mode="json")
     card = Card(
         version=VERSION,
-        name="large",
+        name=predictor.config.name,
         fold=None,
         config=config,
-        parameters=parameters.to_dict(),
+        parameters=Tuned(parameters, {}),
         score=0.0,
         images=len(data.ids),
         trained_on=[],

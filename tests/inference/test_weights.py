@@ -7,8 +7,17 @@ import torch
 from safetensors.torch import save_file
 
 from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig
+from nuclei.errors import UserError
 from nuclei.inference.predictor import load_predictor
-from nuclei.inference.weights import find_best, find_files, load_trained, load_weights, read_tuned
+from nuclei.inference.weights import (
+    SHIPPED,
+    find_best,
+    find_files,
+    load_trained,
+    load_weights,
+    read_ensemble,
+    read_tuned,
+)
 from nuclei.io.files import write_json
 from nuclei.models.factory import build_model
 from nuclei.models.weights_file import read_weights, write_weights
@@ -158,8 +167,8 @@ def test_another_version_is_refused_with_a_remedy(tmp_path):
         ("missing", "no such file of weights; make one with `make weights"),
         ("cut", "not a readable .safetensors file"),
         ("foreign", "it has no card"),
-        ("card", "its card cannot be read"),
-        ("keys", "its card is not as expected"),
+        ("card", "its card: not valid JSON"),
+        ("keys", "its card: extra = 1: Extra inputs"),
         ("empty", "no .safetensors file there"),
     ],
 )
@@ -225,3 +234,99 @@ def test_one_network_is_loaded_from_a_checkpoint_as_from_its_weights(tmp_path, n
     torch.save(content, tmp_path / "best.pt")
     expected = load_predictor(content, "content", CPU)(IMAGE).astype(int)
     assert abs(load_trained(tmp_path / name, CPU)(IMAGE) - expected).max() <= 1
+
+
+DEEP = {"a": 1}
+for _ in range(300):
+    DEEP = {"a": DEEP}
+
+
+def spoil_card(path, change):
+    """Writes a file of weights whose card's values went through `change`."""
+    content = checkpoint()
+    values = card_of(content).model_dump(mode="json")
+    change(values)
+    save_file(content["model"], path, {"nuclei": json.dumps(values)})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda card: card.update(name="`id`"), "'`id`' is not a valid name"),
+        (lambda card: card["config"].update(name="-rf"), r"config\.name = '-rf', expected the card's 'tiny'"),
+        (lambda card: card["config"]["model"].update(width=10**9), r"config\.model\.width = 1e\+09, .* at most 4096"),
+        (lambda card: card["config"]["prediction"].update(scales=[1.0] * 3000), "scales has 3000 values, .* at most"),
+        (lambda card: card["config"].update(model=DEEP), "not valid JSON .*recursion limit"),
+        (lambda card: card.update(score=float("nan")), "not valid JSON"),
+        (lambda card: card["parameters"].update(border=float("inf")), "not valid JSON"),
+        (lambda card: card["parameters"].update(seed_area=2.5), "seed_area is 2.5; give a whole number"),
+        (lambda card: card.update(parameters=[]), r"parameters: .*expected a table by name, got \[\]"),
+        (lambda card: card["config"]["model"].update(width=8), r"shape \(4, .* but the network of its card has \(8, "),
+    ],
+)
+def test_a_card_that_lies_is_refused_in_one_line(tmp_path, change, said):
+    spoil_card(tmp_path / "a.safetensors", change)
+    with pytest.raises(UserError, match=said) as caught:
+        load_weights(tmp_path / "a.safetensors", CPU)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    content = checkpoint()
+    next(iter(content["model"].values())).flatten()[0] = value
+    write_weights(tmp_path / "a.safetensors", content["model"], card_of(content))
+    with pytest.raises(UserError, match="holds NaN or infinity"):
+        load_weights(tmp_path / "a.safetensors", CPU)
+
+
+def test_a_file_with_an_unsafe_name_in_a_folder_is_refused(tmp_path):
+    write(tmp_path / "$(id).safetensors")
+    with pytest.raises(UserError, match=r"'\$\(id\)\.safetensors' is not a valid name"):
+        load_weights(tmp_path, CPU)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda card: card["members"].update({"`id`": 0.5}), "'`id`' is not a valid name"),
+        (lambda card: card["members"].update({"../one": 0.5}), "'../one' is not a valid name"),
+        (lambda card: card["members"].update(one=float("nan")), "not valid JSON"),
+        (lambda card: card.update(members={}), "members = {}: .* at least 1 item"),
+        (lambda card: card["members"].update({f"m{k}": 0.5 for k in range(10_000)}), "at most 32 items"),
+        (lambda card: card["weights"].pop("all"), "'all' is missing"),
+        (lambda card: card["weights"]["all"].pop("one"), r"weights\.all is for \['other'\], expected one for each"),
+        (lambda card: card["weights"]["all"].update(one=0), "weights.all.one = 0: .* greater than 0"),
+        (lambda card: card.update(parameters=DEEP), "not valid JSON .*recursion limit"),
+    ],
+)
+def test_an_ensemble_card_that_lies_is_refused_in_one_line(tmp_path, change, said):
+    path = write_ensemble(tmp_path)
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=said) as caught:
+        load_weights(path, CPU)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_card_that_nests_100_000_deep_is_refused(tmp_path):
+    (tmp_path / "ensemble.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="recursion limit"):
+        find_files(tmp_path / "ensemble.json")
+
+
+def test_the_ensemble_weights_are_read_under_their_old_name(tmp_path):
+    path = write_ensemble(tmp_path)
+    expected = read_ensemble(path)
+    path.write_text(path.read_text().replace('"weights"', '"shares"'))
+    assert read_ensemble(path) == expected
+
+
+@pytest.mark.skipif(not SHIPPED.is_dir(), reason="no shipped weights in this checkout")
+def test_the_shipped_ensemble_is_read():
+    card = read_ensemble(SHIPPED / "ensemble.json")
+    assert card.weights["all"] == {"encoder_resunet": 1.0, "resunet_wide": 0.5}
+    assert card.parameters.of("grey_tissue").seed_area == 5

@@ -1,20 +1,32 @@
-"""Weights to pass on: trained networks as small files that carry all that using them takes.
+"""Loads shared weights: trained networks as small files that carry all that prediction needs.
 
-A file is safetensors, which holds numbers and cannot run anything: the tensors in half precision, and as metadata a
-card in JSON with the network's config and the tuned post-processing. The files of a folder are the folds of one
-experiment, and their answer is the mean of their maps, as everywhere here. A JSON file beside such folders makes an
-ensemble of them.
+A file is safetensors, a format that holds tensors and runs no code: tensors in half precision and a
+JSON card with the network's config and the tuned post-processing. The files of a folder are the
+folds of one experiment; their maps are averaged. A JSON card beside such folders makes an ensemble
+of them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nuclei.arrays import UInt8Array
+from nuclei.config_files import parse_config
 from nuclei.data.modality import ALL
+from nuclei.errors import UserError
 from nuclei.io.files import sha256
+from nuclei.io.names import check_name
 from nuclei.io.probability_maps import mean_of_maps
-from nuclei.models.weights_file import CARD_SUFFIX, SUFFIX, Card, EnsembleCard, read_card, read_ensemble_card
+from nuclei.models.weights_file import (
+    CARD_SUFFIX,
+    SUFFIX,
+    Card,
+    EnsembleCard,
+    read_card,
+    read_ensemble_card,
+    read_weights,
+)
 from nuclei.postprocessing.parameters import Parameters, Tuned
 
 # A card is read without torch, which takes seconds to load: it is imported where there are tensors.
@@ -22,8 +34,6 @@ if TYPE_CHECKING:
     import torch
 
     from nuclei.inference.predictor import Predictor
-from nuclei.errors import UserError
-from nuclei.models.weights_file import read_weights
 
 SHIPPED = Path(__file__).parents[3] / "weights"
 """Where a checkout of the project keeps weights, one folder an experiment."""
@@ -31,40 +41,35 @@ SHIPPED = Path(__file__).parents[3] / "weights"
 
 @dataclass(frozen=True)
 class Weights:
-    """Networks ready to predict, one a file; call them with an image to get the mean of their maps."""
+    """Networks ready to predict, one a file; calling them with an image averages their maps."""
 
     path: Path
     cards: list[Card]
     predictors: "list[Predictor]"
-    shares: list[float]
-    """How much each network counts in the mean, in relation to the others."""
+    weights: list[float]
+    """Ensemble weight of each network; only their ratios matter."""
     parameters: Parameters
     digest: str
     """Changes with the content of any of the files."""
 
     def __call__(self, image: UInt8Array) -> UInt8Array:
-        """Foreground, border and core of an RGB image (H, W, 3) uint8: probability * 255, (3, H, W) uint8."""
-        return mean_of_maps([predictor(image) for predictor in self.predictors], self.shares)
+        """Maps (3, H, W) uint8, probability * 255, of an RGB image (H, W, 3) uint8."""
+        return mean_of_maps([predictor(image) for predictor in self.predictors], self.weights)
 
 
 def load_weights(path: Path | str, device: "torch.device") -> Weights:
-    """The networks of a file, of all files of a folder, or of the members of an ensemble (.json), on a device.
+    """The networks of a file, of all files of a folder, or of an ensemble's card (.json).
 
     Raises:
-        UserError: as in `read_weights`; a folder without files, or with those of several experiments; an ensemble
-            whose members are missing or were made again since.
+        UserError: as in `read_weights`; a folder without files, or with those of several
+            experiments; an ensemble whose members are missing or were made again since.
     """
     path = Path(path)
     if path.suffix == CARD_SUFFIX:
         return _load_ensemble(path, device)
-    from nuclei.inference.predictor import load_predictor
-
     files = find_files(path)
-    cards, predictors = [], []
-    for file in files:
-        card, tensors = read_weights(file)
-        cards.append(card)
-        predictors.append(load_predictor({"config": card.config, "model": tensors}, str(file), device))
+    loaded = [_load_file(file, device) for file in files]
+    cards = [card for card, _ in loaded]
     if any((card.name, card.parameters) != (cards[0].name, cards[0].parameters) for card in cards):
         names = ", ".join(f"{file.name}: {card.name}" for file, card in zip(files, cards, strict=True))
         raise UserError(
@@ -72,23 +77,51 @@ def load_weights(path: Path | str, device: "torch.device") -> Weights:
             "of its own, or make the folder again with `make weights`"
         )
     digest = "-".join(sha256(file)[:16] for file in files)
-    # the modality of one's own images is not known
-    general = Tuned.from_dict(cards[0].parameters).general
-    return Weights(path, cards, predictors, [1.0] * len(files), general, digest)
+    # The modality of a user's own images is not known, so the general parameters hold.
+    general = cards[0].parameters.general
+    return Weights(path, cards, [predictor for _, predictor in loaded], [1.0] * len(files), general, digest)
 
 
 def _load_ensemble(path: Path, device: "torch.device") -> Weights:
     ensemble = read_ensemble(path)
     members = {name: load_weights(path.with_name(name), device) for name in ensemble.members}
-    shares = ensemble.shares[ALL]
+    weights = ensemble.weights[ALL]
     return Weights(
         path,
         [card for member in members.values() for card in member.cards],
         [predictor for member in members.values() for predictor in member.predictors],
-        [shares[name] / len(member.shares) for name, member in members.items() for _ in member.shares],
-        Tuned.from_dict(ensemble.parameters).general,
+        [weights[name] / len(member.weights) for name, member in members.items() for _ in member.weights],
+        ensemble.parameters.general,
         "-".join([sha256(path)[:16], *(member.digest for member in members.values())]),
     )
+
+
+def _load_file(path: Path, device: "torch.device") -> "tuple[Card, Predictor]":
+    from nuclei.inference.predictor import load_predictor
+
+    card, tensors = read_weights(path)
+    _check_shapes(path, card, tensors)
+    return card, load_predictor({"config": card.config, "model": tensors}, str(path), device)
+
+
+def _check_shapes(path: Path, card: Card, tensors: "Mapping[str, torch.Tensor]") -> None:
+    """Refuses tensors that do not fit the card's network, which is built without memory for this."""
+    import torch
+
+    from nuclei.arrays import CHANNELS
+    from nuclei.models.factory import build_model
+
+    config = parse_config(card.config, str(path))
+    with torch.device("meta"):
+        expected = build_model(config.model, CHANNELS, pretrained=False).state_dict()
+    for name in [*expected, *tensors]:
+        wanted, found = expected.get(name), tensors.get(name)
+        if wanted is None or found is None or wanted.shape != found.shape:
+            shapes = [f"{tuple(tensor.shape)}" if tensor is not None else "none" for tensor in (found, wanted)]
+            raise UserError(
+                f"{path}: tensor {name[:100]}: shape {shapes[0]}, but the network of its card has {shapes[1]}; "
+                "fetch or make the file again"
+            )
 
 
 def read_ensemble(path: Path) -> EnsembleCard:
@@ -110,7 +143,7 @@ def read_ensemble(path: Path) -> EnsembleCard:
 
 
 def load_trained(path: Path, device: "torch.device") -> "Predictor":
-    """The network of one file, be it a training's checkpoint (.pt) or weights to pass on (.safetensors).
+    """The network of one file: a checkpoint (.pt) or shared weights (.safetensors).
 
     Raises:
         UserError: as in `load_checkpoint` and `read_weights`.
@@ -120,33 +153,34 @@ def load_trained(path: Path, device: "torch.device") -> "Predictor":
 
     if path.suffix != SUFFIX:
         return load_predictor(load_checkpoint(path), str(path), device)
-    card, tensors = read_weights(path)
-    return load_predictor({"config": card.config, "model": tensors}, str(path), device)
+    return _load_file(path, device)[1]
 
 
 def read_tuned(path: Path | str) -> Tuned:
-    """The tuned post-processing that a file carries, the files of a folder, or the card of an ensemble."""
+    """The tuned post-processing of a file of weights, a folder of them, or an ensemble's card."""
     if Path(path).suffix == CARD_SUFFIX:
-        return Tuned.from_dict(read_ensemble(Path(path)).parameters)
-    return Tuned.from_dict(read_card(find_files(Path(path))[0]).parameters)
+        return read_ensemble(Path(path)).parameters
+    return read_card(find_files(Path(path))[0]).parameters
 
 
 def find_files(path: Path) -> list[Path]:
-    """The file itself, or the files of a folder in the order of their names, or of all members of an ensemble.
+    """The file itself, the files of a folder sorted by name, or those of an ensemble's members.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none; a name in the folder or on the card is unsafe.
     """
     if path.suffix == CARD_SUFFIX:
         return [file for name in read_ensemble(path).members for file in find_files(path.with_name(name))]
     files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: no {SUFFIX} file there; make some with `make weights EXP=<experiment>`")
+    for file in files if path.is_dir() else []:
+        check_name(file.name)
     return files
 
 
 def find_best(root: Path = SHIPPED) -> Path:
-    """The folder under `root` whose experiment has the highest score out of fold.
+    """The folder under `root` whose experiment has the highest out-of-fold score.
 
     Raises:
         UserError: no folder holds weights.

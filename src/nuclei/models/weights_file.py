@@ -1,74 +1,112 @@
-"""The file format of shared weights: safetensors with a model card in the metadata; the JSON card of an ensemble."""
+"""The file format of shared weights: safetensors with a model card; the JSON card of an ensemble.
+
+A card may come from a stranger: names, numbers, lengths and nesting are checked when it is read,
+before a network is built.
+"""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
 
+from nuclei.data.modality import ALL
 from nuclei.errors import UserError
 from nuclei.io.files import atomic_path
+from nuclei.io.names import Name
+from nuclei.io.records import Record, parse_json, read_values, rename_keys, validate_record
+from nuclei.postprocessing.parameters import TunedRecord
 
 # A card is read without torch, which takes seconds to load: it is imported where there are tensors.
 if TYPE_CHECKING:
     import torch
 
-
 MAX_BYTES = 25_000_000
 """Larger files do not belong into a repository."""
 SUFFIX = ".safetensors"
-
-
 CARD_SUFFIX = ".json"
-"""Of an ensemble's card, which stands alone."""
-
-
-VERSION = 1
+"""Of an ensemble's card, which is a file of its own."""
+VERSION: Literal[1] = 1
 """Of the format: the card's keys and what they mean."""
+MAX_SETTING = 4096
+"""Largest number that a card may give for a setting of the network or of the prediction."""
+MAX_VALUES = 32
+"""Longest list that a card's config may hold."""
+
+# The library writes several keys in an order that changes from run to run; one key keeps the bytes
+# the same.
+_KEY = "nuclei"
+_REMEDY = "fetch or make it again"
+_RENAMED = {"shares": "weights"}
+
+Score = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(gt=0, le=1e6)]
 
 
-# the library writes several keys in an order that changes from run to run; one key keeps the bytes the same
-KEY = "nuclei"
+class Card(Record):
+    """What is known of the network in a file of weights.
 
-
-class Card(BaseModel):
-    """What stands beside the tensors. `score` is the experiment's out of fold, on `images` images of `data`.
-
-    `trained_on` are the ids of those that this very network saw, so that it is never scored on them unawares.
+    `score` is the experiment's out-of-fold score on `images` images of `data`. `trained_on` holds
+    the ids of the images that this network was trained on, so that it is never scored on them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: int
-    name: str
-    fold: int | None
+    version: Literal[1]
+    name: Name
+    fold: Count | None
     config: dict[str, Any]
-    parameters: dict[str, Any]
-    score: float
-    images: int
+    """As a checkpoint carries it, old keys included; `config_files.parse_config` reads it."""
+    parameters: TunedRecord
+    score: Score
+    images: Count
     trained_on: list[str]
     data: str
     licence: str
 
+    @model_validator(mode="after")
+    def _has_a_config_of_its_own_that_can_be_built(self) -> Self:
+        if self.config.get("name") != self.name:
+            raise UserError(f"config.name = {self.config.get('name')!r:.60}, expected the card's {self.name!r}")
+        _check_settings(self.config, "config")
+        for section in ("model", "prediction"):
+            _check_settings(self.config.get(section), f"config.{section}", MAX_SETTING)
+        return self
 
-class EnsembleCard(BaseModel):
-    """Experiments whose weights lie in folders beside the file, by name, and how their maps are averaged.
 
-    `shares` are those of the members by modality, under `all` those of any other image. `members` holds the members'
-    own scores, by which it is seen whether a folder was made again since.
+class EnsembleCard(Record):
+    """Experiments whose weights lie in folders beside the card, and how their maps are averaged.
+
+    `members` maps each folder's name to its score when the card was made, by which a folder that
+    was made again is noticed. `weights` are the ensemble weights of the members by modality, under
+    `all` those of any other image.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    version: Literal[1]
+    members: Annotated[dict[Name, Score], Field(min_length=1, max_length=MAX_VALUES)]
+    weights: dict[Name, dict[Name, Weight]]
+    parameters: TunedRecord
+    score: Score
+    images: Count
 
-    version: int
-    members: dict[str, float]
-    shares: dict[str, dict[str, float]]
-    parameters: dict[str, Any]
-    score: float
-    images: int
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_names(cls, values: Any) -> Any:
+        return rename_keys(values, _RENAMED, "ensemble card") if isinstance(values, Mapping) else values
+
+    @model_validator(mode="after")
+    def _has_a_weight_for_each_member(self) -> Self:
+        if ALL not in self.weights:
+            raise UserError(f"weights: {ALL!r} is missing, which holds for modalities without weights of their own")
+        for modality, weights in self.weights.items():
+            if weights.keys() != self.members.keys():
+                raise UserError(
+                    f"weights.{modality} is for {sorted(weights)}, expected one for each of {sorted(self.members)}"
+                )
+        return self
 
 
 def read_ensemble_card(path: Path | str) -> EnsembleCard:
@@ -79,20 +117,13 @@ def read_ensemble_card(path: Path | str) -> EnsembleCard:
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such card of an ensemble; make one with `make weights EXP=ensemble`")
-    try:
-        card = EnsembleCard.model_validate_json(Path(path).read_bytes())
-    except ValidationError as error:
-        raise UserError(f"{path}: no card of an ensemble ({error}); fetch or make it again") from error
-    _check_version(path, card.version)
-    return card
+    values = read_values(path, _REMEDY)
+    _check_version(path, values)
+    return validate_record(values, EnsembleCard, f"{path}: no card of an ensemble", _REMEDY)
 
 
 def read_card(path: Path | str) -> Card:
-    """The card of a file, its tensors left alone.
-
-    Raises:
-        UserError: as in `read_weights`.
-    """
+    """The card of a file, without its tensors. Raises as `read_weights`."""
     with open_weights(path, "numpy") as file:
         return card_of(file, path)
 
@@ -110,36 +141,21 @@ def open_weights(path: Path | str, framework: str) -> Iterator[Any]:
         with safe_open(path, framework=framework) as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable {SUFFIX} file ({error}); fetch or make it again") from error
+        raise UserError(f"{path}: not a readable {SUFFIX} file ({error}); {_REMEDY}") from error
 
 
 def card_of(file: Any, path: Path | str) -> Card:
     """The card in the metadata of an opened file; `path` names it in errors, as in `read_card`."""
-    text = (file.metadata() or {}).get(KEY)
+    text = (file.metadata() or {}).get(_KEY)
     if text is None:
         raise UserError(f"{path}: no weights of this project, it has no card; make some with `make weights`")
-    try:
-        values = json.loads(text)
-        version = values["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: its card cannot be read ({error}); fetch or make it again") from error
-    _check_version(path, version)
-    try:
-        return Card.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{path}: its card is not as expected: {error}; fetch or make it again") from error
-
-
-def _check_version(path: Path | str, version: Any) -> None:
-    if version != VERSION:
-        raise UserError(
-            f"{path}: weights of format version {version}, this release reads version {VERSION}; take weights and "
-            "code of the same release, or make them again from the checkpoints with `make weights`"
-        )
+    values = parse_json(text, f"{path}: its card", _REMEDY)
+    _check_version(path, values)
+    return validate_record(values, Card, f"{path}: its card", _REMEDY)
 
 
 def write_weights(path: Path | str, tensors: "Mapping[str, torch.Tensor]", card: Card) -> int:
-    """Writes a file of weights and returns its bytes. The same weights give the same bytes.
+    """Writes a file of weights and returns its size in bytes. The same weights give the same bytes.
 
     Raises:
         UserError: the file would be larger than MAX_BYTES.
@@ -147,14 +163,14 @@ def write_weights(path: Path | str, tensors: "Mapping[str, torch.Tensor]", card:
     from safetensors.torch import save
 
     content = save(
-        {name: _halve(tensor) for name, tensor in tensors.items()},
-        {KEY: json.dumps(card.model_dump(mode="json"), sort_keys=True)},
+        {name: _to_half(tensor) for name, tensor in tensors.items()},
+        {_KEY: json.dumps(card.model_dump(mode="json"), sort_keys=True)},
     )
     if len(content) > MAX_BYTES:
         raise UserError(
             f"{path}: {card.name} takes {len(content) / 1e6:.1f} MB in half precision, more than the "
             f"{MAX_BYTES / 1e6:.0f} MB that a repository should hold; ship a smaller network (model.width, "
-            "model.encoder, model.decoder_channels), or pass the checkpoint on another way"
+            "model.encoder, model.decoder_channels), or pass on the checkpoint in another way"
         )
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
@@ -165,14 +181,40 @@ def read_weights(path: Path | str) -> "tuple[Card, dict[str, torch.Tensor]]":
     """Card and tensors of a file.
 
     Raises:
-        UserError: the file is missing, damaged, of something else, or of another version of the format.
+        UserError: the file is missing, damaged, not of this project or of another version of the
+            format; a tensor holds a number that is not finite.
     """
     with open_weights(path, "pt") as file:
-        return card_of(file, path), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        card = card_of(file, path)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{path}: the tensor {name[:100]!r} holds NaN or infinity; {_REMEDY}")
+    return card, tensors
 
 
-def _halve(tensor: "torch.Tensor") -> "torch.Tensor":
-    """Half precision, but where the numbers are beyond it; whole numbers stay as they are."""
+def _check_version(path: Path | str, values: Any) -> None:
+    version = values.get("version") if isinstance(values, dict) else None
+    if isinstance(version, int) and version != VERSION:
+        raise UserError(
+            f"{path}: weights of format version {version}, this release reads version {VERSION}; take weights and "
+            "code of the same release, or make them again from the checkpoints with `make weights`"
+        )
+
+
+def _check_settings(value: Any, place: str, largest: float = math.inf) -> None:
+    """Refuses numbers that are not finite or exceed `largest`, and long lists, at any depth."""
+    if isinstance(value, dict | list):
+        if isinstance(value, list) and len(value) > MAX_VALUES:
+            raise UserError(f"{place} has {len(value)} values, expected at most {MAX_VALUES}")
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_settings(inner, f"{place}.{key:.40}" if isinstance(key, str) else place, largest)
+    elif isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= largest):
+        raise UserError(f"{place} = {value:.6g}, expected a finite number of at most {largest:g}")
+
+
+def _to_half(tensor: "torch.Tensor") -> "torch.Tensor":
+    """Half precision, unless numbers exceed its range; tensors of whole numbers stay as they are."""
     import torch
 
     tensor = tensor.detach().cpu().contiguous()

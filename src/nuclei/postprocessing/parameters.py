@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self
+from math import isfinite
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, PlainSerializer
 
 from nuclei.errors import UserError
 
@@ -51,8 +54,11 @@ class Parameters:
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"parameter {name} is {getattr(self, name)}; give a value from 0 to 1")
         for field in fields(self):
-            if getattr(self, field.name) < 0:
-                raise UserError(f"parameter {field.name} is {getattr(self, field.name)}; give one of 0 or more")
+            value = getattr(self, field.name)
+            if not (isfinite(value) and value >= 0):
+                raise UserError(f"parameter {field.name} is {value}; give a number of 0 or more")
+            if field.type is int and not isinstance(value, int):
+                raise UserError(f"parameter {field.name} is {value}; give a whole number")
 
     def at(self, certainty: float) -> Self:
         """The thresholds as probabilities, for an image of this certainty."""
@@ -70,6 +76,8 @@ class Parameters:
         Raises:
             UserError: names missing or unknown; a value that is no number or lies outside its range.
         """
+        if not isinstance(values, Mapping):
+            raise UserError(f"post-processing parameters: expected a table by name, got {values!r:.60}")
         expected = {field.name for field in fields(cls)}
         if set(values) != expected:
             raise UserError(
@@ -105,6 +113,16 @@ class Tuned:
         Raises:
             UserError: as in `Parameters.from_dict`.
         """
+        if not isinstance(values, Mapping) or not isinstance(values.get("modality", {}), Mapping):
+            raise UserError(f"post-processing parameters: expected a table by name, got {values!r:.60}")
         general = {name: value for name, value in values.items() if name != "modality"}
         own = values.get("modality", {})
         return cls(Parameters.from_dict(general), {name: Parameters.from_dict(part) for name, part in own.items()})
+
+
+def _read_tuned(values: Any) -> Any:
+    return values if isinstance(values, Tuned) else Tuned.from_dict(values)
+
+
+TunedRecord = Annotated[Tuned, BeforeValidator(_read_tuned), PlainSerializer(Tuned.to_dict, return_type=dict[str, Any])]
+"""`Tuned` as a field of a pydantic model, in JSON as `Tuned.to_dict` writes it."""

@@ -23,7 +23,6 @@ from nuclei.io.files import atomic_path, write_json, write_text
 from nuclei.io.images import write_image
 from nuclei.models.factory import OURS
 from nuclei.models.weights_file import Card
-from nuclei.postprocessing.parameters import Tuned
 from nuclei.publishing.onnx import INPUT, LARGEST, OPSET, OUTPUT, TOLERANCE, ImageToMaps, smallest_side
 from nuclei.publishing.standalone_source import FUNCTION, join_sources
 from nuclei.synthetic.images import make_image
@@ -194,7 +193,7 @@ def _write_page(config: Config, card: Card | None) -> str:
     if card is not None:
         held_out = "" if card.fold is None else f", all but fold {card.fold}"
         trained = f"\nTrained on {card.data}{held_out} ({len(card.trained_on)} images; {card.licence})."
-        general = Tuned.from_dict(card.parameters).general.to_dict()
+        general = card.parameters.general.to_dict()
         values = ", ".join(f"{name} {value:g}" for name, value in general.items())
         tuned = f"\nTuned out of fold, on maps whose views and zooms were averaged: {values}."
         score = f"""

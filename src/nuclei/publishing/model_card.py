@@ -26,12 +26,11 @@ def make_ensemble_card(cv: Mapping[str, Any], shares: Mapping[str, Any], members
             f"the weights are of {sorted(members)}, the shares of {sorted(shares['shares'][ALL])}, cv.json of "
             f"{cv['experiment']}; give the files of one ensemble, cv.json with tuned parameters"
         )
-    tuned = Tuned.from_dict(cv["parameters"]).to_dict()
     return EnsembleCard(
         version=VERSION,
         members=dict(members),
-        shares=shares["shares"],
-        parameters=tuned,
+        weights=shares["shares"],
+        parameters=Tuned.from_dict(cv["parameters"]),
         score=cv["score"],
         images=cv["n_images"],
     )
@@ -54,7 +53,7 @@ def make_card(checkpoint: Mapping[str, Any], cv: Mapping[str, Any], data: str, l
         name=config.name,
         fold=checkpoint.get("fold"),
         config=config.model_dump(mode="json"),
-        parameters=Tuned.from_dict(cv["parameters"]).to_dict(),
+        parameters=Tuned.from_dict(cv["parameters"]),
         score=cv["score"],
         images=cv["n_images"],
         trained_on=sorted(checkpoint["trained_on"]),
@@ -71,7 +70,7 @@ def write_page(path: Path | str, cards: Sequence[Card], sizes: Sequence[int]) ->
     config = Config.model_validate(card.config)
     encoder = "" if config.model.architecture in OURS else f" with encoder {config.model.encoder}"
     folds = ", ".join(str(each.fold) for each in cards)
-    general = Tuned.from_dict(card.parameters).general.to_dict()
+    general = card.parameters.general.to_dict()
     write_text(
         path,
         f"""# {card.name}

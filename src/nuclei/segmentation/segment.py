@@ -131,7 +131,7 @@ def _segment_pixels(pixels: npt.NDArray[Any], weights: Weights, scratch: Path | 
         label_map = segment_maps(weights(pixels), weights.parameters)
         return label_map, int(label_map.max(initial=0))
     maps = _allocate((3, *shape), np.uint8, scratch, "maps")
-    tiles = tiling.predict_tiles(weights.predictors, pixels, shares=weights.shares)
+    tiles = tiling.predict_tiles(weights.predictors, pixels, shares=weights.weights)
     for tile, part in tqdm(tiles, total=len(tiling.list_tiles(shape)), desc="tiles", unit="tile", leave=False):
         maps[(slice(None), *tile.slices)] = part
         release(maps)
