@@ -143,7 +143,7 @@ class IntensityConfig(Section):
 
 
 class AugmentationConfig(Section):
-    preset: Literal["nuclei", "medical", "none"] = "nuclei"
+    preset: Literal["nuclei", "laboratories", "medical", "none"] = "nuclei"
     scales: tuple[Positive, Positive] | None = None
     """Zooms between which a crop is drawn; the preset's own where absent."""
     copy_paste: Probability = 0.0
@@ -156,6 +156,10 @@ class TrainingConfig(Section):
     pseudo_labels: str = ""
     """Experiment whose network of the same fold labels the test images, to train on them too; make tunes it first. The
     competition's rules allowed it. Off where empty, so that scores are of networks that saw no test image."""
+    external: dict[str, Positive] = {}
+    """External data sets to train on beside the competition's images, by name, each with a sampling factor."""
+    by_source: bool = False
+    """Balance sources (see `data.image_sources`; an external set is one) instead of modalities."""
     steps: Count = 2000
     """Optimiser steps of a fold."""
     steps_per_epoch: Count = 100

@@ -10,8 +10,17 @@ import numpy.typing as npt
 
 from nuclei.arrays import LabelMap, UInt8Array
 from nuclei.config import AugmentationConfig
+from nuclei.data.appearance import (
+    add_haze,
+    crowd_nuclei,
+    dim_nuclei,
+    is_fluorescence,
+    is_stained,
+    jitter_exposure,
+    jitter_stains,
+)
 
-SCALES = {"nuclei": (0.6, 1.6), "medical": (1.0, 1.0), "none": (1.0, 1.0)}
+SCALES = {"nuclei": (0.6, 1.6), "laboratories": (0.5, 2.0), "medical": (1.0, 1.0), "none": (1.0, 1.0)}
 """Zooms between which a crop is drawn."""
 
 
@@ -19,7 +28,8 @@ class Augmentation:
     """Changes of image and label map by a preset; the same seed gives the same change.
 
     nuclei: what moved scores in the competition (flips, rotation, elastic, grey, inversion, noise, blur, contrast,
-    hue, channel order). medical: the textbooks' plain one (quarter turns, blur, gamma). none: nothing.
+    hue, channel order). laboratories: the same in wider ranges, with nuclei dimmed one by one and other exposures,
+    stains and optics. medical: the textbooks' plain one (quarter turns, blur, gamma). none: nothing.
     """
 
     def __init__(self, config: AugmentationConfig) -> None:
@@ -31,11 +41,31 @@ class Augmentation:
         generator = np.random.default_rng(seed)
         if generator.random() < self.config.copy_paste:
             image, label_map = paste_nuclei(image, label_map, generator)
+        if self.config.preset == "laboratories":
+            image, label_map = change_appearance(image, label_map, generator)
         # One stream that the transforms share. `set_random_seed` gives each its own of the same seed: then all draw
         # the same numbers, half of the crops are only turned, and a tenth gets every change at once.
         self._compose.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         changed = self._compose(image=image, mask=label_map.astype(np.float32))
         return changed["image"], np.round(changed["mask"]).astype(np.int32)
+
+
+def change_appearance(
+    image: UInt8Array, label_map: LabelMap, generator: np.random.Generator
+) -> tuple[UInt8Array, LabelMap]:
+    """Crowds, dims and blurs nuclei and changes the exposure of fluorescence, the stains of tissue."""
+    if is_fluorescence(image):
+        if generator.random() < 0.15:
+            image, label_map = crowd_nuclei(image, label_map, generator)
+        if generator.random() < 0.5:
+            image = dim_nuclei(image, label_map, (0.1, 0.6), generator)
+        if generator.random() < 0.15:
+            image = add_haze(image, generator)
+        return (jitter_exposure(image, generator) if generator.random() < 0.35 else image), label_map
+    if generator.random() < 0.3:
+        image = dim_nuclei(image, label_map, (0.3, 0.8), generator)
+    changed = jitter_stains(image, generator) if is_stained(image) and generator.random() < 0.5 else image
+    return changed, label_map
 
 
 def draw_crop(
@@ -122,8 +152,42 @@ def _nuclei() -> list[Any]:
     ]
 
 
+def _laboratories() -> list[Any]:
+    """`_nuclei` in wider ranges, with optics, compression and noise of other laboratories."""
+    return [
+        A.D4(p=1),
+        A.OneOf(
+            [
+                A.Rotate(limit=45, border_mode=cv2.BORDER_REFLECT_101, p=1),
+                A.ElasticTransform(alpha=40, sigma=6, border_mode=cv2.BORDER_REFLECT_101, approximate=True, p=1),
+            ],
+            p=0.3,
+        ),
+        A.OneOf([A.ToGray(p=0.5), A.ChannelShuffle(p=0.5), A.HueSaturationValue(30, 50, 20, p=1)], p=0.35),
+        A.InvertImg(p=0.1),
+        A.OneOf(
+            [
+                A.RandomBrightnessContrast(0.25, 0.5, p=0.5),
+                A.RandomGamma((45, 220), p=1),
+                A.CLAHE(clip_limit=(1, 3), p=0.5),
+                A.Sharpen(alpha=(0.1, 0.4), p=0.5),
+            ],
+            p=0.6,
+        ),
+        A.OneOf(
+            [
+                A.GaussianBlur(0, (0.5, 2.5), p=1),
+                A.Downscale((0.4, 0.8), {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}, p=0.5),
+                A.GaussNoise(std_range=(0.01, 0.1), p=1),
+                A.ImageCompression(quality_range=(35, 90), p=0.5),
+            ],
+            p=0.4,
+        ),
+    ]
+
+
 def _medical() -> list[Any]:
     return [A.RandomRotate90(p=0.5), A.GaussianBlur((3, 5), p=0.3), A.RandomGamma((80, 120), p=0.5)]
 
 
-PRESETS = {"nuclei": _nuclei, "medical": _medical, "none": lambda: []}
+PRESETS = {"nuclei": _nuclei, "laboratories": _laboratories, "medical": _medical, "none": lambda: []}

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from nuclei.arrays import BORDER, Float32Array, LabelMap
+from nuclei.arrays import BORDER, Float32Array, Float64Array, LabelMap
 from nuclei.config import Config, TargetConfig
 from nuclei.data.augmentation import SCALES, Augmentation, draw_crop
+from nuclei.data.external_sets import PooledImages
 from nuclei.data.intensity import normalise, window_image
 from nuclei.data.prepared_images import Images
 from nuclei.data.targets import energy_target, pixel_weights, three_class_target
@@ -41,7 +42,7 @@ class Crops(Dataset[Example]):
 
     def __init__(
         self,
-        images: Images,
+        images: Images | PooledImages,
         ids: Sequence[str],
         config: Config,
         fold: int,
@@ -52,10 +53,20 @@ class Crops(Dataset[Example]):
         self.images = [window_image(images.image(image_id), config.intensity) for image_id in self.ids]
         label_maps = (labelled[id_] if id_ in labelled else images.label_map(id_) for id_ in self.ids)
         self.label_maps = [label_map.astype(np.uint16) for label_map in label_maps]
-        self.weights = draw_weights([images.modality(image_id) for image_id in self.ids], config.training.balance)
+        self.weights = self._sampling_weights(images)
         self.augmentation = Augmentation(config.augmentation)
         self.epoch_size = config.training.steps_per_epoch * config.training.batch_size
         self._drawn: tuple[int, np.ndarray] = (-1, np.empty(0, int))
+
+    def _sampling_weights(self, images: Images | PooledImages) -> Float64Array:
+        training = self.config.training
+        kind_of = images.source if training.by_source else images.modality
+        kinds = [kind_of(image_id) for image_id in self.ids]
+        weights = draw_weights(kinds, training.balance)
+        if not training.external:
+            return weights
+        weights = weights * [training.external.get(kind, 1.0) for kind in kinds]
+        return np.asarray(weights / weights.sum())
 
     def __len__(self) -> int:
         return self.config.training.steps * self.config.training.batch_size

@@ -40,6 +40,13 @@ class Images:
     def modality(self, image_id: str) -> str:
         return str(self._row(image_id)["modality"])
 
+    def source(self, image_id: str) -> str:
+        """The series that the image comes from, see `image_sources`."""
+        row = self._row(image_id)
+        if "source" not in row:
+            raise UserError(f"{self.folder / 'index.csv'}: has no column source; run `make data` again")
+        return str(row["source"])
+
     def _row(self, image_id: str) -> dict[str, Any]:
         if image_id not in self._rows:
             raise UserError(f"{self.folder / 'index.csv'}: unknown image {image_id}; run `make data` again")
