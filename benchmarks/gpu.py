@@ -22,8 +22,9 @@ from nuclei.devices import resolve_precision
 from nuclei.models.factory import build_model
 from nuclei.training.distributed import launch
 from nuclei.training.logging import peak_memory
-from nuclei.training.loop import open_loader, set_up, train_epoch
+from nuclei.training.loop import open_loader, train_epoch
 from nuclei.training.losses import build_loss
+from nuclei.training.optimizer import set_up
 
 WIDTH, SIDE, BATCH, STEPS = 32, 256, 64, 100
 ON_CPU = {"batch_size": 2, "crop": 64, "steps_per_epoch": 3}

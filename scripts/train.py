@@ -1,4 +1,4 @@
-"""Trains one fold of an experiment: runs/<experiment>/fold_<k>/best.pt. Killed, the same command goes on."""
+"""Trains one fold of an experiment: runs/<experiment>/fold_<k>/best.pt. After a kill the same command resumes."""
 
 import argparse
 import logging
@@ -12,14 +12,15 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="configs/<experiment>.toml")
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--splits", type=Path, required=True, help="data/splits.csv")
-    parser.add_argument("--fold", type=int, required=True, help="the fold that is held out")
+    parser.add_argument("--fold", type=int, required=True, help="number of the held-out fold")
     parser.add_argument("--out", type=Path, required=True, help="runs/<experiment>/fold_<k>")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of other experiments (default: runs)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
-    parser.add_argument("--devices", type=int, default=1, help="processes, or GPUs, of this machine (default 1)")
-    parser.add_argument("--nodes", type=int, default=1, help="machines (default 1)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that cut crops (default 0: none beside)")
-    parser.add_argument("--threads", type=int, default=None, help="threads of torch (default: all cores)")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the network: minutes first, faster then")
+    parser.add_argument("--devices", type=int, default=1, help="processes or GPUs per machine (default: 1)")
+    parser.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
+    parser.add_argument("--workers", type=int, default=0, help="data loader processes (default: 0)")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: slow start, faster steps")
     arguments = parser.parse_args()
 
     from nuclei.config_files import read_config
@@ -30,15 +31,10 @@ def main() -> None:
     config, images = read_config(arguments.config), Images(arguments.processed)
     training = config.training
     fold = choose_fold(read_splits(arguments.splits), arguments.fold, training.images, training.seed)
-    logging.info(
-        "%s fold %d: %d images to train on, %d held out",
-        config.name,
-        fold.number,
-        len(fold.training),
-        len(fold.validation),
-    )
+    numbers = len(fold.training), len(fold.validation)
+    logging.info("%s fold %d: %d training images, %d held out", config.name, fold.number, *numbers)
 
-    import torch  # seconds, so not before what may be wrong with the arguments
+    import torch  # takes seconds, so after everything that can be wrong with the arguments
 
     from nuclei.devices import choose_device, resolve_precision
     from nuclei.training.distributed import explain_lost_processes, launch
@@ -50,7 +46,7 @@ def main() -> None:
     precision = resolve_precision(training.precision, device)
     fabric = launch(device, arguments.devices, arguments.nodes, precision)
     with explain_lost_processes():
-        fit(fabric, config, images, fold, arguments.out, arguments.workers, arguments.compile)
+        fit(fabric, config, images, fold, arguments.out, arguments.runs, arguments.workers, arguments.compile)
 
 
 if __name__ == "__main__":

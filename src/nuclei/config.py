@@ -3,7 +3,8 @@
 What changes the result is here. What concerns the machine (device, loader workers) is a flag of a script.
 """
 
-from typing import Annotated, Literal, Self
+import json
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -214,6 +215,14 @@ class PredictionConfig(Section):
         return self
 
 
+WEIGHTLESS: dict[str, Any] = {
+    "name": True,
+    "prediction": True,
+    "training": {"validate_every": True, "validation_images": True},
+}
+"""Settings that do not change the trained weights, in the form of pydantic's `exclude`."""
+
+
 class Config(Section):
     """One experiment. `name` is the file's name without its ending."""
 
@@ -225,3 +234,10 @@ class Config(Section):
     augmentation: AugmentationConfig = AugmentationConfig()
     training: TrainingConfig = TrainingConfig()
     prediction: PredictionConfig = PredictionConfig()
+
+    def weight_settings(self) -> dict[str, str]:
+        """The settings that change the trained weights: values as JSON by dotted key."""
+        settings: dict[str, str] = {}
+        for section, table in self.model_dump(mode="json", exclude=WEIGHTLESS).items():
+            settings |= {f"{section}.{key}": json.dumps(value) for key, value in table.items()}
+        return settings

@@ -110,7 +110,7 @@ def test_a_run_that_loses_a_process_ends_with_words_and_goes_on_to_the_same_weig
     assert lost.returncode != 0
     assert "error: another process of this run has ended" in messages
     assert not (folder / "lost" / "best.pt").exists()
-    assert "going on from" in finish(start_training(folder, processed, 2, "lost"))
+    assert "resuming" in finish(start_training(folder, processed, 2, "lost"))
     whole, resumed = (load_checkpoint(run / "best.pt")["model"] for run in (runs[1], folder / "lost"))
     for name, weights in whole.items():
         assert torch.allclose(weights, resumed[name], rtol=1e-4, atol=1e-6), name

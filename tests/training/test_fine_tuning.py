@@ -32,7 +32,7 @@ def test_a_run_starts_from_the_weights_of_another_and_never_from_one_that_saw_it
     ids = images.ids("train")
     fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
     with pytest.raises(ValueError, match="was trained on 4 images that fold 0 holds out"):
-        fit(fabric, changed, images, Fold(0, ids[4:], ids[:4]), tmp_path / "leaking" / "fold_0", 0)
+        fit(fabric, changed, images, Fold(0, ids[4:], ids[:4]), tmp_path / "leaking" / "fold_0", tmp_path)
     assert fine_tuning.find_start(tmp_path, "tiny", 0) == tmp_path / "tiny" / "fold_0" / "best.pt"
     packed = tmp_path / "packed" / "tiny" / "fold_0.safetensors"
     card = make_card(

@@ -3,16 +3,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from tiny_training import CONFIG, train
 
 from nuclei.config import LossConfig, ModelConfig, TrainingConfig
+from nuclei.models import checkpoint_file
 from nuclei.models.factory import build_model
-from nuclei.training import loop
-from nuclei.training.loop import learning_rate_factor
+from nuclei.training import checkpoint, loop, optimizer
+from nuclei.training.optimizer import learning_rate_factor
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +37,7 @@ def assert_same_weights(one, other):
 
 
 def train_and_stop(images, folder, monkeypatch, epochs):
-    """Trains until `epochs` are done and then is interrupted."""
+    """Trains until `epochs` are done and is then interrupted."""
     whole = loop.train_epoch
 
     def train_epoch(fabric, model, state, *others):
@@ -59,11 +62,100 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
     assert [int(row["epoch"]) for row in csv.DictReader((tmp_path / "log.csv").open())] == [1, 2, 3, 4]
 
 
-def test_a_changed_config_is_trained_anew(images, tmp_path, monkeypatch):
+def change(**training):
+    return CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update=training)})
+
+
+def test_a_changed_seed_starts_from_the_beginning_and_the_old_state_is_kept(images, tmp_path, monkeypatch, caplog):
     train_and_stop(images, tmp_path, monkeypatch, 2)
-    changed = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"seed": 1})})
-    afresh = train(images, tmp_path / "afresh", changed)
-    assert_same_weights(train(images, tmp_path, changed), afresh)
+    before = (tmp_path / "last.pt").read_bytes()
+    fresh = train(images, tmp_path / "fresh", change(seed=1))
+    caplog.clear()
+    assert_same_weights(train(images, tmp_path, change(seed=1)), fresh)
+    assert "last.pt cannot be resumed, because these changed: training.seed (0 -> 1)." in caplog.text
+    assert (tmp_path / "last_kept_1.pt").read_bytes() == before
+
+
+def test_a_second_state_that_cannot_be_resumed_gets_a_name_of_its_own(images, tmp_path, monkeypatch):
+    for seed in (1, 2):
+        train_and_stop(images, tmp_path, monkeypatch, 1)
+        train(images, tmp_path, change(seed=seed, steps=2))
+    assert sorted(path.name for path in tmp_path.glob("last*")) == ["last_kept_1.pt", "last_kept_2.pt"]
+
+
+def test_settings_that_do_not_change_the_weights_do_not_stop_a_run_from_resuming(
+    images, tmp_path, monkeypatch, uninterrupted, caplog
+):
+    train_and_stop(images, tmp_path, monkeypatch, 2)
+    changed = change(validate_every=3, validation_images=2, precision="auto").model_copy(
+        update={"name": "renamed", "prediction": CONFIG.prediction.model_copy(update={"flips": 1})}
+    )
+    monkeypatch.setattr(checkpoint, "resolve_precision", lambda precision, device: "32-true")
+    caplog.set_level("INFO")
+    assert_same_weights(train(images, tmp_path, changed), uninterrupted)
+    assert "resuming" in caplog.text
+    assert not list(tmp_path.glob("last*"))
+
+
+@pytest.mark.parametrize("content", [b"PK truncated", None])
+def test_a_state_that_cannot_be_read_or_is_of_an_older_version_is_kept(images, tmp_path, uninterrupted, content):
+    if content is None:
+        torch.save({"fingerprint": "0" * 64}, tmp_path / "last.pt")
+    else:
+        (tmp_path / "last.pt").write_bytes(content)
+    assert_same_weights(train(images, tmp_path), uninterrupted)
+    assert (tmp_path / "last_kept_1.pt").is_file()
+
+
+def stop_around_the_result(images, folder, monkeypatch, write):
+    """Trains, and is interrupted right before or right after the result gets its name."""
+    real = loop.write_checkpoint
+
+    def write_checkpoint(*arguments):
+        if write:
+            real(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(loop, "write_checkpoint", write_checkpoint)
+        with pytest.raises(KeyboardInterrupt):
+            train(images, folder)
+
+
+def test_a_kill_before_the_result_is_written_leaves_the_last_epoch(images, tmp_path, monkeypatch, uninterrupted):
+    stop_around_the_result(images, tmp_path, monkeypatch, write=False)
+    assert (tmp_path / "last.pt").is_file()
+    assert_same_weights(train(images, tmp_path), uninterrupted)
+
+
+def test_a_kill_after_the_result_is_written_leaves_the_result(images, tmp_path, monkeypatch):
+    stop_around_the_result(images, tmp_path, monkeypatch, write=True)
+    result = tmp_path / checkpoint_file.RESULT
+    written, time = result.read_bytes(), result.stat().st_mtime_ns
+    assert (tmp_path / "last.pt").is_file()
+    train(images, tmp_path)
+    assert (result.read_bytes(), result.stat().st_mtime_ns) == (written, time)
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_a_run_that_was_started_again_after_its_result_resumes(images, tmp_path, monkeypatch, uninterrupted, caplog):
+    caplog.set_level("INFO")
+    train(images, tmp_path)
+    train_and_stop(images, tmp_path, monkeypatch, 2)
+    assert_same_weights(train(images, tmp_path), uninterrupted)
+    assert "resuming" in caplog.text
+
+
+def test_the_weights_depend_on_pixels_labels_and_start_weights(tmp_path):
+    def settings(pixel=0, label=0, start=None):
+        image, label_map = np.full((4, 4, 3), pixel, np.uint8), np.full((4, 4), label, np.uint16)
+        crops = SimpleNamespace(fold=0, ids=["a"], images=[image], label_maps=[label_map])
+        return checkpoint.collect_settings(CONFIG, torch.device("cpu"), crops, start)
+
+    (tmp_path / "start.pt").write_bytes(b"weights")
+    variants = [settings(), settings(pixel=1), settings(label=1), settings(start=tmp_path / "start.pt")]
+    assert settings() == settings()
+    assert len({tuple(sorted(variant.items())) for variant in variants}) == 4
 
 
 def test_a_compiled_network_takes_the_same_steps(images, tmp_path):
@@ -82,7 +174,7 @@ def test_compiling_without_a_compiler_is_refused_with_the_remedy(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ValueError, match="no C\\+\\+ compiler"):
-        loop.compile_network(build_model(ModelConfig(width=4, depth=1), 3), torch.device("cpu"))
+        optimizer.compile_network(build_model(ModelConfig(width=4, depth=1), 3), torch.device("cpu"))
 
 
 def test_weights_are_the_average_over_steps_not_the_last_ones(images, tmp_path, uninterrupted):
@@ -111,12 +203,12 @@ def test_a_loss_that_is_not_finite_stops_with_the_images(images, tmp_path):
         train(images, tmp_path, wild)
 
 
-def test_of_losses_that_wait_on_a_gpu_the_first_that_is_not_finite_is_named():
+def test_the_first_of_several_unread_losses_that_is_not_finite_is_named():
     losses = [1.0, float("nan"), float("inf")]
-    waiting = [(step, [f"image{step}"], torch.tensor(loss)) for step, loss in enumerate(losses, 40)]
-    assert loop._read_losses(waiting[:1], 2) == [1.0]
+    unread = [(step, [f"image{step}"], torch.tensor(loss)) for step, loss in enumerate(losses, 40)]
+    assert loop._read_losses(unread[:1], 2) == [1.0]
     with pytest.raises(ValueError, match=r"loss is nan in epoch 2, step 41, images \['image41'\]"):
-        loop._read_losses(waiting, 2)
+        loop._read_losses(unread, 2)
 
 
 def test_the_learning_rate_rises_then_falls_to_zero():

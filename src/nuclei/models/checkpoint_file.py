@@ -1,5 +1,7 @@
-"""The file of a trained fold (`best.pt`): weights with all that prediction needs to know."""
+"""The file of a trained fold: weights, with everything that prediction needs to know about them."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,36 +12,63 @@ from nuclei.config import Config
 from nuclei.errors import UserError
 from nuclei.io.files import atomic_path
 from nuclei.models.factory import parameter_count
+from nuclei.models.weights_file import check_finite
 from nuclei.provenance import code_commit
+
+RESULT = "best.pt"
+"""File name of a trained fold's weights: their EMA after the last step."""
 
 
 def write_checkpoint(
-    path: Path, network: nn.Module, config: Config, fold: int, trained_on: list[str], hardware: str
+    path: Path,
+    network: nn.Module,
+    config: Config,
+    fold: int,
+    trained_on: list[str],
+    hardware: str,
+    settings: Mapping[str, str],
 ) -> None:
-    """Writes a network's weights, its config, the fold it holds out and the ids of the images it was trained on."""
+    """Writes a network's weights, its config, the fold it holds out and the ids it was trained on.
+
+    `settings` are those that decided the weights, see `training.checkpoint.collect_settings`.
+    """
     content = {
         "config": config.model_dump(),
         "model": {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()},
         "fold": fold,
         "trained_on": trained_on,
-        "effort": {"parameters": parameter_count(network), "hardware": hardware, "commit": code_commit()},
+        "settings": dict(settings),
+        "effort": {
+            "parameters": parameter_count(network),
+            "hardware": hardware,
+            "commit": code_commit(),
+        },
     }
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        save_synced(content, temporary)
+
+
+def save_synced(content: dict[str, Any], path: Path) -> None:
+    """`torch.save` that returns only when the disk has the bytes, so that a power cut cannot lose them."""
+    with open(path, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """Contents of a checkpoint: `config`, `model` (state dict), `fold`, `trained_on` (image ids) and notes.
 
     Raises:
-        UserError: the file is missing or is no checkpoint.
+        UserError: the file is missing, is no checkpoint, or holds values that are not finite.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint; train the fold first (`make train`)")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch names a dozen kinds; all mean that the file cannot be used
+    except Exception as error:  # torch raises a dozen kinds; all mean that the file cannot be used
         raise UserError(f"{path}: not a readable checkpoint ({error}); delete it and train the fold again") from error
     if not isinstance(checkpoint, dict) or not {"config", "model"} <= checkpoint.keys():
         raise UserError(f"{path}: no checkpoint of this project (it lacks `config` and `model`)")
+    check_finite(checkpoint["model"], path)
     return checkpoint

@@ -187,10 +187,19 @@ def read_weights(path: Path | str) -> "tuple[Card, dict[str, torch.Tensor]]":
     with open_weights(path, "pt") as file:
         card = card_of(file, path)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    check_finite(tensors, path)
+    return card, tensors
+
+
+def check_finite(tensors: "Mapping[str, torch.Tensor]", path: Path | str) -> None:
+    """Refuses NaN and infinity, with which a network predicts nothing but NaN.
+
+    Raises:
+        UserError: names the first such tensor.
+    """
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise UserError(f"{path}: the tensor {name[:100]!r} holds NaN or infinity; {_REMEDY}")
-    return card, tensors
 
 
 def _check_version(path: Path | str, values: Any) -> None:

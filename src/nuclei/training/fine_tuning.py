@@ -1,4 +1,4 @@
-"""Fine-tuning: training starts from the weights of an earlier experiment."""
+"""Fine-tuning: a training that starts from the weights of an earlier experiment."""
 
 import logging
 from pathlib import Path
@@ -8,23 +8,24 @@ from torch import nn
 from nuclei.data.splits import Fold
 from nuclei.errors import UserError
 from nuclei.inference.weights import SHIPPED
-from nuclei.models.checkpoint_file import load_checkpoint
+from nuclei.models.checkpoint_file import RESULT, load_checkpoint
 from nuclei.models.weights_file import SUFFIX, read_weights
 
 log = logging.getLogger(__name__)
 
 
 def find_start(runs: Path, experiment: str, fold: int) -> Path:
-    """The checkpoint of a run of this machine, else the file that the project ships of it."""
-    trained, shipped = runs / experiment / f"fold_{fold}" / "best.pt", SHIPPED / experiment / f"fold_{fold}{SUFFIX}"
+    """The checkpoint of the experiment's fold under `runs`; where there is none, the shipped file of weights."""
+    trained = runs / experiment / f"fold_{fold}" / RESULT
+    shipped = SHIPPED / experiment / f"fold_{fold}{SUFFIX}"
     return shipped if shipped.is_file() and not trained.is_file() else trained
 
 
 def load_start(model: nn.Module, path: Path, fold: Fold) -> None:
-    """Fills the network with the weights of an earlier run: its checkpoint, or a file of weights.
+    """Loads the weights of an earlier run into the network, from its checkpoint or a file of weights.
 
     Raises:
-        UserError: no checkpoint there; it saw images that this fold holds out; it is of another network.
+        UserError: the file is missing; it was trained on images that this fold holds out; it is of another network.
     """
     if path.suffix == SUFFIX:
         card, tensors = read_weights(path)
@@ -37,16 +38,21 @@ def load_start(model: nn.Module, path: Path, fold: Fold) -> None:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(
-            f"training.start: {path} is of another network ({str(error).splitlines()[0]}); give [model] the values of "
-            "that run's config"
+            f"training.start: {path} is of another network ({str(error).splitlines()[0]}); copy the "
+            "[model] settings of that run's config"
         ) from error
     log.info("starting from %s", path)
 
 
 def check_unseen(key: str, path: Path, trained_on: list[str], fold: Fold) -> None:
+    """Refuses a network that was trained on images which the fold holds out; `key` is the setting that names it.
+
+    Raises:
+        UserError: with the number of such images and the first of them.
+    """
     seen = sorted(set(trained_on) & set(fold.validation))
     if seen:
         raise UserError(
             f"training.{key}: {path} was trained on {len(seen)} images that fold {fold.number} holds out ({seen[0]} "
-            "...), so its score would flatter; take a run of the same splits"
+            "...), so the score would be too high; use a run with the same splits"
         )

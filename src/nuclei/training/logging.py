@@ -1,4 +1,4 @@
-"""How a training is watched: its log and curves on disk, its bar in the terminal, and the memory that it takes."""
+"""Monitoring of a training: log.csv, TensorBoard events, progress bar and peak memory."""
 
 import resource
 import sys
@@ -17,16 +17,16 @@ from nuclei.data.splits import Fold
 from nuclei.io.files import write_text
 
 LogRows = list[dict[str, float]]
-"""What `train_epoch` and `validate` found, an epoch each."""
+"""Results of `train_epoch` and `validate`, one row per epoch."""
 
 
 def open_events(fabric: Fabric, folder: Path, step: int) -> AbstractContextManager[SummaryWriter | None]:
-    """TensorBoard's events from a step on; None in all processes but the first, which alone writes files."""
+    """TensorBoard writer from a step on; None in every process but the first, which writes the files."""
     return SummaryWriter(str(folder), purge_step=step) if fabric.is_global_zero else nullcontext()
 
 
 def open_bar(fabric: Fabric, config: Config, fold: Fold, done: int) -> Any:
-    """Progress over all steps of the fold, with the time left; silent in all processes but the first."""
+    """Progress bar over all steps of the fold, with the time left; shown by the first process only."""
     return tqdm(
         total=config.training.steps,
         initial=done,
@@ -38,13 +38,13 @@ def open_bar(fabric: Fabric, config: Config, fold: Fold, done: int) -> Any:
 
 
 def describe_progress(rows: LogRows, loss: float) -> str:
-    """The loss of the last steps and the latest validation score, once there is one."""
+    """The loss of the last steps and, once there is one, the latest validation score."""
     scores = [row["validation_score"] for row in rows if "validation_score" in row]
     return f"loss {loss:.4f}" + (f", score {scores[-1]:.4f}" if scores else "")
 
 
-def draw_pictures(events: SummaryWriter | None, pictures: dict[str, UInt8Array], step: int) -> None:
-    assert events, "the process that validates is the one that writes events"
+def draw_pictures(events: SummaryWriter, pictures: dict[str, UInt8Array], step: int) -> None:
+    """Shows validation pictures (H, W, 3) uint8, by image id, in TensorBoard."""
     for image_id, picture in pictures.items():
         events.add_image(f"validation/{image_id[:12]}", picture, step, dataformats="HWC")
 
@@ -62,7 +62,7 @@ def record_epoch(events: SummaryWriter, folder: Path, rows: LogRows) -> None:
 
 
 def peak_memory() -> int:
-    """Most memory in MiB that was held at a time: the GPU's where one is used, else this process's, all in all."""
+    """Peak memory in MiB: of the GPU where one is used, else of this process."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return round(torch.cuda.max_memory_allocated() / 2**20)
     unit = 1 if sys.platform == "darwin" else 2**10

@@ -1,14 +1,13 @@
 """Training of one fold: `fit` calls `train_epoch` and `validate`; each reads in the order in which things happen.
 
-Lightning Fabric supplies device, precision and the distributed launch. Every epoch ends with `last.pt`; a run that was
-killed goes on from it and ends with the same weights as one that was not.
+Lightning Fabric supplies device, precision and the distributed launch. Every epoch ends with
+`last.pt`; a killed run resumes from it and ends with the same weights as an uninterrupted one.
 """
 
+import logging
 import math
-import os
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,11 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from nuclei.arrays import CHANNELS, UInt8Array
-from nuclei.config import Config, TrainingConfig
+from nuclei.arrays import CHANNELS, LabelMap, UInt8Array
+from nuclei.config import Config
 from nuclei.data.dataset import Batches, Crops
 from nuclei.data.intensity import window_image
 from nuclei.data.prepared_images import Images
@@ -30,51 +28,63 @@ from nuclei.devices import autocast_type
 from nuclei.errors import UserError
 from nuclei.evaluation.metric import average_precision
 from nuclei.inference.predictor import Predictor
-from nuclei.models.checkpoint_file import write_checkpoint
-from nuclei.models.factory import build_model, parameter_groups
+from nuclei.models.checkpoint_file import RESULT, write_checkpoint
+from nuclei.models.factory import build_model
 from nuclei.postprocessing.parameters import Parameters
 from nuclei.postprocessing.watershed import segment_maps
 from nuclei.reporting.overlays import draw_comparison
-from nuclei.training.checkpoint import State, average_weights, fingerprint_run, name_hardware, resume
+from nuclei.training.checkpoint import LAST, State, collect_settings, is_finished, name_hardware, resume
 from nuclei.training.fine_tuning import find_start, load_start
 from nuclei.training.logging import describe_progress, draw_pictures, open_bar, open_events, peak_memory, record_epoch
 from nuclei.training.losses import build_loss
+from nuclei.training.optimizer import set_up
 from nuclei.training.pseudo_labels import label_test_images
+
+log = logging.getLogger(__name__)
 
 LOADER_TIMEOUT = 600
 """Seconds without a batch after which a stuck loader worker ends the run with an error."""
-UNREAD = 20
-"""Steps whose losses a GPU keeps until they are read: whoever reads one waits for all that the GPU has still to do."""
+STEPS_PER_READING = 20
+"""Steps whose losses stay on a GPU until they are read together: reading a loss synchronises with the GPU."""
 PICTURES = 4
-"""Images of a validation that TensorBoard shows with annotation and prediction."""
+"""Validation images that TensorBoard shows with annotation and prediction."""
 
 
 def fit(
-    fabric: Fabric, config: Config, images: Images, fold: Fold, folder: Path, workers: int, compiled: bool = False
+    fabric: Fabric,
+    config: Config,
+    images: Images,
+    fold: Fold,
+    folder: Path,
+    runs: Path,
+    workers: int = 0,
+    compiled: bool = False,
 ) -> None:
-    """Trains one fold and writes `last.pt`, `log.csv`, TensorBoard events and at the end `best.pt` to `folder`.
+    """Trains one fold and writes its weights to `folder`, with `log.csv` and TensorBoard events.
 
-    A compiled network takes its steps faster, after a minute or more in which it is compiled; its weights are those of
-    the network itself.
+    `last.pt` is there while the training runs. `runs` holds the experiments that the config names, as
+    <experiment>/fold_<k>: the start weights of a fine-tuning, the teacher of pseudo-labels.
 
     Raises:
-        UserError: the loss is not finite (with epoch, step and image ids); no compiler to compile the network with.
+        UserError: the loss is not finite (with epoch, step and image ids); no compiler for a compiled network.
     """
-    training = config.training
-    started = time.monotonic()
+    started, training = time.monotonic(), config.training
     torch.manual_seed(_step_seed(training.seed, fold.number, 0))
     model = build_model(config.model, CHANNELS, pretrained=not training.start)
-    runs = folder.parent.parent
-    if training.start:
-        load_start(model, find_start(runs, training.start, fold.number), fold)
-    labelled = label_test_images(runs, training.pseudo_labels, fold, images) if training.pseudo_labels else {}
+    start = find_start(runs, training.start, fold.number) if training.start else None
+    if start:
+        load_start(model, start, fold)
+    crops = Crops(images, fold.training, config, fold.number, _label_test_images(config, runs, fold, images))
+    settings = collect_settings(config, fabric.device, crops, start)
+    if fabric.broadcast(fabric.is_global_zero and is_finished(folder, settings)):
+        log.info("%s is the result of this training already", folder / RESULT)
+        _remove_last(fabric, folder)
+        return
+
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     wrapped, state = set_up(fabric, model, training, compiled)
-    fingerprint = fingerprint_run(config, fold, labelled)
-    resume(state, folder, fingerprint)
+    resume(fabric, state, folder, settings)
     minutes_before = state.rows[-1]["minutes"] if state.rows else 0.0
-
-    crops = Crops(images, fold.training, config, fold.number, labelled)
     batches = iter(open_loader(fabric, crops, state.epoch, config, workers))
     criterion = build_loss(config.loss, config.target)
     epochs = -(-training.steps // training.steps_per_epoch)
@@ -82,48 +92,34 @@ def fit(
     with open_events(fabric, folder, done) as events, open_bar(fabric, config, fold, done) as bar:
         while state.epoch < epochs:
             row = train_epoch(fabric, wrapped, state, batches, criterion, config, fold.number, bar)
-            last = state.epoch == epochs
-            if fabric.is_global_zero and (last or state.epoch % training.validate_every == 0):
-                network = state.average.module if state.average else state.model
-                row["validation_score"], pictures = validate(network, config, images, fold, fabric.device)
-                draw_pictures(events, pictures, int(row["step"]))
-            row["minutes"] = minutes_before + (time.monotonic() - started) / 60
-            row["peak_mib"] = peak_memory()
+            if events:
+                if state.epoch == epochs or state.epoch % training.validate_every == 0:
+                    row["validation_score"], pictures = validate(state.network, config, images, fold, fabric.device)
+                    draw_pictures(events, pictures, int(row["step"]))
+                row["minutes"] = minutes_before + (time.monotonic() - started) / 60
+                row["peak_mib"] = peak_memory()
             state.rows.append(row)
             if events:
                 record_epoch(events, folder, state.rows)
-                if not last:
-                    state.save(folder / "last.pt", fingerprint)
+                if state.epoch < epochs:
+                    state.save(folder / LAST, settings)
             fabric.barrier()
     if fabric.is_global_zero:
-        network = state.average.module if state.average else state.model
-        write_checkpoint(folder / "best.pt", network, config, fold.number, crops.ids, name_hardware(fabric))
-        (folder / "last.pt").unlink(missing_ok=True)
+        hardware = name_hardware(fabric)
+        write_checkpoint(folder / RESULT, state.network, config, fold.number, crops.ids, hardware, settings)
+    _remove_last(fabric, folder)
 
 
-def set_up(
-    fabric: Fabric, model: nn.Module, training: TrainingConfig, compiled: bool = False, fused: bool = True
-) -> tuple[Any, State]:
-    """The network as a training step calls it, on its device, and the state of a training that has not begun."""
-    optimizer = torch.optim.AdamW(parameter_groups(model, training), fused=fused)
-    schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
-    wrapped, optimizer = fabric.setup(compile_network(model, fabric.device) if compiled else model, optimizer)
-    return wrapped, State(model, average_weights(model, training.ema_decay), optimizer, schedule, 0, [])
+def _label_test_images(config: Config, runs: Path, fold: Fold, images: Images) -> Mapping[str, LabelMap]:
+    """The pseudo-labels that the config asks for, by image id."""
+    experiment = config.training.pseudo_labels
+    return label_test_images(runs, experiment, fold, images) if experiment else {}
 
 
-def compile_network(model: nn.Module, device: torch.device) -> nn.Module:
-    """The network with its layers fused; it holds the same parameters. Crops are of one size, so sizes are fixed.
-
-    Raises:
-        UserError: on a CPU, where torch writes C++, without a C++ compiler.
-    """
-    compilers = (os.environ.get("CXX", "g++"), "g++", "clang++")
-    if device.type == "cpu" and not any(map(shutil.which, compilers)):
-        raise UserError(
-            "--compile: no C++ compiler (g++ or clang++) on the path; install one, or train without --compile"
-        )
-    compiled: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
-    return compiled
+def _remove_last(fabric: Fabric, folder: Path) -> None:
+    """Removes `last.pt`, for which the result must be on disk."""
+    if fabric.is_global_zero and (folder / RESULT).is_file():
+        (folder / LAST).unlink(missing_ok=True)
 
 
 def train_epoch(
@@ -136,22 +132,22 @@ def train_epoch(
     fold: int,
     bar: Any,
 ) -> dict[str, float]:
-    """Trains one epoch and returns its row of the log: epoch, step, loss, learning_rate, images_per_second.
+    """Trains one epoch and returns its log row: epoch, step, loss, learning_rate, images_per_second.
 
-    `bar` (tqdm) goes on a step with each of the optimiser's.
+    `bar` (tqdm) advances by one with each optimizer step.
     """
     training = config.training
     model.train()
     first = state.epoch * training.steps_per_epoch
     steps = range(first, min(training.steps, first + training.steps_per_epoch))
     losses: list[float] = []
-    waiting: list[tuple[int, Any, Tensor]] = []
+    unread: list[tuple[int, Any, Tensor]] = []
     started = time.monotonic()
     for step in steps:
         pixels_BCHW, target_BCHW, *weight_B1HW, ids = next(batches)
         pixels_BCHW = fabric.to_device(pixels_BCHW).contiguous(memory_format=torch.channels_last)
         target_BCHW = fabric.to_device(target_BCHW)
-        # what is random inside the network hangs on the step alone, so that a resumed run repeats it
+        # dropout depends on the step alone, so a resumed run repeats it
         torch.manual_seed(_step_seed(training.seed, fold, step + 1))
         loss = criterion(model(pixels_BCHW), target_BCHW, *map(fabric.to_device, weight_B1HW))
         fabric.backward(loss)
@@ -161,10 +157,10 @@ def train_epoch(
         state.schedule.step()
         if state.average:
             state.average.update_parameters(state.model)
-        waiting.append((step, ids, loss.detach()))
-        if step + 1 == steps.stop or len(waiting) == (1 if fabric.device.type == "cpu" else UNREAD):
-            losses += _read_losses(waiting, state.epoch)
-            waiting.clear()
+        unread.append((step, ids, loss.detach()))
+        if step + 1 == steps.stop or len(unread) == (1 if fabric.device.type == "cpu" else STEPS_PER_READING):
+            losses += _read_losses(unread, state.epoch)
+            unread.clear()
             bar.set_postfix_str(describe_progress(state.rows, float(np.mean(losses[-50:]))), refresh=False)
         bar.update()
     state.epoch += 1
@@ -177,14 +173,14 @@ def train_epoch(
     }
 
 
-def _read_losses(waiting: list[tuple[int, Any, Tensor]], epoch: int) -> list[float]:
-    """The losses of some steps, with the ids of their images, in one reading of the device.
+def _read_losses(unread: list[tuple[int, Any, Tensor]], epoch: int) -> list[float]:
+    """The losses of some steps, given with step and image ids, read from the device at once.
 
     Raises:
         UserError: one is not finite.
     """
-    losses: list[float] = torch.stack([loss for _, _, loss in waiting]).tolist()
-    for (step, ids, _), loss in zip(waiting, losses, strict=True):
+    losses: list[float] = torch.stack([loss for _, _, loss in unread]).tolist()
+    for (step, ids, _), loss in zip(unread, losses, strict=True):
         if not math.isfinite(loss):
             raise UserError(
                 f"loss is {loss} in epoch {epoch}, step {step}, images {sorted(set(ids))}: look at these images, "
@@ -196,12 +192,14 @@ def _read_losses(waiting: list[tuple[int, Any, Tensor]], epoch: int) -> list[flo
 def validate(
     model: nn.Module, config: Config, images: Images, fold: Fold, device: torch.device
 ) -> tuple[float, dict[str, UInt8Array]]:
-    """Competition score on held-out images by the submission's own path, without averaging views or tuning.
+    """Competition score on held-out images, as a submission would be made but without test-time augmentation or tuning.
 
-    Beside it, for PICTURES of the images by id, image, annotation and prediction side by side (H, 3 * W, 3) uint8.
+    The second result holds PICTURES of the images by id: image, annotation and prediction side by
+    side, (H, 3 * W, 3) uint8.
     """
-    once = config.model_copy(update={"prediction": config.prediction.model_copy(update={"flips": 1, "scales": (1.0,)})})
-    predictor = Predictor(model, once, device, autocast_type(config.training.precision, device))
+    plain = config.prediction.model_copy(update={"flips": 1, "scales": (1.0,)})
+    precision = autocast_type(config.training.precision, device)
+    predictor = Predictor(model, config.model_copy(update={"prediction": plain}), device, precision)
     ids = sorted(fold.validation)
     if config.training.validation_images:
         ids = ids[:: max(1, len(ids) // config.training.validation_images)]
@@ -216,17 +214,8 @@ def validate(
     return float(np.mean(scores)), pictures
 
 
-def learning_rate_factor(step: int, training: TrainingConfig) -> float:
-    """Share of the learning rate at a step: a linear rise over the warm-up, then a cosine to zero at the last step."""
-    warmup = max(1, round(training.warmup * training.steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, training.steps - warmup)
-    return float(0.5 * (1 + np.cos(np.pi * min(1.0, done))))
-
-
 def _mean_over_processes(fabric: Fabric, value: float) -> float:
-    """Each process knows the loss of its share of the batches alone."""
+    """The mean of a value over all processes, each of which knows the loss of its own part of the batches."""
     if fabric.world_size == 1:
         return value
     mean: Any = fabric.all_reduce(torch.tensor(value, device=fabric.device), reduce_op="mean")
@@ -234,11 +223,10 @@ def _mean_over_processes(fabric: Fabric, value: float) -> float:
 
 
 def open_loader(fabric: Fabric, crops: Crops, epoch: int, config: Config, workers: int) -> Any:
-    """The batches of this process from an epoch on to the end of the training."""
+    """The batches of this process, from the start of an epoch to the end of the training."""
     training = config.training
-    batches = Batches(
-        epoch * training.steps_per_epoch, training.steps, training.batch_size, fabric.global_rank, fabric.world_size
-    )
+    first_step = epoch * training.steps_per_epoch
+    batches = Batches(first_step, training.steps, training.batch_size, fabric.global_rank, fabric.world_size)
     return DataLoader(
         crops,
         batch_sampler=batches,

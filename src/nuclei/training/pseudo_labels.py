@@ -1,4 +1,4 @@
-"""Pseudo-labels: label maps of the test images, as an earlier experiment predicts them."""
+"""Pseudo-labels: label maps of the test images, predicted by an earlier experiment."""
 
 import logging
 from pathlib import Path
@@ -9,28 +9,30 @@ from nuclei.data.splits import Fold
 from nuclei.errors import UserError
 from nuclei.io.files import read_json
 from nuclei.io.probability_maps import Maps
-from nuclei.models.checkpoint_file import load_checkpoint
+from nuclei.models.checkpoint_file import RESULT, load_checkpoint
 from nuclei.postprocessing.parameters import Tuned
 from nuclei.postprocessing.watershed import measure_certainty, segment_maps
 from nuclei.training.fine_tuning import check_unseen
 
 log = logging.getLogger(__name__)
 
-SURE = 0.85
-"""Certainty of the maps of a test image from which on it is learned from."""
+LEAST_CERTAINTY = 0.85
+"""Least certainty of a test image's maps for it to be trained on."""
 
 
 def label_test_images(runs: Path, experiment: str, fold: Fold, images: Images) -> dict[str, LabelMap]:
-    """Label maps (H, W) of the test images by id, as the experiment's network of the same fold sees them.
+    """Label maps (H, W) of the test images by id, predicted by the experiment's network of the same fold.
 
-    They are its test.npz, segmented with the parameters that cv.json has for this fold, so that neither has seen what
-    the fold holds out. Images of which it is not sure are left out: what it misses would be learned as background.
+    They are its test.npz, segmented with the parameters that cv.json has for this fold, so that neither
+    network nor parameters have seen the fold's held-out images. Images with uncertain maps are left out:
+    nuclei that the network misses would be learned as background.
 
     Raises:
-        UserError: no such run, or not predicted or tuned yet; it saw images that this fold holds out.
+        UserError: the run is missing, not predicted or not tuned; it was trained on images that this fold holds out.
     """
     folder = runs / experiment / f"fold_{fold.number}"
-    check_unseen("pseudo_labels", folder / "best.pt", load_checkpoint(folder / "best.pt")["trained_on"], fold)
+    checkpoint = folder / RESULT
+    check_unseen("pseudo_labels", checkpoint, load_checkpoint(checkpoint)["trained_on"], fold)
     cv = runs / experiment / "cv.json"
     if not cv.is_file():
         raise UserError(f"training.pseudo_labels: {cv} is missing; run `make {cv}`, which tunes the experiment")
@@ -38,7 +40,7 @@ def label_test_images(runs: Path, experiment: str, fold: Fold, images: Images) -
     archive, ids, labelled = Maps(folder / "test.npz"), images.ids("test"), {}
     for image_id in ids:
         maps = archive[image_id]
-        if measure_certainty(maps) >= SURE:
+        if measure_certainty(maps) >= LEAST_CERTAINTY:
             labelled[image_id] = segment_maps(maps, tuned.of(images.modality(image_id)))
     log.info("%d of %d test images labelled by %s", len(labelled), len(ids), folder)
     return labelled
