@@ -145,7 +145,7 @@ def _fill_by_regions(label_map: np.ndarray) -> np.ndarray:
 
 
 def predict_plainly(model: torch.nn.Module, pixels_CHW: torch.Tensor, config: Config) -> np.ndarray:
-    """Maps of an image: eight views one after the other, float32, contiguous."""
+    """Maps of an image: eight flips one after the other, float32, contiguous."""
     from nuclei.models.activation import activate
 
     total = torch.zeros(3, *pixels_CHW.shape[1:], device=pixels_CHW.device)

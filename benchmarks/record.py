@@ -20,16 +20,18 @@ ON_DEVICE = ("training", "prediction")
 """Sections that are measured on a GPU as well as on the processor."""
 DEVICE = "device"
 """Images a second on a GPU, and how much of it that is."""
-HEAD = """# Speed, held against how it is usually done
+HEAD = """# Speed against other libraries
 
-Written by `make bench`: ours and the peer take turns, and the ratio (peer / ours, above 1 where ours is faster) is
-taken within each pair; its median stands first, the least and the most in brackets. Both answers are compared before
-anything is timed, and the row says in what sense they are the same. Memory is what a process grew by at most. The
-ratios depend on the images in the sample. `make bench ROWS='metric crops'` measures some sections anew and leaves the
-others as they are; the last column says which run measured a row.
+Written by `make bench`. Our code and the other one run in turns on the same work. The ratio is their time divided by
+ours, above 1 where ours is faster: the median over the pairs, then the smallest and the largest. Both results are
+compared before the time is measured; *same result* says how far they agree. Memory is the largest growth of the
+process. Ratios depend on the sample of images. A target is the ratio or time that was set as the goal.
+
+`make bench ROWS='metric crops'` measures some sections again and keeps the others; the last column is the run, listed
+at the end.
 """
 TABLE = [
-    "| what | against | ours | theirs | ratio | bar | MiB, ours / theirs | the same | run |",
+    "| work | other code | ours | theirs | ratio | target | MiB, ours / theirs | same result | run |",
     "|---|---|---|---|---|---|---|---|---|",
 ]
 
@@ -68,13 +70,13 @@ def page(sections: dict[str, Section]) -> str:
 
     lines = [HEAD, *table(SECTIONS), ""]
     if START_UP in sections:
-        lines += ["| start, the shortest of three | processor's time | bar | run |", "|---|---|---|---|"]
+        lines += ["| start-up, shortest of three | CPU time | target | run |", "|---|---|---|---|"]
         lines += [_start(row, numbers[START_UP]) for row in sections[START_UP]["rows"]]
     whole = [_whole(row, numbers[name]) for name in WHOLE if name in sections for row in sections[name]["rows"]]
     if whole:
         lines += [
             "",
-            "| whole runs | by the clock | bar | MiB at most | bar | run |",
+            "| whole run | wall time | target | peak MiB | target | run |",
             "|---|---|---|---|---|---|",
             *whole,
         ]
@@ -110,10 +112,9 @@ def _device(rows: list[dict[str, Any]], run: int) -> list[str]:
     lines = [
         "",
         f"The UNet of width 32 at 256x256 in training on a GPU: {giga:.2f} billion multiply-adds an image forward, "
-        "three times as many with the backward pass. The share is of a bfloat16 matrix product measured in the same "
-        "run.",
+        "three times as many with the backward pass. The peak is that of a bfloat16 matrix product in the same run.",
         "",
-        "| epochs of `train_epoch` | images/s | share of the peak | bar | times | bar | MiB at most | run |",
+        "| epochs of `train_epoch` | images/s | fraction of the peak | target | ratio | target | peak MiB | run |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:

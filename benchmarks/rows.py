@@ -200,9 +200,9 @@ def prediction(data: Data, device: torch.device) -> Iterator[Row]:
             f"pixels in a nucleus or not, AP of ours by theirs {np.mean(scores):.3f} over the ten thresholds"
         )
 
-    name = f"prediction of a test image, eight views, one encoder_resunet, {device.type}"
+    name = f"prediction of a test image, eight flips, one encoder_resunet, {device.type}"
     mine = _over(predictor, [(picture,) for picture in pictures])
-    yield compare(name, "float32, view by view", mine, peer, check, 3.0, 3, _clock(device), len(ids))
+    yield compare(name, "float32, one flip at a time", mine, peer, check, 3.0, 3, _clock(device), len(ids))
 
 
 def tuning(data: Data, scratch: Path) -> Iterator[Row]:
@@ -395,4 +395,4 @@ def same_nuclei(one: list[np.ndarray], other: list[np.ndarray]) -> str:
 def _nearly_same_pixels(one: list[np.ndarray], other: list[np.ndarray]) -> str:
     share = np.mean([np.mean((a > 0) == (b > 0)) for a, b in zip(one, other, strict=True)])
     assert share > 0.999, share
-    return f"{share:.5f} of the pixels in a nucleus or not (overlaps and specks are mended when prepared)"
+    return f"{share:.5f} of the pixels in a nucleus or not (overlaps and specks are fixed when the data is prepared)"

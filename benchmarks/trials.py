@@ -23,28 +23,34 @@ from nuclei.submission.rle import _write, encode_label_map, parse_rows
 
 HEAD = """## Tried
 
-The ratio is above 1 where what is in use (first) is faster than what was tried (second).
+Above 1 the code in use (first) is faster than what was tried (second).
 """
 NOTES = """\
-Not kept: none wins enough to be a dependency, or the code. A compiled forward pass is a tenth faster, OpenVINO's in
-bfloat16 a sixth, each with a graph for every size of image. Batch normalisation folded into the convolutions, and ReLU
-done by them, would spare `encoder_unet_long` 11% and 17% of a forward pass (measured by leaving them out); 70% of it
-are convolutions, which bfloat16 instructions do twice as fast as float32 and not more: prediction stays below its bar
-of 3 here. `CCL_SAUF` takes a quarter off what is under a third of the post-processing. Deflated bytes without a PNG
-around them would be read several times faster, but in a format of our own that no viewer opens, to save half a
-millisecond an image once a run. Images filtered by UP would bring the prepared folder near the 64 MB that it may have.
-What is left of the start of `train.py` is torch, its compiler (any optimiser of torch imports it), timm, and the
-images. fastmorph fills holes of volumes alone.
+None was kept: none gains enough to justify a dependency or more code.
 
-Where an augmented crop of 256x256 takes its time, 4.1 ms or 241 a second of one core (300 crops, beside a run of the
-tests): albumentations 47%, the target 34%, cutting and zooming 16%, normalisation 3%.
+- **A compiled forward pass** is a tenth faster, OpenVINO's in bfloat16 a sixth. Each needs a graph
+  for every image size.
+- **Folding batch normalisation** into the convolutions, and ReLU in them, would save 11% and 17% of
+  a forward pass of `encoder_unet_long` (measured by leaving them out). 70% of it are convolutions,
+  which bfloat16 instructions make twice as fast and no more: prediction stays below its target of 3
+  on a CPU.
+- **`CCL_SAUF`** saves a quarter of what is less than a third of the post-processing.
+- **Deflated bytes without a PNG around them** are read several times faster, but no viewer opens
+  such files, and half a millisecond an image is spent once a run.
+- **PNG filter UP** would bring the prepared folder close to its limit of 64 MB.
+- **fastmorph** fills holes of volumes only.
+- **Start-up**: the rest of `train.py` is torch, its compiler (any optimiser of torch imports it),
+  timm and the images.
 
-On a GPU: `make bench ROWS='device training prediction' DEVICE=cuda` measures images a second, the share of the GPU's
-peak and what the loader costs, beside both rows above; it has been tried on a processor alone. What is known of one
-H200 with 16 cores is from training: ten networks at once (five `encoder_resunet`, five `resunet_wide`, two loader
-processes each) took 155 crops of 256x256 a second each (`images_per_second` in their `log.csv`), 1,550 in all or 97 a
-core, load 25 to 33: the processor that cuts the crops was the limit, not the GPU. The last ones, alone by then, took
-285.
+An augmented crop of 256x256 takes 4.1 ms, or 241 a second on one core (300 crops, beside a run of
+the tests): albumentations 47%, target 34%, cropping and resizing 16%, normalisation 3%.
+
+On a GPU `make bench ROWS='device training prediction' DEVICE=cuda` measures images a second, the
+fraction of the GPU's peak and the cost of the loader. It has been run on a CPU only. One H200 with
+16 cores is known from training: ten networks at once (five `encoder_resunet`, five `resunet_wide`,
+two loader processes each) took 155 crops of 256x256 a second each (`images_per_second` in their
+`log.csv`), 1,550 in all or 97 a core, at a load of 25 to 33. The CPU that makes the crops was the
+limit, not the GPU; the last networks, alone by then, took 285.
 """
 
 
@@ -61,7 +67,7 @@ def connected_components(data: Data) -> Iterator[Row]:
         ("OpenCV's CCL_SAUF", chosen),
     ):
         yield compare(
-            "connected pieces of an image, OpenCV",
+            "connected components of an image, OpenCV",
             name,
             lambda: [cv2.connectedComponents(mask, connectivity=4)[1] for mask in masks],
             partial(_each, label, masks),
@@ -85,7 +91,7 @@ def distances(data: Data) -> Iterator[Row]:
         return f"distances to {furthest:.2f} pixels (ours approximates)"
 
     theirs = lambda: [edt.edt(truth.astype(np.uint32)) for truth in truths]  # noqa: E731
-    yield compare("distances to the rim, OpenCV", "edt", ours, theirs, check, items=len(truths))
+    yield compare("distance transform inside nuclei, OpenCV", "edt", ours, theirs, check, items=len(truths))
 
 
 def overlaps(data: Data) -> Iterator[Row]:
@@ -112,7 +118,7 @@ def overlaps(data: Data) -> Iterator[Row]:
         ("NumPy, each pixel", pixel_by_pixel),
     ):
         yield compare(
-            "pixels in common, stretches in NumPy",
+            "overlaps of two label maps, runs in NumPy",
             name,
             lambda: [ours(*pair) for pair in pairs],
             partial(_each, lambda pair, theirs=theirs: theirs(*pair), pairs),
@@ -187,7 +193,7 @@ def digits(data: Data) -> Iterator[Row]:
 
 
 def forward(data: Data) -> Iterator[Row]:
-    """Four views of 256x256 through the UNet of width 16: eager bfloat16 against other ways to run it."""
+    """Four flips of 256x256 through the UNet of width 16: eager bfloat16 against other ways to run it."""
     config = rows.config_of_rows()
     crops = Crops(data.images, data.ids, config, 0)
     torch.manual_seed(0)
@@ -215,7 +221,7 @@ def forward(data: Data) -> Iterator[Row]:
         ("OpenVINO, bfloat16", _open_openvino(graph, pixels, "bf16")),
         ("OpenVINO, float32", _open_openvino(graph, pixels, "f32")),
     ):
-        yield compare("four views through the UNet, eager", name, ours, other, check)
+        yield compare("four flips through the UNet, eager", name, ours, other, check)
 
 
 def _each(work: Callable[[Any], Any], items: list[Any]) -> list[Any]:

@@ -91,8 +91,8 @@ def large(data: Data, scratch: Path, side: int = SIDE) -> list[dict[str, Any]]:
     assert labels.shape == (side, side), labels.shape
     assert features == nuclei, (features, nuclei)
     seams = _check_seams(image, labels, predictor, parameters)
-    name = f"`segment.py`, {side:,} x {side:,} pixels, a UNet of width {config['model']['width']}, one view"
-    name += f" ({nuclei:,} nuclei, all files written; {seams})"
+    name = f"`segment.py`, {side:,} x {side:,} pixels, a UNet of width {config['model']['width']}"
+    name += f", no test-time augmentation ({nuclei:,} nuclei, all files written; {seams})"
     return [{"name": name, "seconds": seconds, "bar": None, "mib": used.ru_maxrss / 1024, "mib_bar": 4000.0}]
 
 

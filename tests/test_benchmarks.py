@@ -45,3 +45,8 @@ def test_what_a_gpu_does_stands_beside_what_the_processor_does(record, tmp_path)
     assert "10.10 billion multiply-adds" in page
     assert "| usual | 1,000 | 10.0% |  |  |  | 512 | 2 |" in page
     assert "| fed | 1,000 | 10.0% | 25%: missed | 1.04 of held | 1.02: missed | 512 | 2 |" in page
+
+
+def test_the_committed_page_is_that_of_the_committed_results(record):
+    folder = Path(__file__).parents[1] / "benchmarks"
+    assert (folder / "RESULTS.md").read_text() == record.page(read_json(folder / "results.json"))
