@@ -237,10 +237,10 @@ submission: $(SUBMISSIONS)/$(if $(WEIGHTS),$(SHIPPED),ensemble).csv  ## the ense
 leaderboard: $(SUBMISSIONS)/README.md  ## all of MEMBERS, the ensemble and Otsu compared
 
 $(SUBMISSIONS)/README.md: $(foreach experiment,$(SCORED),$(RUNS)/$(experiment)/cv.json $(SUBMISSIONS)/$(experiment).csv) | $(READY)
-	$(PYTHON) scripts/leaderboard.py --runs $(RUNS) --submissions $(SUBMISSIONS)
+	$(PYTHON) scripts/leaderboard.py --runs $(RUNS) --submissions $(SUBMISSIONS) --record
 
 standings: | $(READY)  ## the leaderboard anew from all that was scored, here or elsewhere; trains nothing
-	$(PYTHON) scripts/leaderboard.py --runs $(RUNS) --submissions $(SUBMISSIONS)
+	$(PYTHON) scripts/leaderboard.py --runs $(RUNS) --submissions $(SUBMISSIONS) --record
 
 report: | $(READY)  ## report.html: leaderboard, curves, scores in parts and the images with their errors, for a browser
 	$(PYTHON) scripts/report.py --runs $(RUNS) --submissions $(SUBMISSIONS) --processed $(DATA)/processed --out $(REPORT)

@@ -1,4 +1,4 @@
-"""Writes a look at the data: one page for a browser, and a table with a row for each image."""
+"""Writes the page of exploratory data analysis (EDA) for a browser, and a table with a row for each image."""
 
 import argparse
 import os
@@ -10,27 +10,28 @@ from nuclei.cli import run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
-    parser.add_argument("--splits", type=Path, help="table of folds; without it no image has one")
+    parser.add_argument("--splits", type=Path, help="table of folds")
     parser.add_argument("--page", type=Path, required=True, help="the page, .html; it is written last")
     parser.add_argument("--table", type=Path, required=True, help="the table, .csv")
     parser.add_argument("--thumbnails", type=int, default=8, help="images of each modality and fold (default 8)")
-    parser.add_argument("--megabytes", type=float, default=12, help="room for pictures (default 12)")
+    parser.add_argument("--megabytes", type=float, default=12, help="megabytes of pictures at most (default 12)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     arguments = parser.parse_args()
 
     from nuclei.data.prepared_images import Images
-    from nuclei.io.files import write_csv, write_text
-    from nuclei.reporting.eda.page import survey_page
-    from nuclei.reporting.eda.statistics import take_census
+    from nuclei.io.files import write_text
+    from nuclei.io.spreadsheets import write_spreadsheet
+    from nuclei.reporting.eda.page import data_page
+    from nuclei.reporting.eda.statistics import collect_statistics
 
-    census = take_census(arguments.processed, arguments.splits, arguments.workers)
-    page = survey_page(census, Images(arguments.processed), arguments.thumbnails, arguments.megabytes)
-    write_csv(arguments.table, census.images.round(4))
+    statistics = collect_statistics(arguments.processed, arguments.splits, arguments.workers)
+    page = data_page(statistics, Images(arguments.processed), arguments.thumbnails, arguments.megabytes)
+    write_spreadsheet(arguments.table, statistics.images.round(4))
     write_text(arguments.page, page)
-    reasons = census.findings.groupby("reason", sort=False).number.agg(["size", "sum"])
+    reasons = statistics.findings.groupby("reason", sort=False).number.agg(["size", "sum"])
     for reason, images, number in reasons.itertuples():
         print(f"{reason:12}{images:5} images{number:7}")
-    print(f"{arguments.page}: {len(census.images)} images, {arguments.page.stat().st_size / 1e6:.1f} MB")
+    print(f"{arguments.page}: {len(statistics.images)} images, {arguments.page.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ def main() -> None:
     from nuclei.io.files import write_text
     from nuclei.reporting.html_report import report_page
     from nuclei.reporting.leaderboard import entries_by_experiment, leaderboard
-    from nuclei.reporting.score_records import comparable, gather
+    from nuclei.reporting.score_records import comparable, read_records
     from nuclei.submission.submit import read_record
 
-    summaries = gather(arguments.runs, arguments.submissions / "scores")
+    summaries = read_records(arguments.runs, arguments.submissions / "scores")
     compared = comparable(summaries, arguments.runs)
     entries = entries_by_experiment(read_record(arguments.submissions / "kaggle.csv"), arguments.submissions)
     frame = leaderboard(summaries, compared, entries)

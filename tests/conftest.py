@@ -66,6 +66,7 @@ def browser():
 @pytest.fixture
 def opened(browser, page):
     """The browser at the `page` of the module that asks, which must not complain meanwhile."""
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     browser.get(page.as_uri())
     yield browser
     assert browser.get_log("browser") == [], "the page complained"

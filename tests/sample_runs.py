@@ -1,5 +1,6 @@
 """Runs as the pipeline leaves them, made of generated images and of maps that blur and lose what is annotated."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -19,19 +20,23 @@ from nuclei.synthetic.images import make_image
 MODALITIES = ("small_fluorescence", "purple_tissue", "grey_tissue", "large_fluorescence", "pink_purple_tissue")
 
 
-def write_runs(folder: Path, experiments: dict[str, float], count: int = 10, size: int = 128) -> None:
-    """Writes processed/, splits.csv and runs/ of experiments by name, with the share of nuclei that each one loses.
+def write_runs(
+    folder: Path, experiments: dict[str, float], count: int = 10, size: int = 128, image_ids: Sequence[str] = ()
+) -> None:
+    """Writes processed/, splits.csv and runs/ of experiments by name, with the fraction of nuclei that each one loses.
 
-    The last experiment is an ensemble of the others; `otsu` stands beside them. Images are `size` x `size` pixels.
+    The last experiment is an ensemble of the others; `otsu` is there too. Images are `size` x `size` pixels, and
+    `image_ids` are the ids of the first ones.
     """
     rows, truths = [], {}
     for number in range(count):
-        modality, image_id = MODALITIES[number % len(MODALITIES)], f"image{number:03d}"
+        modality, file = MODALITIES[number % len(MODALITIES)], f"image{number:03d}"
+        image_id = image_ids[number] if number < len(image_ids) else file
         image, truths[image_id] = make_image(modality, number, size, size)
-        write_image(folder / "processed" / "images" / f"{image_id}.png", image)
-        write_label_map(folder / "processed" / "labels" / f"{image_id}.png", truths[image_id])
-        row = {"image_id": image_id, "subset": "train", "image": f"images/{image_id}.png"}
-        row |= {"label": f"labels/{image_id}.png", "height": size, "width": size}
+        write_image(folder / "processed" / "images" / f"{file}.png", image)
+        write_label_map(folder / "processed" / "labels" / f"{file}.png", truths[image_id])
+        row = {"image_id": image_id, "subset": "train", "image": f"images/{file}.png"}
+        row |= {"label": f"labels/{file}.png", "height": size, "width": size}
         rows.append(row | {"nuclei": int(truths[image_id].max()), "modality": modality, "group": image_id})
     write_csv(folder / "processed" / "index.csv", pd.DataFrame(rows))
     table = pd.DataFrame(rows)[["image_id", "group", "modality", "nuclei"]].assign(fold=np.arange(count) // 2 % 2)
@@ -53,7 +58,7 @@ def write_runs(folder: Path, experiments: dict[str, float], count: int = 10, siz
 
 
 def spoil(truth: np.ndarray, lost: float, seed: int) -> np.ndarray:
-    """Maps of a network that loses a share of the nuclei, sees some as one with their neighbour, and blurs all."""
+    """Maps of a network that loses a fraction of the nuclei, sees some as one with their neighbour, and blurs all."""
     rng = np.random.default_rng(seed)
     kept = np.where(rng.random(truth.max() + 1) < 1 - lost, np.arange(truth.max() + 1), 0)[truth]
     target = energy_target(kept.astype(np.int32), 0.15, 4.0)

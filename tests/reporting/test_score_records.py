@@ -10,7 +10,15 @@ from nuclei.evaluation.metric import average_precision
 from nuclei.evaluation.scores import score_image, summarise
 from nuclei.io.files import read_json, write_json
 from nuclei.reporting import score_records
-from nuclei.reporting.score_records import comparable, gather, image_scores, read_members, read_scores, write_members
+from nuclei.reporting.score_records import (
+    comparable,
+    image_scores,
+    read_members,
+    read_records,
+    read_scores,
+    record_scores,
+    write_members,
+)
 from nuclei.synthetic.images import make_image
 
 
@@ -39,8 +47,9 @@ def folders(tmp_path):
 
 
 def test_a_clone_without_runs_knows_what_the_machine_with_them_knew(folders, tmp_path):
-    with_runs = gather(*folders)
-    without = gather(tmp_path / "nowhere", folders[1])
+    record_scores(*folders)
+    with_runs = read_records(*folders)
+    without = read_records(tmp_path / "nowhere", folders[1])
     assert [summary["experiment"] for summary in without] == [summary["experiment"] for summary in with_runs]
     for here, there in zip(with_runs, without, strict=True):
         assert {key: value for key, value in here.items() if key != "image"} == {
@@ -51,7 +60,7 @@ def test_a_clone_without_runs_knows_what_the_machine_with_them_knew(folders, tmp
 
 def test_an_image_of_the_copy_has_the_counts_of_the_run(folders):
     runs, scores = folders
-    gather(runs, scores)
+    record_scores(runs, scores)
     original, copy = read_json(runs / "first" / "cv.json"), read_scores(scores / "first.json")
     for image_id, record in original["image"].items():
         remembered = copy["image"][image_id]
@@ -71,40 +80,57 @@ def test_an_image_without_nuclei_on_either_side_comes_back_as_it_was(tmp_path, n
     assert read_scores(tmp_path / "one.json")["image"]["a"]["ap"] == average_precision(truth, found).tolist()
 
 
+def test_reading_writes_nothing(folders, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    read_records(*folders)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_text_that_looks_like_the_place_of_the_images_does_not_become_it(folders):
+    summary = make_summary("first", np.random.default_rng(0)) | {"effort": {"hardware": '"image": {}'}, "members": {}}
+    score_records.write_scores(folders[1] / "first.json", summary)
+    copy = read_scores(folders[1] / "first.json")
+    assert copy["effort"]["hardware"] == '"image": {}'
+    assert copy["image"].keys() == summary["image"].keys()
+
+
 def test_an_experiment_whose_run_is_gone_is_not_forgotten(folders):
     runs, scores = folders
-    before = gather(runs, scores)
+    record_scores(runs, scores)
+    before = read_records(runs, scores)
     shutil.rmtree(runs / "first")
     write_run(runs, make_summary("third", np.random.default_rng(1)))
-    names = {summary["experiment"] for summary in gather(runs, scores)}
+    names = {summary["experiment"] for summary in read_records(runs, scores)}
     assert names == {summary["experiment"] for summary in before} | {"third"}
 
 
 def test_the_copies_do_not_change_when_nothing_did_even_if_the_code_was_committed(folders, monkeypatch):
     runs, scores = folders
     monkeypatch.setattr(score_records, "code_commit", lambda: "11111111")
-    gather(runs, scores)
+    record_scores(runs, scores)
     before = {path.name: path.read_bytes() for path in scores.iterdir()}
     monkeypatch.setattr(score_records, "code_commit", lambda: "22222222")
-    assert {summary["effort"]["commit"] for summary in gather(runs, scores)} == {"11111111"}
+    assert {summary["effort"]["commit"] for summary in read_records(runs, scores)} == {"11111111"}
+    assert {path.name: path.read_bytes() for path in scores.iterdir()} == before
+    record_scores(runs, scores)
     assert {path.name: path.read_bytes() for path in scores.iterdir()} == before
     write_run(runs, make_summary("first", np.random.default_rng(5)))
-    commits = {summary["experiment"]: summary["effort"]["commit"] for summary in gather(runs, scores)}
+    commits = {summary["experiment"]: summary["effort"]["commit"] for summary in read_records(runs, scores)}
     assert commits == {"first": "22222222", "second": "11111111"}
 
 
 def test_a_copy_has_a_line_for_each_image(folders):
-    gather(*folders)
+    record_scores(*folders)
     lines = (folders[1] / "first.json").read_text().splitlines()
     assert sum(line.startswith('  "image') for line in lines) == 6
 
 
 def test_experiments_scored_on_other_images_are_told_apart(folders):
     runs, scores = folders
-    gather(runs, scores)
+    record_scores(runs, scores)
     other = make_summary("other", np.random.default_rng(2), count=4, prefix="strange")
     score_records.write_scores(scores / "other.json", {**other, "effort": {}, "members": {}})
-    summaries = gather(runs, scores)
+    summaries = read_records(runs, scores)
     assert "other" in {summary["experiment"] for summary in summaries}
     assert {summary["experiment"] for summary in comparable(summaries, runs)} == {"first", "second"}
 
@@ -113,16 +139,16 @@ def test_runs_of_one_folder_that_disagree_about_the_images_are_an_error(folders)
     runs, scores = folders
     write_run(runs, make_summary("third", np.random.default_rng(1), count=4))
     with pytest.raises(ValueError, match=r"third was scored on 4 images.*delete the older cv.json"):
-        comparable(gather(runs, scores), runs)
+        comparable(read_records(runs, scores), runs)
 
 
 def test_no_scores_anywhere_and_a_broken_copy_are_errors_with_a_remedy(tmp_path):
     with pytest.raises(ValueError, match="make submission"):
-        gather(tmp_path / "runs", tmp_path / "scores")
+        read_records(tmp_path / "runs", tmp_path / "scores")
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / "bad.json").write_text('{"image": {"a": [1, 2]}}')
     with pytest.raises(ValueError, match=r"bad\.json: no scores .*restore the file from git"):
-        gather(tmp_path / "runs", tmp_path / "scores")
+        read_records(tmp_path / "runs", tmp_path / "scores")
 
 
 def test_members_of_an_ensemble_come_back_in_their_order(tmp_path):

@@ -44,15 +44,16 @@ def report_page(
         **_by_image(compared),
         "curves": read_curves(runs),
         "pictures": pictures,
+        "colours": COLOURS,
     }
     return render(
         "report.html",
-        data=data,
+        "report.js",
+        data,
         rows=[{key: value if known(value) else None for key, value in row.items()} for row in frame.to_dict("records")],
         modalities=modality_columns(frame),
         folds=_fold_table(compared),
         images=compared[0]["n_images"],
-        colours=COLOURS,
         commit=code_commit(),
         format_count=format_count,
     )

@@ -1,10 +1,10 @@
-"""The scores of all experiments, those of this machine's runs and those that were scored elsewhere before.
+"""Scores of all experiments: of this machine's runs, and of runs elsewhere from their compact copies.
 
 `runs/<experiment>/cv.json` stays on the machine that made it. `submissions/scores/<experiment>.json` is its compact
-copy and goes into the repository, so a clone without runs still compares every experiment image by image. It has the
-fields of `cv.json` and beside them `effort` (parameters, minutes, hardware, commit) and `members` (weights by name).
-An image is one line there, the numbers of IMAGE_FIELDS and the nuclei hit at each threshold, from which its average
-precision follows exactly. Where an experiment was recorded without its images, `image` is empty.
+copy and goes into the repository, so that a clone without runs still compares every experiment image by image. It has
+the fields of `cv.json`, `effort` (parameters, minutes, hardware, commit) and `members` (weights by name). An image is
+one line there: the numbers of IMAGE_FIELDS and the nuclei hit at each threshold, from which its average precision
+follows exactly. `image` is empty where an experiment was recorded without its images.
 """
 
 import json
@@ -21,41 +21,55 @@ from nuclei.io.tables import read_table
 from nuclei.provenance import code_commit
 
 Summary = dict[str, Any]
-"""What `cv.json` says of an experiment, see `scoring.summarise`, with its `effort` and `members`."""
+"""The scores in `cv.json` of an experiment, see `evaluation.scores`, with its `effort` and `members`."""
 
 IMAGE_FIELDS = ("fold", "modality", "nuclei", "predicted", "split", "merged")
 
 
-def gather(runs: Path, scores: Path) -> list[Summary]:
+def read_records(runs: Path, scores: Path) -> list[Summary]:
     """Every experiment with scores in a folder of runs or of compact copies, the run's where both have it.
 
-    The copies of the runs are written anew, so that they are never older than what is compared. Best score first.
+    Nothing is written: `record_scores` does that. Best score first.
 
     Raises:
         UserError: no experiment was scored anywhere.
     """
-    known = {path.stem: read_scores(path) for path in sorted(scores.glob("*.json"))}
+    records = {path.stem: read_scores(path) for path in sorted(scores.glob("*.json"))}
     for path in sorted(runs.glob("*/cv.json")):
-        summary: Summary = read_json(path)
-        name = summary["experiment"]
-        effort, members = training_effort(path.parent), read_members(path.parent)
-        if not effort.get("commit"):
-            before = known.get(name)
-            same = before is not None and before["score"] == summary["score"] and before["ap"] == summary["ap"]
-            effort["commit"] = before["effort"].get("commit", "") if before and same else code_commit()
-        write_scores(scores / f"{name}.json", {**summary, "effort": effort, "members": members})
-        # read back, so that a machine with the runs and one without compare the same numbers to the last digit
-        known[name] = read_scores(scores / f"{name}.json")
-    if not known:
+        summary = _read_run(path.parent, records)
+        # through the compact form, so that a machine with the runs and one without compare the same numbers
+        records[summary["experiment"]] = parse_scores(format_scores(summary), path)
+    if not records:
         raise UserError(f"neither {runs} nor {scores} has a scored experiment; run `make submission`")
-    return sorted(known.values(), key=lambda summary: (-summary["score"], summary["experiment"]))
+    return sorted(records.values(), key=lambda summary: (-summary["score"], summary["experiment"]))
+
+
+def record_scores(runs: Path, scores: Path) -> None:
+    """Writes the compact copy of every run's scores, so that the copies are never older than the runs."""
+    records = {path.stem: read_scores(path) for path in sorted(scores.glob("*.json"))}
+    for path in sorted(runs.glob("*/cv.json")):
+        summary = _read_run(path.parent, records)
+        write_scores(scores / f"{summary['experiment']}.json", summary)
+
+
+def _read_run(folder: Path, records: Mapping[str, Summary]) -> Summary:
+    """Scores, effort and members of a run; `records` are the compact copies of before.
+
+    The commit of a run that does not name one is that of its copy while the scores are the same, else the code's.
+    """
+    summary: Summary = read_json(folder / "cv.json")
+    effort = training_effort(folder)
+    if not effort.get("commit"):
+        copy = records.get(summary["experiment"])
+        is_same = copy is not None and copy["score"] == summary["score"] and copy["ap"] == summary["ap"]
+        effort["commit"] = copy["effort"].get("commit", "") if copy and is_same else code_commit()
+    return {**summary, "effort": effort, "members": read_members(folder)}
 
 
 def comparable(summaries: list[Summary], runs: Path) -> list[Summary]:
-    """Those of the summaries that were scored on the same images: this machine's runs and what equals them.
+    """The summaries that were scored on the same images: those of this machine's runs, or else of most experiments.
 
-    Without runs it is the images that most experiments share. One that was recorded without its images counts by
-    their number.
+    One that was recorded without its images counts by their number.
 
     Raises:
         UserError: runs of this machine that were scored on different images.
@@ -79,11 +93,17 @@ def comparable(summaries: list[Summary], runs: Path) -> list[Summary]:
 
 
 def write_scores(path: Path, summary: Summary) -> None:
-    """Writes the compact copy of a summary: one line an image, the rest indented."""
+    """Writes the compact copy of a summary."""
+    write_text(path, format_scores(summary))
+
+
+def format_scores(summary: Summary) -> str:
+    """The compact copy of a summary as text: JSON with one line an image, the rest indented."""
     images = {image_id: _pack(record) for image_id, record in sorted(summary["image"].items())}
     head = json.dumps({**summary, "image": {}}, indent=1, sort_keys=True)
     lines = ",\n".join(f"  {json.dumps(image_id)}: {json.dumps(values)}" for image_id, values in images.items())
-    write_text(path, head.replace('"image": {}', f'"image": {{\n{lines}\n }}' if lines else '"image": {}', 1) + "\n")
+    # at the start of a line, where no text of the JSON can be
+    return head.replace('\n "image": {}', f'\n "image": {{\n{lines}\n }}' if lines else '\n "image": {}', 1) + "\n"
 
 
 def read_scores(path: Path) -> Summary:
@@ -92,8 +112,17 @@ def read_scores(path: Path) -> Summary:
     Raises:
         UserError: another kind of file.
     """
+    return parse_scores(path.read_text(encoding="utf-8"), path)
+
+
+def parse_scores(text: str, path: Path) -> Summary:
+    """The summary that `format_scores` made a text of; errors name `path`.
+
+    Raises:
+        UserError: another kind of text.
+    """
     try:
-        summary: Summary = read_json(path)
+        summary: Summary = json.loads(text)
         images = {image_id: _unpack(values) for image_id, values in summary["image"].items()}
         return {"effort": {}, "members": {}, **summary, "image": images}
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -19,7 +19,7 @@ from nuclei.data.prepared_images import Images
 from nuclei.io.files import write_csv
 from nuclei.io.images import read_label_map, write_label_map
 from nuclei.reporting.eda.page import choose_sheets, close_up, draw_finding
-from nuclei.reporting.eda.statistics import take_census
+from nuclei.reporting.eda.statistics import collect_statistics
 from nuclei.reporting.eda.tables import fold_table, overview, present_modalities, size_table
 
 ROOT = Path(__file__).parents[3]
@@ -58,8 +58,8 @@ def folder(processed, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def census(folder):
-    return take_census(folder / "processed", folder / "splits.csv")
+def statistics(folder):
+    return collect_statistics(folder / "processed", folder / "splits.csv")
 
 
 def make_eda(folder, page):
@@ -125,33 +125,33 @@ def test_an_image_known_to_be_badly_annotated_is_reported(folder, tmp_path):
     shutil.copytree(folder / "processed", tmp_path / "processed")
     (tmp_path / "processed/settled.csv").unlink()
     write_csv(tmp_path / "processed/index.csv", renamed)
-    findings = take_census(tmp_path / "processed", None).findings
+    findings = collect_statistics(tmp_path / "processed", None).findings
     assert findings[findings.reason == "known"][["image_id", "words"]].to_numpy().tolist() == [[bad, fault]]
 
 
 def test_a_training_set_without_folds_is_one_place(folder):
-    census = take_census(folder / "processed", None)
-    table = fold_table(census.images, present_modalities(census.images))
+    statistics = collect_statistics(folder / "processed", None)
+    table = fold_table(statistics.images, present_modalities(statistics.images))
     assert table["names"] == ["train", "test"]
     assert not table["dealt"]
-    assert {sheet["place"] for sheet in choose_sheets(census.images, 2)} == {"train", "test"}
+    assert {sheet["place"] for sheet in choose_sheets(statistics.images, 2)} == {"train", "test"}
 
 
-def test_every_image_is_counted_once_by_modality_by_fold_and_by_size(census):
-    modalities = present_modalities(census.images)
-    rows = {row["name"]: row["counts"] for row in fold_table(census.images, modalities)["rows"]}
+def test_every_image_is_counted_once_by_modality_by_fold_and_by_size(statistics):
+    modalities = present_modalities(statistics.images)
+    rows = {row["name"]: row["counts"] for row in fold_table(statistics.images, modalities)["rows"]}
     by_modality = np.sum([rows[name.replace("_", " ")] for name in modalities], axis=0)
     assert by_modality.tolist() == rows["images"] == [4, 4, 2]
-    assert sum(row["train"] + row["test"] for row in size_table(census.images)) == 10
-    *parts, whole = overview(census, modalities)
+    assert sum(row["train"] + row["test"] for row in size_table(statistics.images)) == 10
+    *parts, whole = overview(statistics, modalities)
     for name in ("train", "test", "nuclei"):
         assert sum(part[name] for part in parts) == whole[name]
-    assert whole["nuclei"] == len(census.nuclei) == census.images.nuclei.sum()
+    assert whole["nuclei"] == len(statistics.nuclei) == statistics.images.nuclei.sum()
 
 
-def test_shares_of_touching_are_those_of_the_nuclei(census):
-    whole = overview(census, present_modalities(census.images))[-1]
-    assert whole["touching"] == pytest.approx(census.images.touching.sum() / census.images.nuclei.sum())
+def test_shares_of_touching_are_those_of_the_nuclei(statistics):
+    whole = overview(statistics, present_modalities(statistics.images))[-1]
+    assert whole["touching"] == pytest.approx(statistics.images.touching.sum() / statistics.images.nuclei.sum())
     assert 0 < whole["boundary"] < whole["touching"] < 1
 
 
@@ -180,8 +180,8 @@ def test_a_close_up_lies_in_the_image_and_holds_what_is_meant(height, width, dat
     assert shown.size > 0
 
 
-def test_a_close_up_marks_the_nucleus_with_the_hole(folder, census):
-    finding = census.findings[census.findings.reason == "hole"].iloc[0]
+def test_a_close_up_marks_the_nucleus_with_the_hole(folder, statistics):
+    finding = statistics.findings[statistics.findings.reason == "hole"].iloc[0]
     picture = draw_finding(Images(folder / "processed"), finding)
     assert picture["kinds"].count("m") == 1
     assert len(picture["kinds"]) == len(picture["truth"])
@@ -201,14 +201,14 @@ def test_the_room_for_pictures_is_kept(folder, page):
     assert 1 <= small.read_text().count("data:image/webp") < page.read_text().count("data:image/webp")
 
 
-def test_a_modality_and_a_fold_narrow_sheets_findings_and_charts(opened, census):
+def test_a_modality_and_a_fold_narrow_sheets_findings_and_charts(opened, statistics):
     choose(opened, "#modality", "purple_tissue")
     choose(opened, "#place", "fold 1")
     sheets = find(opened, "#sheet-list .sheet")
     assert [(sheet.get_attribute("data-modality"), sheet.get_attribute("data-place")) for sheet in sheets] == [
         ("purple_tissue", "fold 1")
     ]
-    own = census.images[(census.images.modality == "purple_tissue") & (census.images.fold == 1)]
+    own = statistics.images[(statistics.images.modality == "purple_tissue") & (statistics.images.fold == 1)]
     assert [figure.get_attribute("data-image") for figure in find(opened, "#sheet-list figure")] == list(
         own.sort_values("nuclei").image_id
     )
@@ -233,7 +233,7 @@ def test_outlines_can_be_taken_off(opened):
     assert find(opened, "#sheet-list image")
 
 
-@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("width", [390, 1280, 1400])
 def test_nothing_sticks_out_of_the_window(opened, width):
     widen(opened, width)
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width

@@ -1,4 +1,4 @@
-"""A look at the data: one page with sizes, modalities, nuclei, doubtful annotations and contact sheets of a census."""
+"""Exploratory data analysis (EDA) as one page: sizes, modalities, nuclei, doubtful annotations, contact sheets."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,8 +12,9 @@ from nuclei.data.prepare import KNOWN_BAD
 from nuclei.data.prepared_images import Images
 from nuclei.provenance import code_commit
 from nuclei.reporting.eda.annotation_checks import REASONS, find_holes, find_unlabelled
-from nuclei.reporting.eda.statistics import Census
+from nuclei.reporting.eda.statistics import DataStatistics
 from nuclei.reporting.eda.tables import (
+    count_findings,
     diameter_classes,
     fold_table,
     overview,
@@ -21,7 +22,6 @@ from nuclei.reporting.eda.tables import (
     present_modalities,
     ranges,
     size_table,
-    tally_findings,
     touching_by_fold,
 )
 from nuclei.reporting.gallery import draw_picture, fill_page, kind_letters, trace
@@ -37,55 +37,56 @@ _FINDINGS_SHARE = 0.6
 """Of the room for pictures, what findings may take."""
 
 
-def survey_page(census: Census, images: Images, thumbnails: int, megabytes: float) -> str:
+def data_page(statistics: DataStatistics, images: Images, thumbnails: int, megabytes: float) -> str:
     """The page in HTML, with `thumbnails` images of each modality and fold, as far as `megabytes` go."""
     room = int(megabytes * 1e6)
     close_ups = fill_page(
-        range(len(census.findings)),
-        lambda number: draw_finding(images, census.findings.iloc[number]),
+        range(len(statistics.findings)),
+        lambda number: draw_finding(images, statistics.findings.iloc[number]),
         int(room * _FINDINGS_SHARE),
     )
-    sheets = choose_sheets(census.images, thumbnails)
+    sheets = choose_sheets(statistics.images, thumbnails)
     chosen = [image_id for sheet in sheets for image_id in sheet["images"]]
     room -= sum(len(picture["src"]) + sum(map(len, picture["truth"])) for picture in close_ups.values())
     thumbs = fill_page(_in_turns(sheets), lambda image_id: _draw_thumbnail(images, image_id), room) if chosen else {}
     for sheet in sheets:
         sheet["images"] = [image_id for image_id in sheet["images"] if image_id in thumbs]
-    modalities = present_modalities(census.images)
+    modalities = present_modalities(statistics.images)
     data = {
         "modalities": modalities,
         "ranges": {
-            "nuclei": ranges(census.labelled.dropna(subset="nuclei"), "nuclei", modalities),
-            "area": ranges(census.nuclei, "area", modalities),
-            "diameter": ranges(census.nuclei, "diameter", modalities),
+            "nuclei": ranges(statistics.labelled.dropna(subset="nuclei"), "nuclei", modalities),
+            "area": ranges(statistics.nuclei, "area", modalities),
+            "diameter": ranges(statistics.nuclei, "diameter", modalities),
         },
-        "diameters": diameter_classes(census.nuclei, modalities),
-        "touching": touching_by_fold(census.nuclei, modalities),
+        "diameters": diameter_classes(statistics.nuclei, modalities),
+        "touching": touching_by_fold(statistics.nuclei, modalities),
         "findings": [
             {**_plain(row), "picture": close_ups.get(number)}
-            for number, row in enumerate(census.findings.drop(columns="labels").to_dict("records"))
+            for number, row in enumerate(statistics.findings.drop(columns="labels").to_dict("records"))
         ],
         "sheets": sheets,
         "thumbnails": thumbs,
-        "nuclei": dict(zip(census.labelled.image_id, census.labelled.nuclei.tolist(), strict=True)),
+        "nuclei": dict(zip(statistics.labelled.image_id, statistics.labelled.nuclei.tolist(), strict=True)),
+        "colours": COLOURS,
     }
-    present = set(census.images.image_id)
+    present = set(statistics.images.image_id)
     return render(
         "eda.html",
-        data=data,
-        overview=overview(census, modalities),
-        folds=fold_table(census.images, modalities),
-        sizes=size_table(census.images),
+        "eda.js",
+        data,
+        overview=overview(statistics, modalities),
+        folds=fold_table(statistics.images, modalities),
+        sizes=size_table(statistics.images),
         findings=data["findings"],
         reasons=[
-            {"reason": reason, "words": words, **tally_findings(census.findings, reason)}
+            {"reason": reason, "words": words, **count_findings(statistics.findings, reason)}
             for reason, words in REASONS.items()
         ],
-        settled=census.settled,
+        settled=statistics.settled,
         known=[{"image_id": image_id, "fault": fault, "here": image_id in present} for image_id, fault in KNOWN_BAD],
         modalities=modalities,
-        images=census.images.subset.value_counts().to_dict(),
-        colours=COLOURS,
+        images=statistics.images.subset.value_counts().to_dict(),
         commit=code_commit(),
     )
 

@@ -1,4 +1,4 @@
-"""The census of prepared data: each image's size, modality, fold and nuclei, and what its annotation leaves open."""
+"""Statistics of prepared data: size, modality, fold and nuclei of each image, and doubts about its annotation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ _COUNTED = ("hole", "pieces", "huge", "tiny", "unlabelled")
 
 
 @dataclass(frozen=True)
-class Census:
+class DataStatistics:
     """Three tables: a row an image, a row a nucleus, a row a finding; the last two name the image by image_id."""
 
     images: pd.DataFrame
@@ -38,7 +38,7 @@ class Census:
         return self.images[self.images.subset == "train"]
 
 
-class _Clerk:
+class _ImageMeasurer:
     """Looks at one image after the other; opened once in each worker."""
 
     def __init__(self, processed: Path) -> None:
@@ -77,8 +77,8 @@ class _Clerk:
         return row, columns, findings
 
 
-def take_census(processed: Path, splits: Path | None, workers: int = 1) -> Census:
-    """The census of all images of `processed`, in the order of its index; without `splits` no image has a fold.
+def collect_statistics(processed: Path, splits: Path | None, workers: int = 1) -> DataStatistics:
+    """Statistics of all images of `processed`, in the order of its index; without `splits` no image has a fold.
 
     Raises:
         UserError: files that are missing, cannot be read or do not fit each other.
@@ -90,8 +90,8 @@ def take_census(processed: Path, splits: Path | None, workers: int = 1) -> Censu
         check_splits(table, index)
         folds = dict(zip(table.image_id, table.fold.tolist(), strict=True))
     ids = list(index.image_id[index.subset == "train"])
-    with open_pool(workers, _Clerk, processed) as run:
-        looks = list(tqdm(run(ids), desc="census", total=len(ids), unit="image", mininterval=1))
+    with open_pool(workers, _ImageMeasurer, processed) as run:
+        looks = list(tqdm(run(ids), desc="statistics", total=len(ids), unit="image", mininterval=1))
     images = index[["image_id", "subset", "modality", "group", "height", "width"]].copy()
     images.insert(2, "fold", images.image_id.map(folds).astype("Int64"))
     measured = pd.DataFrame([row for row, _, _ in looks])
@@ -101,12 +101,12 @@ def take_census(processed: Path, splits: Path | None, workers: int = 1) -> Censu
     settled = _read_settled(processed)
     known = pd.DataFrame(columns=list(SETTLED_COLUMNS)) if settled is None else settled
     images = images.merge(known.astype({"contested_pixels": "Int64", "left_out": "string"}), on="image_id", how="left")
-    findings = _gather_findings(ids, [found for _, _, found in looks], settled)
+    findings = _collect_findings(ids, [found for _, _, found in looks], settled)
     reasons = findings.groupby("image_id").reason.agg("; ".join)
     images["suspicions"] = images.image_id.map(reasons)
     place = images.set_index("image_id")[["modality", "fold"]]
     nuclei = pd.concat([pd.DataFrame({"image_id": row["image_id"], **columns}) for row, columns, _ in looks])
-    return Census(
+    return DataStatistics(
         images,
         nuclei.join(place, on="image_id").reset_index(drop=True),
         findings.join(place, on="image_id").reset_index(drop=True),
@@ -121,7 +121,7 @@ def _read_settled(processed: Path) -> Any:
     return read_table(path, SETTLED_COLUMNS, "run `make data` again")[list(SETTLED_COLUMNS)]
 
 
-def _gather_findings(ids: list[str], looked: list[list[Finding]], settled: pd.DataFrame | None) -> pd.DataFrame:
+def _collect_findings(ids: list[str], looked: list[list[Finding]], settled: pd.DataFrame | None) -> pd.DataFrame:
     """All findings, by reason and within one by their number."""
     records: dict[str, Any] = {} if settled is None else settled.set_index("image_id").to_dict("index")
     bad = dict(KNOWN_BAD)

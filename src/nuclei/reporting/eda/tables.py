@@ -1,4 +1,4 @@
-"""The tables of a census: modalities, folds, sizes, diameters and touching nuclei, counted for a page."""
+"""Tables of the statistics for a page: modalities, folds, sizes, diameters and touching nuclei."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from nuclei.data.modality import MODALITIES
-from nuclei.reporting.eda.statistics import Census
+from nuclei.reporting.eda.statistics import DataStatistics
 
 _OCTAVES = 2 ** np.arange(2, 7.51, 0.5)
 """Limits of the classes of diameters in pixels; those beyond are counted with the first and the last."""
@@ -14,17 +14,17 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def present_modalities(images: pd.DataFrame) -> list[str]:
-    """The modalities of a census in their usual order, others after them."""
+    """The modalities of images in their usual order, others after them."""
     found = set(images.modality)
     return [name for name in MODALITIES if name in found] + sorted(found - set(MODALITIES))
 
 
-def overview(census: Census, modalities: list[str]) -> list[dict[str, Any]]:
+def overview(statistics: DataStatistics, modalities: list[str]) -> list[dict[str, Any]]:
     """A row a modality and one of all: images, nuclei, their sizes, and how many touch another or the image's edge."""
     rows = []
     for name in [*modalities, ""]:
-        images = census.images[census.images.modality == name] if name else census.images
-        nuclei = census.nuclei[census.nuclei.modality == name] if name else census.nuclei
+        images = statistics.images[statistics.images.modality == name] if name else statistics.images
+        nuclei = statistics.nuclei[statistics.nuclei.modality == name] if name else statistics.nuclei
         counts = images.nuclei.dropna()
         rows.append(
             {
@@ -89,14 +89,14 @@ def size_table(images: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def diameter_classes(nuclei: pd.DataFrame, modalities: list[str]) -> dict[str, Any]:
-    """Half octaves of equivalent diameters: lower `limits`, and the `shares` of each modality's nuclei in them."""
-    shares = {}
+    """Half octaves of equivalent diameters: lower `limits`, and the `fractions` of each modality's nuclei in them."""
+    fractions = {}
     for name in modalities:
         diameters = nuclei.diameter[nuclei.modality == name].to_numpy(float)
         counts, _ = np.histogram(np.clip(diameters, _OCTAVES[0], _OCTAVES[-1]), _OCTAVES)
         if counts.sum():
-            shares[name] = [round(float(count), 4) for count in counts / counts.sum()]
-    return {"limits": [round(float(limit), 1) for limit in _OCTAVES[:-1]], "shares": shares}
+            fractions[name] = [round(float(count), 4) for count in counts / counts.sum()]
+    return {"limits": [round(float(limit), 1) for limit in _OCTAVES[:-1]], "fractions": fractions}
 
 
 def ranges(table: pd.DataFrame, column: str, modalities: list[str]) -> list[dict[str, Any]]:
@@ -125,7 +125,7 @@ def place_images(images: pd.DataFrame) -> pd.Series:
     return images.fold.map(lambda fold: f"fold {fold}", na_action="ignore").astype(object).fillna(images.subset)
 
 
-def tally_findings(findings: pd.DataFrame, reason: str) -> dict[str, int]:
+def count_findings(findings: pd.DataFrame, reason: str) -> dict[str, int]:
     """How many images have findings for this reason, and how many these are."""
     own = findings[findings.reason == reason]
     return {"images": len(own), "number": int(own.number.sum())}

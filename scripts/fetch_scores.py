@@ -1,0 +1,21 @@
+"""Asks Kaggle for the scores of submissions that still wait for one, and records them; sends nothing."""
+
+import argparse
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--record", type=Path, required=True, help="submissions/kaggle.csv")
+    arguments = parser.parse_args()
+
+    from nuclei.submission.submit import refresh
+
+    for entry in refresh(arguments.record):
+        print(f"{entry.file}: {entry.status} {entry.public_score} {entry.private_score}".rstrip())
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
