@@ -78,8 +78,8 @@ def segment_by_regions(maps: np.ndarray, parameters: Parameters) -> np.ndarray:
     foreground = maps[FOREGROUND]
     likely = foreground[foreground >= 128] / 255
     parameters = parameters.at(likely.mean() if likely.size else 1.0)
-    mask = foreground >= np.ceil(parameters.foreground * 255 - 1e-9)
-    seed_map = cv2.addWeighted(maps[CORE], 1.0, maps[BORDER], -parameters.border, 0.0) * mask
+    mask = foreground >= np.ceil(parameters.foreground_threshold * 255 - 1e-9)
+    seed_map = cv2.addWeighted(maps[CORE], 1.0, maps[BORDER], -parameters.border_weight, 0.0) * mask
     seeds = _seeds_by_regions(seed_map, parameters)
     following = seeds.max() + 1
     for piece in regionprops(label(mask, connectivity=1)):
@@ -88,32 +88,36 @@ def segment_by_regions(maps: np.ndarray, parameters: Parameters) -> np.ndarray:
             seeds[place] = following
             following += 1
     label_map = watershed(-seed_map.astype(np.float32), seeds, mask=mask)
-    large = [region.area for region in regionprops(label_map) if region.area >= max(parameters.area, 1)]
+    large = [region.area for region in regionprops(label_map) if region.area >= max(parameters.min_area, 1)]
     median = np.median(large) if large else 0
     for region in regionprops(label_map):
         place = tuple(region.coords.T)
-        small = region.area < max(parameters.area, 1) or region.area < parameters.relative_area * median
-        faint = foreground[place].mean() < parameters.confidence * 255
-        if small or faint or seed_map[place].max() < parameters.peak * 255:
+        small = region.area < max(parameters.min_area, 1) or region.area < parameters.min_relative_area * median
+        faint = foreground[place].mean() < parameters.min_mean_probability * 255
+        if small or faint or seed_map[place].max() < parameters.min_seed_peak * 255:
             label_map[place] = 0
     return _fill_by_regions(label_map)
 
 
 def _seeds_by_regions(seed_map: np.ndarray, parameters: Parameters) -> np.ndarray:
     def islands(level: int) -> np.ndarray:
-        threshold = parameters.seed + 0.1 * level
+        threshold = parameters.seed_threshold + 0.1 * level
         return label(seed_map >= np.ceil(max(threshold, 1 / 255) * 255 - 1e-9), connectivity=1)
 
     seeds = islands(0)
     following = seeds.max() + 1
     for level in range(1, parameters.split_levels + 1):
-        if parameters.seed + 0.1 * level > 1:
+        if parameters.seed_threshold + 0.1 * level > 1:
             break
         parts = islands(level)
         for seed in regionprops(seeds):
             place = tuple(seed.coords.T)
             numbers, areas = np.unique(parts[place], return_counts=True)
-            counts = (numbers > 0) & (areas >= parameters.seed_area) & (areas >= parameters.split_area * seed.area)
+            counts = (
+                (numbers > 0)
+                & (areas >= parameters.min_seed_area)
+                & (areas >= parameters.min_split_fraction * seed.area)
+            )
             if counts.sum() < 2:
                 continue
             split = np.zeros(len(seed.coords), seeds.dtype)
@@ -122,7 +126,7 @@ def _seeds_by_regions(seed_map: np.ndarray, parameters: Parameters) -> np.ndarra
                 following += 1
             seeds[place] = split
     for seed in regionprops(seeds):
-        if seed.area < max(parameters.seed_area, 1):
+        if seed.area < max(parameters.min_seed_area, 1):
             seeds[tuple(seed.coords.T)] = 0
     return seeds
 

@@ -59,7 +59,9 @@ def large(data: Data, scratch: Path, side: int = SIDE) -> list[dict[str, Any]]:
     """`segment.py` on a mosaic of the sample by a small network trained on it; seams held against windows of it."""
     predictor = _train(data)
     # a small network is not sure of its nuclei; relative area and certainty are the whole image's, not a window's
-    parameters = Parameters(foreground=0.5, confidence=0.0, peak=0.0, relative_area=0.0, least_certainty=1.0)
+    parameters = Parameters(
+        foreground_threshold=0.5, min_mean_probability=0.0, min_seed_peak=0.0, min_relative_area=0.0, min_certainty=1.0
+    )
     config = predictor.config.model_dump(mode="json")
     card = Card(
         version=VERSION,

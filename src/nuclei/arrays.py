@@ -14,6 +14,9 @@ UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+Mask = BoolArray
+"""One region (H, W)."""
 LabelMap = npt.NDArray[np.int32]
 """Instances (H, W): 0 background, 1..N nuclei."""
 Labels = npt.NDArray[Any]

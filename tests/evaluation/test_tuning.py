@@ -116,7 +116,11 @@ def test_a_modality_gets_parameters_of_its_own_where_they_pay_and_is_scored_with
     summary = tune(folder)
     tuned = Tuned.from_dict(summary["parameters"])
     assert set(tuned.modality) == {"grey_tissue"}
-    assert tuned.of("grey_tissue").foreground < tuned.general.foreground == tuned.of("anything").foreground
+    assert (
+        tuned.of("grey_tissue").foreground_threshold
+        < tuned.general.foreground_threshold
+        == tuned.of("anything").foreground_threshold
+    )
     for image_id, record in summary["image"].items():
         parameters = Tuned.from_dict(summary["fold"][str(record["fold"])]["parameters"]).of(record["modality"])
         predicted = segment_maps(maps[image_id], parameters)
@@ -161,16 +165,20 @@ class CountingScores(Scores):
 
 def test_the_search_finds_the_top_of_a_hill_between_the_grid_values_and_asks_nothing_twice():
     def hill(parameters, _):
-        return -abs(parameters.foreground - 0.35) - abs(parameters.seed - 0.7) - abs(parameters.area - 40) / 100
+        return (
+            -abs(parameters.foreground_threshold - 0.35)
+            - abs(parameters.seed_threshold - 0.7)
+            - abs(parameters.min_area - 40) / 100
+        )
 
     scores = CountingScores(hill, 120)
     best = search(scores, np.arange(120), np.arange(0, 120, 2))
-    assert (best.foreground, best.seed, best.area) == (0.35, 0.7, 40)
+    assert (best.foreground_threshold, best.seed_threshold, best.min_area) == (0.35, 0.7, 40)
     assert len(scores.asked) == len(set(scores.asked))
 
 
 def test_the_search_looks_at_no_image_outside_its_rows():
-    scores = CountingScores(lambda parameters, image: parameters.foreground * image, 150)
+    scores = CountingScores(lambda parameters, image: parameters.foreground_threshold * image, 150)
     rows = np.flatnonzero(np.arange(150) % 5 != 3)
     search(scores, rows, np.arange(150))
     assert {image for image, _ in scores.asked} <= set(rows.tolist())
@@ -178,7 +186,7 @@ def test_the_search_looks_at_no_image_outside_its_rows():
 
 def test_a_gain_within_the_scatter_over_the_images_is_not_followed():
     def luck(parameters, image):
-        return (0.5 + 0.01 * image % 0.07) * (1 if (image + int(100 * parameters.foreground)) % 2 else -1)
+        return (0.5 + 0.01 * image % 0.07) * (1 if (image + int(100 * parameters.foreground_threshold)) % 2 else -1)
 
     assert search(CountingScores(luck, 40), np.arange(40), np.arange(40)) == START
 
@@ -186,7 +194,7 @@ def test_a_gain_within_the_scatter_over_the_images_is_not_followed():
 def test_the_search_starts_on_its_grid():
     defaults = START.to_dict()
     # what holds for images unlike those of the training cannot be searched on these
-    assert set(GRID) == set(defaults) - {"least_certainty"}
+    assert set(GRID) == set(defaults) - {"min_certainty"}
     assert all(defaults[name] in values and list(values) == sorted(values) for name, values in GRID.items())
     assert set(HALF_STEPS) <= set(GRID)
 

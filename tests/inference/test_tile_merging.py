@@ -22,7 +22,7 @@ def same_partition(first, second):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("parameters", [Parameters(), Parameters(relative_area=0.4, border=0.5)])
+@pytest.mark.parametrize("parameters", [Parameters(), Parameters(min_relative_area=0.4, border_weight=0.5)])
 @pytest.mark.parametrize("share", [1.0, 0.85])
 def test_tiles_give_the_nuclei_of_the_whole_image(seed, parameters, share):
     maps = (maps_of(seed) * share).astype(np.uint8)

@@ -26,8 +26,8 @@ from nuclei.publishing.model_card import make_card, make_ensemble_card, write_pa
 from nuclei.synthetic.images import make_image
 
 CPU = torch.device("cpu")
-TUNED = replace(Parameters(), foreground=0.55, area=33)
-OTHER = replace(TUNED, foreground=0.6)
+TUNED = replace(Parameters(), foreground_threshold=0.55, min_area=33)
+OTHER = replace(TUNED, foreground_threshold=0.6)
 IMAGE = make_image("small_fluorescence", 0, 64, 80)[0]
 
 
@@ -222,7 +222,7 @@ def test_the_page_says_what_is_in_the_folder(tmp_path):
         "CC0-1.0",
         "generated images, 7 images",
         "1.2 MB",
-        "foreground 0.55",
+        "foreground_threshold 0.55",
         "encoder tu-",
     ):
         assert part in page
@@ -258,8 +258,8 @@ def spoil_card(path, change):
         (lambda card: card["config"]["prediction"].update(scales=[1.0] * 3000), "scales has 3000 values, .* at most"),
         (lambda card: card["config"].update(model=DEEP), "not valid JSON .*recursion limit"),
         (lambda card: card.update(score=float("nan")), "not valid JSON"),
-        (lambda card: card["parameters"].update(border=float("inf")), "not valid JSON"),
-        (lambda card: card["parameters"].update(seed_area=2.5), "seed_area is 2.5; give a whole number"),
+        (lambda card: card["parameters"].update(border_weight=float("inf")), "not valid JSON"),
+        (lambda card: card["parameters"].update(min_seed_area=2.5), "min_seed_area is 2.5; give a whole number"),
         (lambda card: card.update(parameters=[]), r"parameters: .*expected a table by name, got \[\]"),
         (lambda card: card["config"]["model"].update(width=8), r"shape \(4, .* but the network of its card has \(8, "),
     ],
@@ -329,4 +329,4 @@ def test_the_ensemble_weights_are_read_under_their_old_name(tmp_path):
 def test_the_shipped_ensemble_is_read():
     card = read_ensemble(SHIPPED / "ensemble.json")
     assert card.weights["all"] == {"encoder_resunet": 1.0, "resunet_wide": 0.5}
-    assert card.parameters.of("grey_tissue").seed_area == 5
+    assert card.parameters.of("grey_tissue").min_seed_area == 5

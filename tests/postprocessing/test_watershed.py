@@ -8,8 +8,9 @@ import pytest
 
 from nuclei.arrays import BORDER, CORE, FOREGROUND
 from nuclei.data.targets import energy_target, three_class_target
+from nuclei.errors import UserError
 from nuclei.evaluation.metric import average_precision, error_counts
-from nuclei.postprocessing.parameters import Parameters
+from nuclei.postprocessing.parameters import RENAMED, Parameters
 from nuclei.postprocessing.watershed import segment_maps
 
 DEFAULT = Parameters()
@@ -97,8 +98,8 @@ def test_seeds_that_a_low_level_joins_are_split_at_a_higher_one():
     maps = energy_maps(draw_discs([(40, 40, 10), (40, 57, 10)]))
     maps[BORDER] = 0
     maps[CORE, 38:43, 44:54] = np.maximum(maps[CORE, 38:43, 44:54], 140)
-    assert segment_maps(maps, replace(DEFAULT, seed=0.5, split_levels=0)).max() == 1
-    assert segment_maps(maps, replace(DEFAULT, seed=0.5, split_levels=2)).max() == 2
+    assert segment_maps(maps, replace(DEFAULT, seed_threshold=0.5, split_levels=0)).max() == 1
+    assert segment_maps(maps, replace(DEFAULT, seed_threshold=0.5, split_levels=2)).max() == 2
 
 
 def test_a_speck_on_a_summit_makes_no_second_seed():
@@ -154,7 +155,7 @@ def test_dust_and_faint_nuclei_are_dropped_and_the_rest_is_numbered_without_gaps
     predicted = segment_maps(maps, DEFAULT)
     assert relabelled(predicted) == {(truth == 2).tobytes(), (truth == 4).tobytes()}
     assert np.unique(predicted).tolist() == [0, 1, 2]
-    everything = replace(DEFAULT, area=0, relative_area=0.0, confidence=0.0, peak=0.0)
+    everything = replace(DEFAULT, min_area=0, min_relative_area=0.0, min_mean_probability=0.0, min_seed_peak=0.0)
     assert segment_maps(maps, everything).max() == 4
 
 
@@ -164,7 +165,7 @@ def test_of_an_image_that_the_network_is_less_sure_of_the_same_nuclei_are_found(
     unsure = np.round(maps * share).astype(np.uint8)
     found = segment_maps(maps, DEFAULT)
     assert average_precision(found, segment_maps(unsure, DEFAULT)).mean() > 0.95
-    absolute = replace(DEFAULT, least_certainty=1.0)
+    absolute = replace(DEFAULT, min_certainty=1.0)
     assert average_precision(found, segment_maps(unsure, absolute)).mean() < 0.75
 
 
@@ -172,16 +173,17 @@ def test_faint_noise_alone_makes_no_nuclei():
     maps = np.zeros((3, 60, 60), np.uint8)
     maps[[FOREGROUND, CORE], 20:30, 20:30] = 140
     assert segment_maps(maps, DEFAULT).max() == 0
-    assert segment_maps(maps, replace(DEFAULT, least_certainty=0.0)).max() == 1
+    assert segment_maps(maps, replace(DEFAULT, min_certainty=0.0)).max() == 1
 
 
 def test_a_nucleus_that_the_network_is_less_sure_of_keeps_its_size_beside_one_that_it_is_sure_of():
     truth = draw_discs([(30, 30, 16), (60, 90, 16)])
     maps = degrade(energy_maps(truth), 4.0, 0)
     maps[:, truth.shape[0] // 2 :, 64:] = maps[:, truth.shape[0] // 2 :, 64:] * 0.75
+    unsure = replace(DEFAULT, min_mean_probability=0.5)
     same, own = (
-        np.bincount(segment_maps(maps, replace(DEFAULT, foreground=foreground, rim=rim, confidence=0.5)).ravel())[1:]
-        for foreground, rim in ((0.6, 0.0), (0.3, 0.65))
+        np.bincount(segment_maps(maps, replace(unsure, foreground_threshold=one, instance_threshold=other)).ravel())[1:]
+        for one, other in ((0.6, 0.0), (0.3, 0.65))
     )
     assert same[1] < 0.9 * same[0]
     assert own[1] > 0.95 * own[0]
@@ -190,7 +192,7 @@ def test_a_nucleus_that_the_network_is_less_sure_of_keeps_its_size_beside_one_th
 
 def test_every_nucleus_respects_the_limits_asked_for():
     maps = degrade(energy_maps(scatter(3)), 1.0, 40)
-    parameters = replace(DEFAULT, area=30, confidence=0.85, peak=0.3, foreground=0.7)
+    parameters = replace(DEFAULT, min_area=30, min_mean_probability=0.85, min_seed_peak=0.3, foreground_threshold=0.7)
     label_map = segment_maps(maps, parameters)
     assert label_map.max() > 3
     assert np.bincount(label_map.ravel())[1:].min() >= 30
@@ -205,17 +207,39 @@ def test_a_turned_image_has_the_same_nuclei_turned():
 
 
 def test_parameters_survive_the_way_through_a_file_and_others_are_refused():
-    parameters = Parameters(foreground=0.45, seed_area=7)
+    parameters = Parameters(foreground_threshold=0.45, min_seed_area=7)
     assert Parameters.from_dict(parameters.to_dict()) == parameters
     values = parameters.to_dict()
-    with pytest.raises(ValueError, match=r"missing \['area'\], unknown \['areal'\]"):
-        Parameters.from_dict({("areal" if name == "area" else name): value for name, value in values.items()})
-    with pytest.raises(ValueError, match=r"foreground is 1\.5"):
-        Parameters.from_dict({**values, "foreground": 1.5})
-    with pytest.raises(ValueError, match=r"seed is '0\.4'"):
-        Parameters.from_dict({**values, "seed": "0.4"})
-    with pytest.raises(ValueError, match="border is -1"):
-        Parameters.from_dict({**values, "border": -1})
+    misspelt = {("min_areal" if name == "min_area" else name): value for name, value in values.items()}
+    with pytest.raises(ValueError, match=r"missing \['min_area'\], unknown \['min_areal'\]"):
+        Parameters.from_dict(misspelt)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("foreground_threshold", 1.5, r"foreground_threshold is 1\.5; give a value from 0 to 1"),
+        ("seed_threshold", "0.4", r"seed_threshold is '0\.4'; give a number"),
+        ("split_levels", True, "split_levels is True; give a number"),
+        ("border_weight", -1, "border_weight is -1"),
+        ("border_weight", float("nan"), "border_weight is nan"),
+        ("border_weight", float("inf"), "border_weight is inf"),
+        ("split_levels", 2.0, r"split_levels is 2\.0; give a whole number"),
+    ],
+)
+def test_a_value_out_of_its_range_is_refused(name, value, said):
+    with pytest.raises(UserError, match=said):
+        Parameters.from_dict({**DEFAULT.to_dict(), name: value})
+
+
+def test_parameters_are_read_under_their_names_of_earlier_versions(caplog):
+    old_names = {new: old for old, new in RENAMED.items()}
+    values = replace(DEFAULT, instance_threshold=0.6, min_area=7).to_dict()
+    old = {old_names.get(name, name): value for name, value in values.items()}
+    assert set(old) > {"foreground", "rim", "seed", "border", "area", "confidence", "peak", "least_certainty"}
+    assert Parameters.from_dict(old).to_dict() == values
+    with pytest.raises(UserError, match="rim is the old name of instance_threshold; delete one"):
+        Parameters.from_dict({**values, "rim": 0.6})
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,9 @@ def weights(tmp_path_factory):
         optimizer.zero_grad()
         torch.nn.functional.binary_cross_entropy_with_logits(network(pixels), target).backward()
         optimizer.step()
-    parameters = Parameters(foreground=0.5, seed=0.2, confidence=0.5, relative_area=0.0)
+    parameters = Parameters(
+        foreground_threshold=0.5, seed_threshold=0.2, min_mean_probability=0.5, min_relative_area=0.0
+    )
     cv_json = {"experiment": "tiny", "parameters": parameters.to_dict(), "score": 0.1, "n_images": 1}
     path = tmp_path_factory.mktemp("weights") / "tiny" / "fold_0.safetensors"
     card = make_card(

@@ -1,4 +1,4 @@
-"""Scores of images under candidates, such as parameters of the post-processing: each is computed once."""
+"""Scores of images under candidates, such as post-processing parameters, each computed once."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
@@ -8,37 +8,40 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from nuclei.arrays import Float64Array, LabelMap, UInt8Array
+from nuclei.arrays import BoolArray, Float64Array, Int64Array, LabelMap, UInt8Array
 from nuclei.data.prepared_images import Images
 from nuclei.evaluation.metric import THRESHOLDS, average_precision
 from nuclei.evaluation.scores import Record, score_image
 from nuclei.io.probability_maps import Maps, read_maps
-from nuclei.postprocessing.parameters import DROPPING, Parameters
+from nuclei.postprocessing.parameters import FILTER_PARAMETERS, Parameters
 from nuclei.postprocessing.watershed import (
-    Ground,
-    Grown,
-    are_nuclei,
-    draw_nuclei,
-    find_seeds,
-    grow_seeds,
-    lay_ground,
+    Instances,
+    WatershedInput,
+    draw_instances,
+    filter_instances,
+    find_markers,
+    flood_markers,
     measure_certainty,
-    measure_nuclei,
+    measure_instances,
     segment_maps,
-    trim_nuclei,
+    threshold_maps,
+    trim_instances,
 )
 
-Rows = npt.NDArray[np.int64]
+Rows = Int64Array
 """Positions of images in the sorted list of ids."""
 Candidate = TypeVar("Candidate", bound=Hashable)
-HELD_IMAGES = 160
-"""Images whose grounds a `MapScorer` holds, and four times as many whose maps."""
+CACHED_IMAGES = 160
+"""Images whose seed maps a `MapScorer` caches; it caches the maps of four times as many."""
 
 
 class Scores(Generic[Candidate]):
-    """Scores of images under candidates, such as parameters, each computed once; (images, thresholds) each."""
+    """Table of scores, (images, thresholds) for each candidate, filled on demand.
+
+    `run` maps jobs (image id, candidates) to a list of (thresholds,) scores each; `advance` is
+    called with the number of scores that were computed.
+    """
 
     def __init__(
         self,
@@ -52,15 +55,16 @@ class Scores(Generic[Candidate]):
         self._table: dict[Candidate, Float64Array] = {}
 
     def fill(self, candidates: Iterable[Candidate], rows: Rows) -> None:
-        """Computes what is missing of the candidates' scores on the images; an image is read once for all."""
+        """Computes the missing scores of the candidates on the images; reads each image once."""
         candidates = list(dict.fromkeys(candidates))
         for candidate in candidates:
-            self._table.setdefault(candidate, np.full((len(self.image_ids), len(THRESHOLDS)), np.nan))
-        missing = {
-            int(row): [candidate for candidate in candidates if np.isnan(self._table[candidate][row, 0])]
-            for row in rows
-        }
-        missing = {row: absent for row, absent in missing.items() if absent}
+            empty = np.full((len(self.image_ids), len(THRESHOLDS)), np.nan)
+            self._table.setdefault(candidate, empty)
+        missing = {}
+        for row in rows.tolist():
+            absent = [candidate for candidate in candidates if np.isnan(self._table[candidate][row, 0])]
+            if absent:
+                missing[row] = absent
         results = self._run([(self.image_ids[row], absent) for row, absent in missing.items()])
         for (row, absent), scores in zip(missing.items(), results, strict=True):
             for candidate, score in zip(absent, scores, strict=True):
@@ -68,73 +72,90 @@ class Scores(Generic[Candidate]):
             self._advance(len(absent))
 
     def by_image(self, candidate: Candidate, rows: Rows) -> Float64Array:
-        """Score of each of the images (R,), all of them computed before."""
+        """Score of each image (R,), all of them filled before."""
         return np.asarray(self._table[candidate][rows].mean(axis=1))
 
     def mean(self, candidate: Candidate, rows: Rows) -> float:
+        """Mean score of the images, all of them filled before."""
         return float(self.by_image(candidate, rows).mean())
 
 
 class MapScorer:
-    """Scores of an image under candidates, or its record under one; opened once in each worker.
+    """Scores of an image under candidate parameters; one is opened in each worker.
 
-    Most candidates give the nuclei of another one. So seeds that are the same (by their digest, on the same ground)
-    grow once, and nuclei of which the same ones are kept are drawn and scored once.
+    Most candidates give the same instances as another one. So equal markers (by their digest, on
+    the same mask) are flooded once, and equal sets of kept instances are drawn and scored once.
     """
 
     def __init__(self, maps: Path, processed: Path) -> None:
         self.maps, self.images = Maps(maps), Images(processed)
-        # what takes memory is held for as many images as a coarse search comes back to; the rest is small
-        self._read = lru_cache(maxsize=4 * HELD_IMAGES)(self._read_image)
-        self._lay = lru_cache(maxsize=HELD_IMAGES)(self._lay_ground)
-        self._find = lru_cache(maxsize=1)(self._find_seeds)
+        # Large arrays are cached for as many images as the coarse search returns to.
+        self._read = lru_cache(maxsize=4 * CACHED_IMAGES)(self._read_image)
+        self._threshold = lru_cache(maxsize=CACHED_IMAGES)(self._threshold_maps)
+        self._find = lru_cache(maxsize=1)(self._find_markers)
         self._certainty = cache(lambda image_id: measure_certainty(self._read(image_id)[0]))
-        self._grown: dict[tuple[Any, ...], Grown] = {}
+        self._flooded: dict[tuple[Any, ...], Instances] = {}
         self._digests: dict[tuple[Any, ...], bytes] = {}
         self._measures: dict[tuple[Any, ...], Float64Array] = {}
         self._scores: dict[tuple[Any, ...], Float64Array] = {}
 
     def __call__(self, job: tuple[str, list[Parameters] | Parameters]) -> list[Float64Array] | Record:
-        image_id, parameters = job
-        if isinstance(parameters, Parameters):
+        """Scores (10,) of the image under each of several candidates, or its record under one."""
+        image_id, candidates = job
+        if isinstance(candidates, Parameters):
             maps, truth = self._read(image_id)
-            return score_image(truth, segment_maps(maps, parameters))
-        return [self._score(image_id, candidate) for candidate in parameters]
+            return score_image(truth, segment_maps(maps, candidates))
+        certainty = self._certainty(image_id)
+        return [self._score(image_id, parameters.at(certainty)) for parameters in candidates]
 
     def _score(self, image_id: str, parameters: Parameters) -> Float64Array:
-        parameters = parameters.at(self._certainty(image_id))
-        growing = replace(parameters, **{name: getattr(Parameters, name) for name in (*DROPPING, "rim")})
-        seeded = image_id, growing
-        if seeded not in self._digests:
-            self._digests[seeded] = blake2b(self._find(image_id, growing).tobytes(), digest_size=16).digest()
-        nuclei = image_id, growing.foreground, growing.border, self._digests[seeded]
-        trimmed = *nuclei, parameters.rim
+        """Score (10,) under parameters whose thresholds are probabilities."""
+        unaffected = (*FILTER_PARAMETERS, "instance_threshold")
+        for_markers = replace(parameters, **{name: getattr(Parameters, name) for name in unaffected})
+        key = image_id, for_markers
+        if key not in self._digests:
+            markers = self._find(image_id, for_markers)
+            self._digests[key] = blake2b(markers.tobytes(), digest_size=16).digest()
+        flooded = (
+            image_id,
+            for_markers.foreground_threshold,
+            for_markers.border_weight,
+            self._digests[key],
+        )
+        trimmed = *flooded, parameters.instance_threshold
         if trimmed not in self._measures:
-            self._measures[trimmed] = measure_nuclei(self._grow(nuclei, growing, parameters.rim))
-        keep = are_nuclei(self._measures[trimmed], parameters)
+            instances = self._flood(flooded, for_markers, parameters.instance_threshold)
+            self._measures[trimmed] = measure_instances(instances)
+        keep = filter_instances(self._measures[trimmed], parameters)
         kept = *trimmed, keep.tobytes()
         if kept not in self._scores:
-            label_map = draw_nuclei(self._grow(nuclei, growing, parameters.rim), keep)
-            self._scores[kept] = average_precision(self._read(image_id)[1], label_map)
+            instances = self._flood(flooded, for_markers, parameters.instance_threshold)
+            self._scores[kept] = self._score_instances(image_id, instances, keep)
         return self._scores[kept]
 
-    def _grow(self, nuclei: tuple[Any, ...], growing: Parameters, rim: float) -> Grown:
-        """What grows under parameters, by the key of its nuclei, and is trimmed; the last that grew are held."""
-        grown = self._grown.pop(nuclei, None)
-        if grown is None:
-            image_id = nuclei[0]
-            ground = self._lay(image_id, growing.foreground, growing.border)
-            grown = grow_seeds(self._read(image_id)[0], ground, self._find(image_id, growing))
-        self._grown[nuclei] = grown
-        if len(self._grown) > 2 * HELD_IMAGES:
-            del self._grown[next(iter(self._grown))]
-        return trim_nuclei(grown, rim)
+    def _score_instances(self, image_id: str, instances: Instances, keep: BoolArray) -> Float64Array:
+        return average_precision(self._read(image_id)[1], draw_instances(instances, keep))
 
-    def _find_seeds(self, image_id: str, growing: Parameters) -> LabelMap:
-        return find_seeds(self._lay(image_id, growing.foreground, growing.border), growing)
+    def _flood(self, key: tuple[Any, ...], parameters: Parameters, fraction: float) -> Instances:
+        """Trimmed instances; those before trimming are cached under `key`, the latest ones."""
+        instances = self._flooded.pop(key, None)
+        if instances is None:
+            image_id = key[0]
+            given = self._threshold(image_id, parameters.foreground_threshold, parameters.border_weight)
+            markers = self._find(image_id, parameters)
+            instances = flood_markers(self._read(image_id)[0], given, markers)
+        self._flooded[key] = instances
+        if len(self._flooded) > 2 * CACHED_IMAGES:
+            del self._flooded[next(iter(self._flooded))]
+        return trim_instances(instances, fraction)
 
-    def _lay_ground(self, image_id: str, foreground: float, border: float) -> Ground:
-        return lay_ground(self._read(image_id)[0], Parameters(foreground=foreground, border=border))
+    def _find_markers(self, image_id: str, parameters: Parameters) -> LabelMap:
+        given = self._threshold(image_id, parameters.foreground_threshold, parameters.border_weight)
+        return find_markers(given, parameters)
+
+    def _threshold_maps(self, image_id: str, foreground: float, border_weight: float) -> WatershedInput:
+        parameters = Parameters(foreground_threshold=foreground, border_weight=border_weight)
+        return threshold_maps(self._read(image_id)[0], parameters)
 
     def _read_image(self, image_id: str) -> tuple[UInt8Array, LabelMap]:
         truth = self.images.label_map(image_id)

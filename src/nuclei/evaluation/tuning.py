@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from nuclei.arrays import Float64Array, LabelMap
 from nuclei.errors import UserError
-from nuclei.evaluation.score_cache import HELD_IMAGES, Candidate, MapScorer, Rows, Scores
+from nuclei.evaluation.score_cache import CACHED_IMAGES, Candidate, MapScorer, Rows, Scores
 from nuclei.evaluation.scores import summarise
 from nuclei.io.files import read_json
 from nuclei.io.parallel import open_pool
@@ -30,45 +30,45 @@ from nuclei.postprocessing.watershed import segment_maps
 log = logging.getLogger(__name__)
 
 GRID: dict[str, tuple[float, ...]] = {
-    "foreground": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
-    "rim": (0.0, 0.5, 0.55, 0.6, 0.65, 0.7),
-    "seed": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
-    "border": (0.0, 0.5, 1.0, 2.0),
+    "foreground_threshold": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+    "instance_threshold": (0.0, 0.5, 0.55, 0.6, 0.65, 0.7),
+    "seed_threshold": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+    "border_weight": (0.0, 0.5, 1.0, 2.0),
     "split_levels": (0, 1, 2, 4),
-    "split_area": (0.1, 0.2, 0.3),
-    "relative_area": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
-    "confidence": (0.0, 0.75, 0.8, 0.875, 0.95),
-    "area": (10, 20, 30, 40),
-    "peak": (0.0, 0.1, 0.2, 0.3, 0.4),
-    "seed_area": (5, 10, 20, 40),
+    "min_split_fraction": (0.1, 0.2, 0.3),
+    "min_relative_area": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
+    "min_mean_probability": (0.0, 0.75, 0.8, 0.875, 0.95),
+    "min_area": (10, 20, 30, 40),
+    "min_seed_peak": (0.0, 0.1, 0.2, 0.3, 0.4),
+    "min_seed_area": (5, 10, 20, 40),
 }
 """Values tried, in the order in which the parameters are searched: those that move the score most come first."""
 
 HALF_STEPS: dict[str, float] = {
-    "foreground": 0.05,
-    "rim": 0.025,
-    "seed": 0.05,
-    "relative_area": 0.025,
-    "confidence": 0.025,
+    "foreground_threshold": 0.05,
+    "instance_threshold": 0.025,
+    "seed_threshold": 0.05,
+    "min_relative_area": 0.025,
+    "min_mean_probability": 0.025,
 }
 """How far beside the best of these parameters is tried at last."""
-COARSE_IMAGES = HELD_IMAGES
+COARSE_IMAGES = CACHED_IMAGES
 """Images that the coarse search sees, where there are more; half steps are tried on all."""
 FINE_FROM = 100
 """Fewer images cannot tell half steps apart and are spared them."""
-START = Parameters(foreground=0.5, rim=0.6)
+START = Parameters(foreground_threshold=0.5, instance_threshold=0.6)
 """Where the search begins: what did well on out-of-fold maps of two networks that were trained for long."""
 PASSES = 2
 """At most so many rounds of the coarse search over all parameters."""
 OWN_FROM = 10
 """Fewer images of a modality get the general parameters."""
 OWN_GRID: dict[str, tuple[float, ...]] = {
-    "foreground": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75),
-    "rim": (0.0, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
-    "seed": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6),
-    "border": (0.0, 0.5, 1.0, 2.0),
-    "relative_area": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
-    "confidence": (0.0, 0.6, 0.7, 0.8, 0.9),
+    "foreground_threshold": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75),
+    "instance_threshold": (0.0, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
+    "seed_threshold": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6),
+    "border_weight": (0.0, 0.5, 1.0, 2.0),
+    "min_relative_area": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
+    "min_mean_probability": (0.0, 0.6, 0.7, 0.8, 0.9),
 }
 """Values tried for a modality."""
 CAUTION = 0.5

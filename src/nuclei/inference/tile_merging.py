@@ -16,12 +16,12 @@ from nuclei.io.files import release
 from nuclei.postprocessing.label_ops import fill_holes, renumber
 from nuclei.postprocessing.parameters import Parameters
 from nuclei.postprocessing.watershed import (
-    Grown,
-    are_nuclei,
-    certainty_of_counts,
-    count_values,
-    grow_nuclei,
-    measure_nuclei,
+    Instances,
+    certainty_from_histogram,
+    filter_instances,
+    find_instances,
+    foreground_histogram,
+    measure_instances,
 )
 
 WHOLE = 2**24
@@ -41,27 +41,27 @@ def segment_tiles(
     Returns the number of nuclei.
     """
     shape = (out.shape[0], out.shape[1])
-    counts = sum(count_values(maps[(slice(None), *tile.slices)]) for tile in list_tiles(shape, side))
-    parameters = parameters.at(certainty_of_counts(np.asarray(counts)))
+    counts = sum(foreground_histogram(maps[(slice(None), *tile.slices)]) for tile in list_tiles(shape, side))
+    parameters = parameters.at(certainty_from_histogram(np.asarray(counts)))
     release(maps)
     measured: list[npt.NDArray[Any]] = [np.zeros((1, 3))]
     count = 0
     for tile in list_tiles(shape, side):
         read = tile.grow(margin, shape)
-        grown = grow_nuclei(np.ascontiguousarray(maps[(slice(None), *read.slices)]), parameters)
+        grown = find_instances(np.ascontiguousarray(maps[(slice(None), *read.slices)]), parameters)
         part = out[read.slices]
         numbers = _own(grown, tile.inside(read), part)
-        measures = measure_nuclei(grown)[: len(numbers)][numbers > 0]
+        measures = measure_instances(grown)[: len(numbers)][numbers > 0]
         numbers[numbers > 0] += count
         labels = numbers[grown.labels]
-        rows, columns = np.divmod(grown.places, grown.shape[1])
+        rows, columns = np.divmod(grown.indices, grown.shape[1])
         free = (labels > 0) & (part[rows, columns] == 0)
         part[rows[free], columns[free]] = labels[free]
         measured.append(measures)
         count += len(measures)
         release(maps)
         release(out)
-    numbers = renumber(are_nuclei(np.concatenate(measured), parameters))
+    numbers = renumber(filter_instances(np.concatenate(measured), parameters))
     for tile in list_tiles(shape, side):
         out[tile.slices] = numbers[out[tile.slices]]
         release(out)
@@ -73,11 +73,11 @@ def segment_tiles(
     return int(numbers.max(initial=0))
 
 
-def _own(grown: Grown, tile: Any, part: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+def _own(grown: Instances, tile: Any, part: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """New number from 1 of each label that the tile owns, 0 of the others: begun elsewhere, or mostly taken."""
     count = int(grown.labels.max(initial=0)) + 1
     present, first = np.unique(grown.labels, return_index=True)
-    rows, columns = np.divmod(grown.places, grown.shape[1])
+    rows, columns = np.divmod(grown.indices, grown.shape[1])
     begins = (rows >= tile.top) & (rows < tile.bottom) & (columns >= tile.left) & (columns < tile.right)
     keep = np.zeros(count, bool)
     keep[present] = begins[first]

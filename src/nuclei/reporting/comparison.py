@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 
 STARTS = [
-    Parameters(confidence=confidence, border=border)
-    for border in (Parameters.border, 0.0)
-    for confidence in (Parameters.confidence, 0.0)
+    Parameters(min_mean_probability=confidence, border_weight=border)
+    for border in (Parameters.border_weight, 0.0)
+    for confidence in (Parameters.min_mean_probability, 0.0)
 ]
 """Where the search may begin, the default first: are unsure nuclei dropped, does the border cut the seeds apart?"""
-SEARCHED = {name: GRID[name] for name in ("foreground", "seed", "border")}
+SEARCHED = {name: GRID[name] for name in ("foreground_threshold", "seed_threshold", "border_weight")}
 """Thresholds that are searched from there: where a nucleus ends, where one is, and how far the border cuts."""
 SIDE = 256
 """Height and width of the image whose multiply-adds and time are given."""
