@@ -12,7 +12,8 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="configs/<experiment>.toml")
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--splits", type=Path, required=True, help="data/splits.csv")
-    parser.add_argument("--fold", type=int, required=True, help="number of the held-out fold")
+    parser.add_argument("--fold", required=True, help="number of the held-out fold, or all to hold out none")
+    parser.add_argument("--external", type=Path, help="folder of the sets that training.external names")
     parser.add_argument("--out", type=Path, required=True, help="runs/<experiment>/fold_<k>")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of other experiments (default: runs)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
@@ -24,13 +25,15 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from nuclei.config_files import read_config
+    from nuclei.data.external_sets import add_external
     from nuclei.data.prepared_images import Images
-    from nuclei.data.splits import choose_fold
+    from nuclei.data.splits import choose_training
     from nuclei.io.tables import read_splits
 
     config, images = read_config(arguments.config), Images(arguments.processed)
     training = config.training
-    fold = choose_fold(read_splits(arguments.splits), arguments.fold, training.images, training.seed)
+    fold = choose_training(read_splits(arguments.splits), arguments.fold, training.images, training.seed)
+    pool, fold = add_external(images, fold, arguments.external, training.external)
     numbers = len(fold.training), len(fold.validation)
     logging.info("%s fold %d: %d training images, %d held out", config.name, fold.number, *numbers)
 
@@ -46,7 +49,7 @@ def main() -> None:
     precision = resolve_precision(training.precision, device)
     fabric = launch(device, arguments.devices, arguments.nodes, precision)
     with explain_lost_processes():
-        fit(fabric, config, images, fold, arguments.out, arguments.runs, arguments.workers, arguments.compile)
+        fit(fabric, config, pool, fold, arguments.out, arguments.runs, arguments.workers, arguments.compile)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import pytest
 
 from nuclei.config import AugmentationConfig, Config, TrainingConfig
 from nuclei.data.dataset import Crops
-from nuclei.data.external_sets import ExternalSet, PooledImages, open_external
+from nuclei.data.external_sets import ExternalSet, PooledImages, add_external, open_external
+from nuclei.data.splits import Fold
 from nuclei.errors import UserError
 
 LABELS = np.repeat(np.repeat(np.arange(4, dtype=np.uint16).reshape(2, 2), 32, 0), 32, 1)
@@ -72,3 +73,11 @@ def test_a_sampling_factor_draws_a_set_so_many_times_as_often(images, folder):
         return weights[-2:].sum() / weights[:-2].sum()
 
     assert weight(3.0) == pytest.approx(3 * weight(1.0)) == pytest.approx(3 * weight(None))
+
+
+def test_external_images_are_added_to_those_a_fold_trains_on(images, folder):
+    fold = Fold(1, ["image00"], ["image01"])
+    pool, extended = add_external(images, fold, folder.parent, ["elsewhere"])
+    assert extended == Fold(1, ["image00", "elsewhere/a", "elsewhere/b"], ["image01"])
+    assert pool.label_map("elsewhere/a").max() == 3
+    assert add_external(images, fold, None, []) == (images, fold)

@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 
 from nuclei.data.splits import (
+    Fold,
     assign_folds,
     assign_modalities,
     check_splits,
     choose_fold,
+    choose_training,
     draw_subset,
     imbalance,
     summarise,
@@ -222,3 +224,14 @@ def test_another_seed_draws_other_images_and_too_many_are_refused():
     assert draw_subset(ids, ["any"] * 50, 8, 0) != draw_subset(ids, ["any"] * 50, 8, 1)
     with pytest.raises(ValueError, match=r"training.images = 51, but the fold has 50 images"):
         draw_subset(ids, ["any"] * 50, 51, 0)
+
+
+def test_the_fold_all_trains_on_every_image_and_has_a_number_of_its_own():
+    assert choose_training(SPLITS, "all", None, 0) == Fold(2, list("abcd"), [])
+    assert choose_training(SPLITS, "1", None, 0) == choose_fold(SPLITS, 1)
+    assert len(choose_training(SPLITS, "all", 2, 0).training) == 2
+
+
+def test_a_fold_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="fold 'none': give the number of a fold, or all"):
+        choose_training(SPLITS, "none", None, 0)

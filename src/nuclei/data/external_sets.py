@@ -6,7 +6,8 @@ competition's.
 """
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from nuclei.arrays import LabelMap, Pixels
 from nuclei.data.prepared_images import Images
+from nuclei.data.splits import Fold
 from nuclei.errors import UserError
 
 IMAGES, LABELS = "images", "labels"
@@ -86,6 +88,11 @@ class PooledImages:
     def label_map(self, image_id: str) -> LabelMap:
         return self._owner(image_id).label_map(image_id)
 
+    def size(self, image_id: str) -> tuple[int, int]:
+        """Height and width in pixels."""
+        owner = self._owner(image_id)
+        return owner.label_map(image_id).shape if isinstance(owner, ExternalSet) else owner.size(image_id)
+
     def modality(self, image_id: str) -> str:
         """The competition's modality, or the name of the set."""
         owner = self._owner(image_id)
@@ -98,6 +105,21 @@ class PooledImages:
 
     def _owner(self, image_id: str) -> Images | ExternalSet:
         return self._set_of.get(image_id, self.images)
+
+
+def add_external(
+    images: Images, fold: Fold, folder: Path | None, names: Collection[str]
+) -> tuple[Images | PooledImages, Fold]:
+    """The images, and the fold with the images of external sets added to those it trains on.
+
+    Raises:
+        UserError: as in `open_external` and `ExternalSet`.
+    """
+    if not names:
+        return images, fold
+    sets = open_external(folder, names)
+    added = [image_id for each in sets for image_id in each.ids]
+    return PooledImages(images, sets), replace(fold, training=[*fold.training, *added])
 
 
 def open_external(folder: Path | None, names: Iterable[str]) -> list[ExternalSet]:

@@ -188,6 +188,24 @@ def choose_fold(splits: pd.DataFrame, number: int, images: int | None = None, se
     return Fold(number, training, splits.image_id[held_out].tolist())
 
 
+def choose_training(splits: pd.DataFrame, fold: str, images: int | None, seed: int) -> Fold:
+    """The fold of a number, as of `choose_fold`; of `all` one that trains on every image and holds out none.
+
+    The number of that one is the number of folds, which no other fold has.
+
+    Raises:
+        UserError: neither a number nor `all`; as in `choose_fold`.
+    """
+    if fold != "all":
+        if not fold.isdecimal():
+            raise UserError(f"fold {fold!r}: give the number of a fold, or all to hold out none")
+        return choose_fold(splits, int(fold), images, seed)
+    training = splits.image_id.tolist()
+    if images is not None:
+        training = draw_subset(training, splits.modality.tolist(), images, seed)
+    return Fold(int(splits.fold.max()) + 1, training, [])
+
+
 def held_out_images(checkpoint: dict[str, Any], source: Path, splits: pd.DataFrame) -> list[str]:
     """Ids of the images that the checkpoint's fold holds out; `source` names the checkpoint in errors.
 

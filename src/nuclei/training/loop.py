@@ -21,6 +21,7 @@ from tqdm import tqdm
 from nuclei.arrays import CHANNELS, LabelMap, UInt8Array
 from nuclei.config import Config
 from nuclei.data.dataset import Batches, Crops
+from nuclei.data.external_sets import PooledImages
 from nuclei.data.intensity import window_image
 from nuclei.data.prepared_images import Images
 from nuclei.data.splits import Fold
@@ -53,7 +54,7 @@ PICTURES = 4
 def fit(
     fabric: Fabric,
     config: Config,
-    images: Images,
+    images: Images | PooledImages,
     fold: Fold,
     folder: Path,
     runs: Path,
@@ -71,7 +72,8 @@ def fit(
     started, training = time.monotonic(), config.training
     torch.manual_seed(_step_seed(training.seed, fold.number, 0))
     model = build_model(config.model, CHANNELS, pretrained=not training.start)
-    start = find_start(runs, training.start, fold.number) if training.start else None
+    # a network trained on all images starts from the one of the first fold
+    start = find_start(runs, training.start, fold.number if fold.validation else 0) if training.start else None
     if start:
         load_start(model, start, fold)
     crops = Crops(images, fold.training, config, fold.number, _label_test_images(config, runs, fold, images))
@@ -93,7 +95,8 @@ def fit(
         while state.epoch < epochs:
             row = train_epoch(fabric, wrapped, state, batches, criterion, config, fold.number, bar)
             if events:
-                if state.epoch == epochs or state.epoch % training.validate_every == 0:
+                due = state.epoch == epochs or state.epoch % training.validate_every == 0
+                if due and fold.validation:
                     row["validation_score"], pictures = validate(state.network, config, images, fold, fabric.device)
                     draw_pictures(events, pictures, int(row["step"]))
                 row["minutes"] = minutes_before + (time.monotonic() - started) / 60
@@ -110,7 +113,7 @@ def fit(
     _remove_last(fabric, folder)
 
 
-def _label_test_images(config: Config, runs: Path, fold: Fold, images: Images) -> Mapping[str, LabelMap]:
+def _label_test_images(config: Config, runs: Path, fold: Fold, images: Images | PooledImages) -> Mapping[str, LabelMap]:
     """The pseudo-labels that the config asks for, by image id."""
     experiment = config.training.pseudo_labels
     return label_test_images(runs, experiment, fold, images) if experiment else {}
@@ -190,7 +193,7 @@ def _read_losses(unread: list[tuple[int, Any, Tensor]], epoch: int) -> list[floa
 
 
 def validate(
-    model: nn.Module, config: Config, images: Images, fold: Fold, device: torch.device
+    model: nn.Module, config: Config, images: Images | PooledImages, fold: Fold, device: torch.device
 ) -> tuple[float, dict[str, UInt8Array]]:
     """Competition score on held-out images, as a submission would be made but without test-time augmentation or tuning.
 

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from nuclei.arrays import LabelMap
+from nuclei.data.external_sets import PooledImages
 from nuclei.data.prepared_images import Images
 from nuclei.data.splits import Fold
 from nuclei.errors import UserError
@@ -20,7 +21,7 @@ LEAST_CERTAINTY = 0.85
 """Least certainty of a test image's maps for it to be trained on."""
 
 
-def label_test_images(runs: Path, experiment: str, fold: Fold, images: Images) -> dict[str, LabelMap]:
+def label_test_images(runs: Path, experiment: str, fold: Fold, images: Images | PooledImages) -> dict[str, LabelMap]:
     """Label maps (H, W) of the test images by id, predicted by the experiment's network of the same fold.
 
     They are its test.npz, segmented with the parameters that cv.json has for this fold, so that neither
