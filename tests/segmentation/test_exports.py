@@ -6,6 +6,7 @@ import pytest
 import roifile
 import tifffile
 
+from nuclei.io.picture import PixelSize
 from nuclei.segmentation.exports import find_polygons, make_feature, make_roi, ring_area, trace_rings, write_label_tiff
 from nuclei.segmentation.measurements import list_nuclei, measure
 from nuclei.synthetic.images import make_image
@@ -82,7 +83,7 @@ def test_no_ring_passes_a_corner_twice():
 def test_the_label_tiff_keeps_labels_and_pixel_size_and_is_as_small_as_it_can_be(tmp_path, nuclei, kind):
     label_map = np.zeros((600, 50), np.int32)
     label_map[3:5, 7], label_map[599, 49] = 5, nuclei
-    write_label_tiff(tmp_path / "a.tif", label_map, nuclei, 0.25)
+    write_label_tiff(tmp_path / "a.tif", label_map, nuclei, PixelSize(0.25, 0.25))
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         page = file.pages[0]
         assert page.dtype == kind
@@ -98,7 +99,7 @@ def test_measurements_of_a_rectangle_are_known():
     pixels = np.zeros((20, 30), np.uint16)
     pixels[4:8, 10:15] = 1000
     (nucleus,) = list_nuclei(label_map, pixels)
-    row = measure(nucleus, 0.5)
+    row = measure(nucleus, PixelSize(0.5, 0.5))
     assert (row["area"], row["centroid_x"], row["centroid_y"]) == (40, 14.5, 5.5)
     assert (row["area_um2"], row["centroid_x_um"]) == (10, 7.25)
     assert (row["intensity_mean"], row["intensity_min"], row["intensity_max"]) == (500, 0, 1000)

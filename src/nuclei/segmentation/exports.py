@@ -4,9 +4,12 @@ Outlines run along the edges of pixels, with x to the right and y down from the 
 gives back the nucleus pixel by pixel.
 """
 
+import csv
 import json
+import zipfile
 import zlib
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei.arrays import Labels
-from nuclei.data.intensity import apply_limits, display_limits
-from nuclei.io.files import atomic_path
+from nuclei.data.intensity import Limits, apply_limits, display_limits, percentile_limits
+from nuclei.io.files import atomic_path, write_json
+from nuclei.io.picture import Picture, PixelSize
+from nuclei.segmentation import measurements, preview
 from nuclei.segmentation.measurements import Nucleus
 
 Ring = npt.NDArray[np.int64]
@@ -33,8 +38,8 @@ _ROWS = 256
 _YELLOW = (255, 220, 0)
 
 
-def write_label_tiff(path: Path | str, label_map: Labels, nuclei: int, pixel_size: float | None) -> None:
-    """Writes a label map as TIFF in strips: 16 bits, 32 only past 65,535 nuclei; `pixel_size` is in micrometres."""
+def write_label_tiff(path: Path | str, label_map: Labels, nuclei: int, pixel_size: PixelSize | None) -> None:
+    """Writes a label map as TIFF in strips: 16 bits, 32 only past 65,535 nuclei."""
     import tifffile
 
     kind = np.uint16 if nuclei <= np.iinfo(np.uint16).max else np.uint32
@@ -45,7 +50,8 @@ def write_label_tiff(path: Path | str, label_map: Labels, nuclei: int, pixel_siz
     )
     options: dict[str, Any] = {}
     if pixel_size:
-        options = {"resolution": (10_000 / pixel_size, 10_000 / pixel_size), "resolutionunit": "CENTIMETER"}
+        resolution = (10_000 / pixel_size.x, 10_000 / pixel_size.y)
+        options = {"resolution": resolution, "resolutionunit": "CENTIMETER"}
     with atomic_path(path) as temporary:
         tifffile.imwrite(
             temporary,
@@ -171,16 +177,86 @@ def make_roi(nucleus: Nucleus, polygons: list[list[Ring]]) -> bytes:
 
 
 def write_overlay(path: Path | str, label_map: Labels, pixels: npt.NDArray[Any]) -> None:
-    """Writes the image as PNG with a line along the inner rim of each nucleus."""
+    """Writes the image as PNG with a line along the inner rim of each nucleus, thicker on large images, and numbers."""
     from skimage.segmentation import find_boundaries
 
     step = -(-max(label_map.shape) // OVERLAY_SIDE)
-    picture = apply_limits(np.ascontiguousarray(pixels[::step, ::step]), display_limits(pixels)).copy()
-    picture[find_boundaries(np.ascontiguousarray(label_map[::step, ::step]), mode="inner")] = _YELLOW
+    labels = np.ascontiguousarray(label_map[::step, ::step])
+    picture = apply_limits(np.ascontiguousarray(pixels[::step, ::step]), overlay_limits(pixels)).copy()
+    rims = find_boundaries(labels, mode="inner").astype(np.uint8)
+    thickness = 1 + max(labels.shape) // 1500
+    if thickness > 1:
+        rims = cv2.dilate(rims, np.ones((thickness, thickness), np.uint8)) * (labels > 0)
+    picture[rims > 0] = _YELLOW
+    _write_numbers(picture, labels)
     done, encoded = cv2.imencode(".png", picture[..., ::-1])
     assert done, picture.shape
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
+
+
+def overlay_limits(pixels: npt.NDArray[Any]) -> Limits | None:
+    """Limits to show an image by: 8 bits as they are, but stretched where nearly all is in the darker half."""
+    if pixels.dtype != np.uint8:
+        return display_limits(pixels)
+    limits = percentile_limits(pixels, 0.1, 99.9)
+    return limits if limits is not None and limits[1] < 128 else None
+
+
+def _write_numbers(picture: npt.NDArray[np.uint8], labels: Labels) -> None:
+    """Writes its label into each nucleus that is large enough for it."""
+    from scipy import ndimage
+
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is None:
+            continue
+        height, width = (side.stop - side.start for side in box)
+        text = str(label)
+        if height >= 12 and width >= 7 * len(text):
+            place = ((box[1].start + box[1].stop) // 2 - 3 * len(text), (box[0].start + box[0].stop) // 2 + 4)
+            cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.3, _YELLOW, 1, cv2.LINE_AA)
+
+
+def export_plane(picture: Picture, label_map: Labels, count: int, out: Path) -> list[str]:
+    """Writes all files of a plane and returns their paths under `out`."""
+    name = picture.name
+    endings = {"labels": "tif", "geojson": "geojson", "rois": "zip", "measurements": "csv"}
+    endings |= {"overlays": "png", "page": "json"}
+    made = {folder: f"{folder}/{name}.{ending}" for folder, ending in endings.items()}
+    write_label_tiff(out / made["labels"], label_map, count, picture.pixel_size)
+    write_overlay(out / made["overlays"], label_map, picture.pixels)
+    shown: list[preview.Shape] = []
+    with ExitStack() as stack:
+        places = {
+            folder: stack.enter_context(atomic_path(out / made[folder]))
+            for folder in ("geojson", "rois", "measurements")
+        }
+        rois = stack.enter_context(zipfile.ZipFile(places["rois"], "w", zipfile.ZIP_DEFLATED))
+        table = stack.enter_context(open(places["measurements"], "w", encoding="utf-8", newline=""))
+        features = stack.enter_context(open(places["geojson"], "w", encoding="utf-8"))
+        write_geojson(features, _export_nuclei(picture, label_map, rois, table, shown))
+    view = preview.make_preview(picture, shown, overlay_limits(picture.pixels))
+    write_json(out / made["page"], view.model_dump(mode="json"))
+    return list(made.values())
+
+
+def _export_nuclei(
+    picture: Picture, label_map: Labels, rois: zipfile.ZipFile, table: Any, shown: list[preview.Shape]
+) -> Iterable[Any]:
+    """The features of all nuclei; on the way their regions, measurements and shapes for the page are written."""
+    writer = None
+    for nucleus in measurements.list_nuclei(label_map, picture.pixels):
+        polygons = find_polygons(nucleus)
+        rois.writestr(f"{nucleus.label:05d}.roi", make_roi(nucleus, polygons))
+        row = measurements.measure(nucleus, picture.pixel_size)
+        if writer is None:
+            writer = csv.DictWriter(table, list(row), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+        shown.append(preview.make_shape(row, polygons))
+        yield make_feature(nucleus, polygons)
+    if writer is None:
+        table.write("label,area\n")
 
 
 def write_geojson(file: Any, features: Iterable[dict[str, Any]]) -> None:

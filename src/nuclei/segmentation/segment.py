@@ -1,12 +1,11 @@
 """People's own images: from a picture to its nuclei, and from a folder to files that other programs open."""
 
-import csv
+import dataclasses
 import logging
-import zipfile
-from collections.abc import Iterable
-from contextlib import ExitStack
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,177 +15,331 @@ from tqdm import tqdm
 from nuclei.arrays import LabelMap
 from nuclei.devices import choose_device
 from nuclei.errors import UserError
-from nuclei.inference import tile_merging, tiling
-from nuclei.inference.weights import Weights, find_best, load_weights
+from nuclei.inference.weights import Weights, find_best, find_files, load_weights
 from nuclei.io import microscopy
-from nuclei.io.files import atomic_path, read_json, release, sha256, write_json
-from nuclei.io.microscopy import Picture
-from nuclei.postprocessing.watershed import segment_maps
-from nuclei.segmentation import exports, measurements
+from nuclei.io.decoder import Decoder
+from nuclei.io.files import sha256
+from nuclei.io.picture import (
+    COLOURS,
+    DISK_FULL,
+    MAX_PIXELS,
+    Channel,
+    Picture,
+    PixelSize,
+    Reading,
+    choose_channel,
+    printable,
+)
+from nuclei.segmentation import exports, results
+from nuclei.segmentation.plane import segment_plane
+from nuclei.segmentation.results import Record, Source, SummaryRow
+from nuclei.segmentation.results_page import write_page
+from nuclei.segmentation.settings import Settings, check_out
 
 log = logging.getLogger(__name__)
 
-_IN_MEMORY = 2**28
-"""Bytes beyond which an array lies on the disk."""
+_ENORMOUS = 2**24
+"""Pixels of a plane from which on its file waits until all others are done."""
+_TRIAL = 128
 
 
 def segment(
     image: npt.NDArray[Any] | Path | str,
     weights: Path | str | None = None,
-    channel: int | None = None,
+    channel: Channel | None = None,
     device: str = "auto",
+    scale: float = 1.0,
 ) -> LabelMap:
     """Label map (H, W) int32 of an image, 0 background and 1..N nuclei.
 
-    `image` is (H, W), (H, W, 3) or (H, W, 4) of any type of numbers, or the path of a PNG, JPEG or TIFF with one plane.
-    `weights` are a file or folder of them, or the card of an ensemble (.json); absent, those with the best score that
-    come with the project.
+    `image` is (H, W), (H, W, 3) or (H, W, 4) of any type of numbers, or the path of a file with one plane. `channel`
+    counts from 1; with it an array may have any number of channels, the last axis. `weights` are a file or folder of
+    them, or the card of an ensemble (.json); absent, those with the best score that come with the project. The
+    network sees the image enlarged by `scale`.
 
     Raises:
-        UserError: an image that cannot be read or has another shape; several planes; no weights.
+        UserError: an image that cannot be read or has another shape; several planes; no weights; a setting that is
+            impossible.
     """
+    settings = Settings(channel, device=device, scale=scale)
+    pixels, outside = _read_one(image, settings)
+    loaded = _load(weights, settings)
+    return np.array(segment_plane(pixels, loaded, None, outside, settings.scale)[0])
+
+
+def _read_one(image: npt.NDArray[Any] | Path | str, settings: Settings) -> tuple[Any, Any]:
+    """Pixels of an array or of a file with one plane, and where they had no finite value."""
+    reading = Reading(settings.channel, settings.max_pixels)
     if isinstance(image, Path | str):
-        planes = list(microscopy.read_pictures(Path(image), Path(image).stem, channel))
+        planes = list(microscopy.read_pictures(Path(image), Path(image).stem, reading))
         if len(planes) > 1:
             raise UserError(f"{image}: a stack of {len(planes)} planes; give one as an array, or use segment_folder")
-        image = planes[0].pixels
-    elif channel is not None:
-        image = image[..., channel - 1]
-    loaded = load_weights(weights or find_best(), choose_device(device))
-    return np.array(_segment_pixels(image, loaded, None)[0])
+        return planes[0].pixels, planes[0].outside
+    if settings.channel is not None and image.ndim == 3:
+        number = settings.channel
+        if isinstance(number, str):
+            number = COLOURS.index(number) + 1
+        image = image[..., choose_channel(image.shape[2], number, f"{image.shape}")[0]]
+    pixels, outside, note = microscopy.fill_gaps(image, reading)
+    if note:
+        log.warning("%s", note)
+    return pixels, outside
+
+
+def _load(weights: Path | str | None, settings: Settings) -> Weights:
+    path = Path(weights) if weights is not None else find_best()
+    return load_weights(find_files(path)[0] if settings.fast else path, choose_device(settings.device))
+
+
+@dataclass
+class _Job:
+    """A file to be segmented, with what its header says, or why that cannot be read."""
+
+    name: str
+    path: Path
+    source: Source
+    survey: microscopy.Survey | None = None
+    error: str = ""
+
+
+@dataclass
+class _Run:
+    """One run over a folder: what does not change from file to file, and what came out so far."""
+
+    out: Path
+    folder: Path
+    settings: Settings
+    weights: Weights
+    records: dict[str, Record]
+    decoder: Decoder
+    scratch: Path
+    failed: dict[str, str] = field(default_factory=dict)
+    """Reasons by the name of the file's results."""
+
+    @property
+    def reading(self) -> Reading:
+        return Reading(self.settings.channel, self.settings.max_pixels, self.scratch)
 
 
 def segment_folder(
-    images: Path,
-    out: Path,
+    images: Path | str,
+    out: Path | str,
     weights: Path | str | None = None,
-    channel: int | None = None,
+    channel: Channel | None = None,
     pixel_size: float | None = None,
     device: str = "auto",
-    max_pixels: int = microscopy.MAX_PIXELS,
-) -> list[dict[str, Any]]:
-    """Segments the pictures of a folder (or one file) and returns the rows of `<out>/summary.csv`, one a plane.
+    max_pixels: int = MAX_PIXELS,
+    scale: float = 1.0,
+    fast: bool = False,
+) -> list[SummaryRow]:
+    """Segments the pictures of a folder (or one file) and returns their rows of `<out>/summary.csv`, one a plane.
 
-    Each plane gets labels/*.tif, geojson/*.geojson, rois/*.zip, measurements/*.csv, overlays/*.png and, last,
-    records/*.json, which says from what they were made: a later call does only what is missing or has changed.
-    `pixel_size` is in micrometres, that of the file where absent. `channel` counts from 1.
+    Each plane gets labels/*.tif, geojson/*.geojson, rois/*.zip, measurements/*.csv, overlays/*.png, and each file,
+    last, records/*.json, which says from what they were made: a later call does only what is missing or has changed.
+    index.html shows all of them. The settings are those of `Settings`.
 
     Raises:
-        UserError: no pictures, no weights; at the end, when all others are done, the files that failed and why.
+        UserError: no pictures, no weights, an impossible setting, a full disk; at the end, when all others are done,
+            the files that failed and why.
     """
+    images, out = Path(images), Path(out)
+    settings = Settings(channel, pixel_size, device, max_pixels, scale, fast)
     found = microscopy.find_pictures(images)
-    loaded = load_weights(weights or find_best(), choose_device(device))
-    settings = {"weights": loaded.digest, "channel": channel, "pixel_size": pixel_size}
-    rows: list[dict[str, Any]] = []
-    failed = []
-    for name, path in tqdm(found.items(), desc="segment", unit="file"):
-        try:
-            source = {"file": path.name, "sha256": sha256(path), **settings}
-            done = _read_records(out, name, source)
-            rows += done or _segment_file(path, name, loaded, out, source, max_pixels)
-        except (ValueError, OSError, MemoryError) as error:
-            failed.append(f"{path.name}: {str(error).removeprefix(f'{path}: ')}")
-            log.warning("failed: %s", failed[-1])
-    _write_table(out / "summary.csv", rows, ["image", "file", "height", "width", "nuclei", "pixel_size_um"])
+    check_out(out, images)
+    loaded = _load(weights, settings)
+    with results.open_scratch(out) as scratch, Decoder() as decoder:
+        run = _Run(out, images, settings, loaded, results.read_records(out), decoder, scratch)
+        jobs = [_make_job(run, name, path) for name, path in found.pictures.items()]
+        sources = {job.name: job.source for job in jobs}
+        for line in results.describe_replaced(run.records, sources, _folder_of(images)):
+            log.warning("%s: %s", printable(out), line)
+        _work(run, jobs)
+    return _finish(run, found, jobs)
+
+
+def _make_job(run: _Run, name: str, path: Path) -> _Job:
+    settings = run.settings
+    try:
+        digest, error = sha256(path), ""
+    except OSError as problem:
+        digest, error = "", f"cannot be read ({problem.strerror})"
+    source = Source(
+        file=printable(path.name),
+        sha256=digest,
+        weights=run.weights.digest,
+        channel=settings.channel,
+        pixel_size=settings.pixel_size,
+        scale=settings.scale,
+    )
+    return _Job(name, path, source, error=error)
+
+
+def _folder_of(images: Path) -> Path:
+    return images if images.is_dir() else images.parent
+
+
+def _work(run: _Run, jobs: list[_Job]) -> None:
+    """Segments the files that are not done yet, those with enormous planes last."""
+    todo = [job for job in jobs if not results.is_done(run.records.get(job.name), job.source, run.out)]
+    if len(todo) < len(jobs):
+        log.info("%d of %d files are done already", len(jobs) - len(todo), len(jobs))
+    for job in todo:
+        _survey(run, job)
+    readable = [job for job in todo if job.survey is not None]
+    if readable:
+        _announce(run, readable)
+    readable.sort(key=lambda job: (_largest(job) > _ENORMOUS) * _largest(job))
+    begin, total, passed = time.monotonic(), sum(_pixels(job) for job in readable), 0
+    bar = tqdm(readable, desc="segment", unit="file", disable=None)
+    for number, job in enumerate(bar, start=1):
+        _attempt(run, job, number - 1, len(readable))
+        passed += _pixels(job)
+        if bar.disable:
+            left = (time.monotonic() - begin) * (total - passed) / max(1, passed)
+            log.info("%d of %d: %s; %s left", number, len(readable), job.source.file, _duration(left))
+
+
+def _largest(job: _Job) -> int:
+    return job.survey.largest if job.survey else 0
+
+
+def _pixels(job: _Job) -> int:
+    return job.survey.pixels if job.survey else 0
+
+
+def _survey(run: _Run, job: _Job) -> None:
+    """Reads a file's headers, or notes that it fails."""
+    try:
+        if not job.error:
+            job.survey = run.decoder.survey(job.path, run.reading)
+    except UserError as error:
+        job.error = _without_path(error, job.path)
+    if job.error:
+        _fail(run, job, job.error, [])
+
+
+def _announce(run: _Run, jobs: list[_Job]) -> None:
+    """Says how many planes of what kind there are, with which weights, and about how long it will take."""
+    formats: dict[str, int] = {}
+    for job in jobs:
+        assert job.survey is not None
+        formats[job.survey.format] = formats.get(job.survey.format, 0) + job.survey.planes
+    kinds = ", ".join(f"{planes} {name}" for name, planes in sorted(formats.items()))
+    planes, pixels = sum(formats.values()), sum(_pixels(job) for job in jobs)
+    predictors = run.weights.predictors
+    log.info("%d planes in %d files (%s), %.1f million pixels", planes, len(jobs), kinds, pixels / 1e6)
+    trial = np.random.default_rng(0).integers(0, 255, (_TRIAL, _TRIAL), np.uint8)
+    begin = time.monotonic()
+    predictors[0](trial)
+    seconds = (time.monotonic() - begin) * len(predictors) * pixels * run.settings.scale**2 / _TRIAL**2
+    log.info("weights %s, networks: %d; about %s", run.weights.path, len(predictors), _duration(seconds))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _attempt(run: _Run, job: _Job, done: int, total: int) -> None:
+    """Segments a file; if it fails, notes why and keeps the planes that were done.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    rows: list[SummaryRow] = []
+    made: list[str] = []
+    try:
+        for picture in run.decoder.read(job.path, job.name, run.reading):
+            row, files = _segment_picture(run, job, picture)
+            rows.append(row)
+            made += files
+        _record(run, job, rows, made, complete=True)
+    except (UserError, OSError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise UserError(
+                f"{printable(run.out)}: the disk is full; {done} of {total} files of this run are done. Free some "
+                "space and run the same command again, it goes on from there"
+            ) from error
+        _fail(run, job, _without_path(error, job.path), rows)
+        if rows:
+            _record(run, job, rows, made, complete=False)
+
+
+def _without_path(error: Exception, path: Path) -> str:
+    return str(error).removeprefix(f"{printable(path)}: ") or type(error).__name__
+
+
+def _fail(run: _Run, job: _Job, reason: str, rows: list[SummaryRow]) -> None:
+    partly = f" (after {len(rows)} planes, which are done)" if rows else ""
+    run.failed[job.name] = f"{reason}{partly}"
+    log.warning("failed: %s: %s", job.source.file, run.failed[job.name])
+
+
+def _record(run: _Run, job: _Job, rows: list[SummaryRow], made: list[str], complete: bool) -> None:
+    folder = printable(_folder_of(run.folder).resolve())
+    record = Record(folder=folder, source=job.source, rows=rows, made=made, complete=complete)
+    results.write_record(run.out, job.name, record, run.records.get(job.name))
+    run.records[job.name] = record
+
+
+def _segment_picture(run: _Run, job: _Job, picture: Picture) -> tuple[SummaryRow, list[str]]:
+    """Writes all files of a plane and returns its row and their paths."""
+    if run.settings.pixel_size:
+        own = PixelSize(run.settings.pixel_size, run.settings.pixel_size)
+        picture = dataclasses.replace(picture, pixel_size=own)
+    label_map, count = segment_plane(picture.pixels, run.weights, run.scratch, picture.outside, run.settings.scale)
+    made = exports.export_plane(picture, label_map, count, run.out)
+    size = picture.pixel_size
+    row = SummaryRow(
+        image=picture.name,
+        file=job.source.file,
+        plane=picture.plane,
+        height=label_map.shape[0],
+        width=label_map.shape[1],
+        nuclei=count,
+        pixel_size_um=size.x if size else None,
+        pixel_size_y_um=size.y if size else None,
+        notes="; ".join(picture.notes),
+    )
+    return row, made
+
+
+def _finish(run: _Run, found: microscopy.Found, jobs: list[_Job]) -> list[SummaryRow]:
+    """Writes summary and page of all that lies in the folder.
+
+    Raises:
+        UserError: files failed.
+    """
+    done = [row for job in jobs for row in _rows_of(run, job)]
+    failed = [
+        SummaryRow(file=job.source.file, status="failed", notes=run.failed[job.name])
+        for job in jobs
+        if job.name in run.failed
+    ]
+    aside = [SummaryRow(file=name, status="left aside", notes=reason) for name, reason in found.left_aside]
+    aside = [row for row in aside if row.file != run.out.name or run.out.parent.resolve() != run.folder.resolve()]
+    earlier = results.earlier_rows(run.records, [job.name for job in jobs])
+    rows = [*done, *earlier, *failed, *aside]
+    results.write_summary(run.out / "summary.csv", rows)
+    write_page(run.out, rows)
+    if aside:
+        log.info("left aside: %d entries, %s", len(aside), "; ".join(f"{row.file}: {row.notes}" for row in aside[:5]))
+    unknown = results.find_unknown(run.out, run.records)
+    if unknown:
+        log.warning("%s: %d files there are of no finished run, such as %s", run.out, len(unknown), unknown[0])
+    log.info("results: open %s in a browser; summary.csv has a line for each plane", run.out / "index.html")
     if failed:
-        reasons = "\n  ".join(failed)
+        reasons = "\n  ".join(f"{row.file}: {row.notes}" for row in failed)
         raise UserError(
-            f"{len(failed)} of {len(found)} files failed, the others are in {out}:\n  {reasons}\n"
-            "mend or remove them and run the same command again; it does only what is missing"
+            f"{len(failed)} of {len(jobs)} files failed, the others are in {printable(run.out)}:\n  {reasons}\n"
+            "repair or remove them and run the same command again; it does only what is missing"
         )
-    return rows
+    return done
 
 
-def _read_records(out: Path, name: str, source: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the summary of a file that is done already from the same source and settings; else none."""
-    path = out / "records" / f"{name}.json"
-    if not path.is_file():
-        return []
-    record = read_json(path)
-    whole = all((out / made).is_file() for made in record["made"])
-    return list(record["rows"]) if record["source"] == source and whole else []
-
-
-def _segment_file(
-    path: Path, name: str, weights: Weights, out: Path, source: dict[str, Any], max_pixels: int
-) -> list[dict[str, Any]]:
-    rows, made = [], []
-    for picture in microscopy.read_pictures(path, name, source["channel"], max_pixels):
-        size = source["pixel_size"] or picture.pixel_size
-        out.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".scratch-", dir=out) as scratch:
-            label_map, count = _segment_pixels(picture.pixels, weights, Path(scratch))
-            made += _export(Picture(picture.name, picture.pixels, size), label_map, count, out)
-        height, width = label_map.shape
-        row = {"image": picture.name, "file": path.name, "height": height, "width": width, "nuclei": count}
-        rows.append(row | {"pixel_size_um": size})
-    write_json(out / "records" / f"{name}.json", {"source": source, "rows": rows, "made": made})
-    return rows
-
-
-def _segment_pixels(pixels: npt.NDArray[Any], weights: Weights, scratch: Path | None) -> tuple[LabelMap, int]:
-    """Label map of an image and its number of nuclei; large arrays lie in `scratch`."""
-    shape = (pixels.shape[0], pixels.shape[1])
-    if shape[0] * shape[1] <= tiling.WHOLE:
-        label_map = segment_maps(weights(pixels), weights.parameters)
-        return label_map, int(label_map.max(initial=0))
-    maps = _allocate((3, *shape), np.uint8, scratch, "maps")
-    tiles = tiling.predict_tiles(weights.predictors, pixels, shares=weights.weights)
-    for tile, part in tqdm(tiles, total=len(tiling.list_tiles(shape)), desc="tiles", unit="tile", leave=False):
-        maps[(slice(None), *tile.slices)] = part
-        release(maps)
-        release(pixels)
-    if shape[0] * shape[1] <= tile_merging.WHOLE:
-        label_map = segment_maps(maps, weights.parameters)
-        return label_map, int(label_map.max(initial=0))
-    label_map = _allocate(shape, np.int32, scratch, "labels")
-    return label_map, tile_merging.segment_tiles(maps, weights.parameters, label_map)
-
-
-def _allocate(shape: tuple[int, ...], kind: Any, scratch: Path | None, name: str) -> Any:
-    if scratch is None or np.prod(shape) * np.dtype(kind).itemsize <= _IN_MEMORY:
-        return np.zeros(shape, kind)
-    return np.memmap(scratch / name, kind, "w+", shape=shape)
-
-
-def _export(picture: Picture, label_map: LabelMap, count: int, out: Path) -> list[str]:
-    """Writes all files of a plane and returns their paths under `out`."""
-    name = picture.name
-    folders = {"labels": "tif", "geojson": "geojson", "rois": "zip", "measurements": "csv", "overlays": "png"}
-    made = {folder: f"{folder}/{name}.{ending}" for folder, ending in folders.items()}
-    exports.write_label_tiff(out / made["labels"], label_map, count, picture.pixel_size)
-    exports.write_overlay(out / made["overlays"], label_map, picture.pixels)
-    with ExitStack() as stack:
-        places = {
-            folder: stack.enter_context(atomic_path(out / made[folder]))
-            for folder in folders
-            if folder in ("geojson", "rois", "measurements")
-        }
-        rois = stack.enter_context(zipfile.ZipFile(places["rois"], "w", zipfile.ZIP_DEFLATED))
-        table = stack.enter_context(open(places["measurements"], "w", encoding="utf-8", newline=""))
-        features = stack.enter_context(open(places["geojson"], "w", encoding="utf-8"))
-        exports.write_geojson(features, _export_nuclei(picture, label_map, rois, table))
-    return list(made.values())
-
-
-def _export_nuclei(picture: Picture, label_map: LabelMap, rois: zipfile.ZipFile, table: Any) -> Iterable[Any]:
-    """The features of all nuclei; on the way their regions and measurements are written."""
-    writer = None
-    for nucleus in measurements.list_nuclei(label_map, picture.pixels):
-        polygons = exports.find_polygons(nucleus)
-        rois.writestr(f"{nucleus.label:05d}.roi", exports.make_roi(nucleus, polygons))
-        row = measurements.measure(nucleus, picture.pixel_size)
-        if writer is None:
-            writer = csv.DictWriter(table, list(row), lineterminator="\n")
-            writer.writeheader()
-        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
-        yield exports.make_feature(nucleus, polygons)
-    if writer is None:
-        table.write("label,area\n")
-
-
-def _write_table(path: Path, rows: list[dict[str, Any]], columns: list[str]) -> None:
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def _rows_of(run: _Run, job: _Job) -> Iterator[SummaryRow]:
+    """Rows of a file's planes that are results of its present content."""
+    record = run.records.get(job.name)
+    if record is not None and record.source == job.source:
+        yield from record.rows

@@ -1,0 +1,448 @@
+"""Planes of TIFF files: every image of a file that is no pyramid level, by the axes that its metadata name.
+
+docs/your-images.md has the rules as a table. Only headers are read until a plane is loaded.
+"""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nuclei.arrays import Pixels
+from nuclei.errors import UserError
+from nuclei.io import colour, ome
+from nuclei.io.picture import (
+    IN_MEMORY,
+    Contents,
+    PixelSize,
+    Plane,
+    Reading,
+    check_size,
+    choose_channel,
+    choose_colour,
+    shape_text,
+)
+from nuclei.io.pixel_size import make_pixel_size, parse_number, tag_pixel_size
+from nuclei.io.pyramids import split_levels
+
+_UNNAMED = "QI"
+"""Letters that tifffile gives to axes whose meaning the file does not say."""
+_MOST_LAST = 10
+"""Columns of a page up to which an array written without names is one with its channels last."""
+_SLIDE_EXTRAS = ("thumbnail", "label", "macro")
+_ORIENTATIONS = {2: "mirrored", 3: "turned by 180 degrees", 4: "mirrored", 5: "turned and mirrored",
+                 6: "turned by 90 degrees", 7: "turned and mirrored", 8: "turned by 270 degrees"}  # fmt: skip
+_ALPHA = (1, 2)
+
+
+class Layout(NamedTuple):
+    """The axes of a series: all but rows, columns and samples count planes or channels.
+
+    `axes` and `shape` are as in the array that the file gives.
+    """
+
+    axes: str
+    shape: tuple[int, ...]
+
+    def size(self, axis: str) -> int:
+        return self.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+    @property
+    def text(self) -> str:
+        return shape_text(self.axes.translate(str.maketrans("QI", "??")), self.shape)
+
+
+@contextmanager
+def open_tiff(path: Path, reading: Reading) -> Iterator[Contents]:
+    """The planes of a TIFF, to be loaded while the file is open.
+
+    Raises:
+        UserError: a file of which nothing can be read; channels of which none is chosen; a colour model that is not
+            converted.
+    """
+    import tifffile
+
+    with _collected_warnings() as warnings, ExitStack() as stack:
+        file = stack.enter_context(tifffile.TiffFile(path))
+        if not len(file.pages):
+            raise UserError("has no pages")
+        text = file.ome_metadata
+        described = ome.read_ome(text, path.name) if text else None
+        if text and (described is None or described.others):
+            file = stack.enter_context(tifffile.TiffFile(path, is_ome=False))
+        if described and described.others:
+            contents = _list_own_planes(file, described, reading, path)
+        else:
+            contents = _list_series(file, described, reading)
+        if text and described is None:
+            contents.notes.append("OME-XML cannot be read safely; axes and pixel size by the pages alone")
+        contents.notes += [warning for warning in warnings if "OME series" not in warning]
+        yield contents
+
+
+def _list_series(file: Any, described: ome.Ome | None, reading: Reading) -> Contents:
+    """Planes of all series but pyramid levels."""
+    contents = Contents("OME-TIFF" if described else "ImageJ TIFF" if file.is_imagej else "TIFF")
+    series = _choose_series(file, contents)
+    for number, one in enumerate(series):
+        image = _image_of(described, number, len(series))
+        label = (one.name if one.kind == "ome" else "") or f"image {number + 1}"
+        contents.planes += _SeriesReader(file, one, image, reading).list_planes(label if len(series) > 1 else "")
+    if not contents.planes:
+        raise UserError("holds no image")
+    return contents
+
+
+def _choose_series(file: Any, contents: Contents) -> list[Any]:
+    """All series in their order, without reduced copies and the label of a slide, which are named in the notes."""
+    chosen = []
+    for one in split_levels(file):
+        if one.name.casefold() in _SLIDE_EXTRAS:
+            contents.notes.append(f"the slide's {one.name.casefold()} left aside")
+        elif math.prod(one.shape):
+            chosen.append(one)
+    full = [one for one in chosen if not one.keyframe.is_reduced]
+    if full and len(full) < len(chosen):
+        contents.notes.append(f"{len(chosen) - len(full)} reduced copies left aside")
+    levels = sum(len(one.levels) - 1 for one in full or chosen)
+    if levels:
+        contents.notes.append(f"{levels} pyramid levels left aside, full size read")
+    return full or chosen
+
+
+def _image_of(described: ome.Ome | None, number: int, count: int) -> ome.OmeImage | None:
+    """The OME image of a series: they come in the same order."""
+    if described is None or not described.images:
+        return None
+    return described.images[number] if len(described.images) == count else described.images[0]
+
+
+class _SeriesReader:
+    """One series: which of its axes count planes and which one channels, and the loading of a plane."""
+
+    def __init__(self, file: Any, series: Any, image: ome.OmeImage | None, reading: Reading) -> None:
+        self.file, self.series, self.image, self.reading = file, series, image, reading
+        self.page = series.keyframe
+        self.whole: Pixels | None = None
+        self.layout, self.note = name_axes(series.axes, series.shape, reading.channel is not None)
+
+    def list_planes(self, label: str) -> Iterator[Plane]:
+        """Planes in the order of the file.
+
+        Raises:
+            UserError: as in `open_tiff`.
+        """
+        layout, page = self.layout, self.page
+        colour.check_colour(page)
+        check_size(layout.size("Y"), layout.size("X"), self.reading.max_pixels)
+        names = self.image.channels if self.image else ()
+        self.samples = choose_samples(page, layout, self.reading)
+        channel, channel_note = choose_channel(layout.size("C"), self._channel(), layout.text, names)
+        size, size_note = self._find_pixel_size()
+        counted = [axis for axis in range(len(layout.axes)) if layout.axes[axis] not in "YXSC"]
+        colours = colour.describe_colour(page, self.file.is_imagej)
+        notes = (*self._explain(counted), channel_note, colours, *self.samples.notes, size_note)
+        for place in np.ndindex(*(layout.shape[axis] for axis in counted)):
+            index = [0] * len(layout.axes)
+            for axis, position in zip(counted, place, strict=True):
+                index[axis] = position
+            if "C" in layout.axes:
+                index[layout.axes.index("C")] = channel
+            if self._is_missing(index):
+                continue
+            where = ", ".join(_name_place(layout, axis, index[axis]) for axis in counted if layout.shape[axis] > 1)
+            yield make_plane(
+                layout.size("Y"),
+                layout.size("X"),
+                lambda index=tuple(index): self._load(index),
+                page,
+                ", ".join(part for part in (label, where) if part),
+                size,
+                notes,
+            )
+
+    def _channel(self) -> Any:
+        """CHANNEL= belongs to the samples where these are channels."""
+        return self.reading.channel if self.samples.kind != "channels" or self.layout.size("C") > 1 else None
+
+    def _explain(self, counted: Sequence[int]) -> tuple[str, ...]:
+        """What was decided about the axes, where there was something to decide."""
+        named = "".join(self.layout.axes[axis] for axis in counted if self.layout.shape[axis] > 1)
+        notes = [self.note]
+        if named and not set(named) & set(_UNNAMED):
+            notes.append(f"axes {self.series.axes}: each {'/'.join(named)} by itself")
+        missing = sum(page is None for page in self.series.pages)
+        if missing:
+            notes.append(f"{missing} planes that the metadata name are not in the file")
+        return tuple(notes)
+
+    def _find_pixel_size(self) -> tuple[PixelSize | None, str]:
+        if self.image is not None and (self.image.pixel_size or self.image.note):
+            return self.image.pixel_size, self.image.note
+        lsm = self.file.lsm_metadata if self.file.is_lsm else None
+        if lsm:
+            return make_pixel_size(lsm.get("VoxelSizeX", 0) * 1e6, lsm.get("VoxelSizeY", 0) * 1e6, "LSM")
+        slide = _slide_resolution(self.file)
+        if slide:
+            return make_pixel_size(slide, slide, "MPP of the slide")
+        unit = (self.file.imagej_metadata or {}).get("unit") if self.file.is_imagej else None
+        return tag_pixel_size(self.page, str(unit) if unit else None)
+
+    def _is_missing(self, index: Sequence[int]) -> bool:
+        number = self._page_number(index)
+        return number is not None and self.series.pages[number] is None
+
+    def _page_number(self, index: Sequence[int]) -> int | None:
+        """Number of the page that holds a plane; None where a page holds several, or a plane lies in several."""
+        outer = _outer_axes(self.layout)
+        if self.layout.axes[: len(outer)] != outer:
+            return None
+        shape = self.layout.shape[: len(outer)]
+        inner = set(self.layout.axes[len(outer) :])
+        if len(self.series.pages) != math.prod(shape) or inner - set("YXS"):
+            return None
+        return int(np.ravel_multi_index(tuple(index[: len(outer)]), shape)) if outer else 0
+
+    def _load(self, index: tuple[int, ...]) -> Pixels:
+        layout, number = self.layout, self._page_number(index)
+        outer = len(_outer_axes(layout))
+        data: Pixels
+        if number is None:
+            axes = [axis for axis in range(len(layout.axes)) if layout.axes[axis] in "YXS"]
+            data = self._read_whole()[tuple(slice(None) if axis in axes else index[axis] for axis in range(len(index)))]
+            kept = "".join(layout.axes[axis] for axis in axes)
+        else:
+            page = self.series.pages[number]
+            check_whole(page, self.file)
+            data = page.asarray(out=self._out(page.nbytes)).reshape(layout.shape[outer:])
+            kept = layout.axes[outer:]
+        data = data.transpose([kept.index(axis) for axis in "YXS" if axis in kept])
+        return finish_plane(data, self.page, self.samples, self.file.is_imagej)
+
+    def _read_whole(self) -> Pixels:
+        """The array of all planes, in the file itself where it lies there as it is."""
+        if self.whole is None:
+            series, handle = self.series, self.file.filehandle
+            for page in series.pages:
+                if page is not None and len(series.pages) > 1:
+                    check_whole(page, self.file)
+            dtype = np.dtype(self.file.byteorder + series.dtype.char)
+            if series.dataoffset is not None and dtype.isnative and series.dtype != bool and self.page.fillorder == 1:
+                count = series.dataoffset + series.nbytes
+                if count > handle.size:
+                    raise UserError(f"ends after {handle.size:,} of {count:,} bytes; fetch or save it again")
+                self.whole = np.memmap(handle.path, dtype, "r", series.dataoffset, self.layout.shape)
+            else:
+                self.whole = series.asarray(out=self._out(series.nbytes)).reshape(self.layout.shape)
+        return self.whole
+
+    def _out(self, size: int) -> str | None:
+        """Where tifffile puts an array: in memory, or in a file of the scratch folder that has no name."""
+        if size <= IN_MEMORY:
+            return None
+        return f"memmap:{self.reading.scratch}" if self.reading.scratch else "memmap"
+
+
+def _outer_axes(layout: Layout) -> str:
+    return "".join(axis for axis in layout.axes if axis not in "YXS")
+
+
+def name_axes(axes: str, shape: tuple[int, ...], channel_given: bool) -> tuple[Layout, str]:
+    """The axes with channels as C, and a note about those that the file does not name.
+
+    An unnamed axis counts planes; where a channel is asked for and it is the only one, channels. An array whose
+    pages are at most 10 pixels wide has its channels last: the writer took its columns for rows of pages.
+
+    Raises:
+        UserError: no rows and columns; a channel is asked for and several axes have no name.
+    """
+    shape = tuple(int(size) for size in shape)
+    layout = Layout(axes, shape)
+    if "Y" not in axes or "X" not in axes:
+        raise UserError(f"has no rows and columns, shape {layout.text}")
+    unnamed = [place for place, axis in enumerate(axes) if axis in _UNNAMED and shape[place] > 1]
+    if not unnamed:
+        return layout, ""
+    last = unnamed[-1]
+    if _has_channels_last(layout, last):
+        renamed = f"{axes[:last]}YXC{axes[last + 3 :]}"
+        return Layout(renamed, shape), f"axes without names, shape {layout.text}: channels taken to be last"
+    sizes = " x ".join(str(shape[place]) for place in unnamed)
+    if not channel_given or "C" in axes:
+        hint = "" if "C" in axes or len(unnamed) > 1 else "; CHANNEL= takes one of them as channels"
+        return layout, f"axis of {sizes} without a name: each plane by itself{hint}"
+    if len(unnamed) > 1:
+        raise UserError(
+            f"has {len(unnamed)} axes without a name, shape {layout.text}, and CHANNEL= cannot tell which of them are "
+            "channels; leave CHANNEL= out to take each plane by itself, or save it with named axes"
+        )
+    return Layout(f"{axes[:last]}C{axes[last + 1 :]}", shape), f"axis of {sizes} without a name taken for channels"
+
+
+def _has_channels_last(layout: Layout, last: int) -> bool:
+    axes, shape = layout
+    if axes[last + 1 :] not in ("YX", "YXS") or layout.size("S") > 1 or "C" in axes:
+        return False
+    height, width, channels = shape[last : last + 3]
+    return 2 <= channels <= _MOST_LAST and min(height, width) >= 4 * channels
+
+
+class Samples(NamedTuple):
+    """What the samples of a pixel are: `grey` (take `first`), `colours` (all of 3, or `first`) or `channels`."""
+
+    kind: str
+    first: int | None
+    notes: tuple[str, ...]
+
+
+def choose_samples(page: Any, layout: Layout, reading: Reading) -> Samples:
+    """Which samples of a page are read.
+
+    Raises:
+        UserError: samples that are neither colours nor transparency, of which none is chosen.
+    """
+    count = layout.size("S")
+    if colour.is_colour(page) and count >= 3:
+        first, note = choose_colour(reading.channel)
+        inks = 4 if int(page.photometric) == 5 else 3
+        extra = f"{count - inks} samples besides the colours left out" if count > inks else ""
+        return Samples("colours", first, (note, extra))
+    alpha = sum(int(sample) in _ALPHA for sample in page.extrasamples)
+    if count - alpha <= 1:
+        return Samples("grey", 0, ("transparency left out",) if count > 1 else ())
+    if layout.size("C") > 1:
+        raise UserError(f"has channels in two axes, shape {layout.text}; save it with one axis of channels")
+    first, note = choose_channel(count - alpha, reading.channel, layout.text)
+    return Samples("channels", first, (note,))
+
+
+def finish_plane(data: Pixels, page: Any, samples: Samples, from_imagej: bool) -> Pixels:
+    """The plane (H, W) or (H, W, S) as it is segmented: samples chosen, colours converted, turned as viewers do."""
+    if data.ndim == 3 and samples.kind != "colours":
+        data = data[..., samples.first]
+    data = colour.convert_colour(data, page, from_imagej)
+    if data.ndim == 3 and samples.kind == "colours":
+        data = data[..., :3] if samples.first is None else data[..., samples.first]
+    return orient(data, _orientation(page))
+
+
+def orient(pixels: Pixels, orientation: int) -> Pixels:
+    """The pixels as they are to be seen, by TIFF's and EXIF's numbers from 1 to 8."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+def _orientation(page: Any) -> int:
+    tag = page.tags.get("Orientation")
+    number = tag.value if tag is not None else 1
+    return number if number in _ORIENTATIONS else 1
+
+
+def make_plane(
+    height: int, width: int, load: Any, page: Any, label: str, size: PixelSize | None, notes: Sequence[str]
+) -> Plane:
+    """A plane with the orientation of its page applied."""
+    number = _orientation(page)
+    if number >= 5:
+        height, width = width, height
+        size = PixelSize(size.y, size.x) if size else None
+    if number != 1:
+        notes = (*notes, f"{_ORIENTATIONS[number]} by the file's orientation, as viewers show it")
+    return Plane(height, width, load, label, size, tuple(note for note in notes if note))
+
+
+def check_whole(page: Any, file: Any) -> None:
+    """Raises a UserError if a page's pixels lie beyond the end of the file."""
+    ends = [start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
+    if max(ends, default=0) > file.filehandle.size:
+        raise UserError(f"ends after {file.filehandle.size:,} of {max(ends):,} bytes; fetch or save it again")
+
+
+def _name_place(layout: Layout, axis: int, position: int) -> str:
+    name = layout.axes[axis]
+    return f"page {position + 1}" if name in _UNNAMED else f"{name}={position + 1}"
+
+
+def _slide_resolution(file: Any) -> float | None:
+    """Micrometres a pixel by the description of an Aperio slide."""
+    if not file.is_svs:
+        return None
+    fields = file.pages[0].description.split("|")
+    found = [field.partition("=")[2].strip() for field in fields if field.strip().startswith("MPP")]
+    return parse_number(found[0]) if found else None
+
+
+def _list_own_planes(file: Any, described: ome.Ome, reading: Reading, path: Path) -> Contents:
+    """Planes of an OME file set that lie in this file."""
+    contents, pages = Contents("OME-TIFF"), list(file.pages)
+    absent = [name for name in described.others if not (path.parent / name).is_file()]
+    contents.notes.append(f"one of {len(described.others) + 1} files of an OME set, its own planes read")
+    if absent:
+        contents.notes.append(f"of the set {', '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing")
+    for own in described.own:
+        if own.page < len(pages):
+            plane = _make_own_plane(file, pages[own.page], own, described, reading)
+            contents.planes += [plane] if plane else []
+    if not contents.planes:
+        raise UserError(
+            f"holds no plane of channel {reading.channel}, which other files of its OME set hold"
+            if described.own
+            else "holds no plane of its OME file set"
+        )
+    return contents
+
+
+def _make_own_plane(file: Any, page: Any, own: ome.OmePlane, described: ome.Ome, reading: Reading) -> Plane | None:
+    """The plane, or None where it is of another channel than the one asked for."""
+    image = described.images[own.image]
+    shape = image.sizes
+    colour.check_colour(page)
+    layout = Layout(page.axes, tuple(int(size) for size in page.shape))
+    check_size(layout.size("Y"), layout.size("X"), reading.max_pixels)
+    samples = choose_samples(page, layout, reading)
+    channel_note = ""
+    if shape["C"] > 1 and layout.size("S") == 1:
+        text = shape_text("TZCYX", tuple(shape[axis] for axis in "TZCYX"))
+        channel, channel_note = choose_channel(shape["C"], reading.channel, text, image.channels)
+        if channel != own.c:
+            return None
+    where = [f"{axis}={position + 1}" for axis, position in (("T", own.t), ("Z", own.z)) if shape[axis] > 1]
+    label = ", ".join([image.name] * (len(described.images) > 1 and bool(image.name)) + where)
+
+    def load() -> Pixels:
+        check_whole(page, file)
+        data = page.asarray(out="memmap" if page.nbytes > IN_MEMORY else None).reshape(layout.shape)
+        data = data.transpose([layout.axes.index(axis) for axis in "YXS" if axis in layout.axes])
+        return finish_plane(data, page, samples, False)
+
+    notes = (channel_note, colour.describe_colour(page, False), *samples.notes, image.note)
+    return make_plane(layout.size("Y"), layout.size("X"), load, page, label, image.pixel_size, notes)
+
+
+@contextmanager
+def _collected_warnings() -> Iterator[list[str]]:
+    """What tifffile complains of, instead of on standard error."""
+    found: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message = record.getMessage()
+            found.append(message.partition("> ")[2] or message)
+
+    logger, collector = logging.getLogger("tifffile"), Collector(logging.WARNING)
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(collector)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = propagate

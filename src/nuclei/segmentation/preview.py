@@ -1,0 +1,75 @@
+"""What the results page shows of a plane: a smaller picture, and the outline and figures of each nucleus."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from nuclei.data.intensity import Limits, apply_limits
+from nuclei.io.picture import Picture
+from nuclei.reporting.overlays import embed_image
+
+SIDE = 2048
+"""Longer side of the picture on the page at most."""
+_THUMBNAIL = 320
+
+
+class Shape(BaseModel):
+    """A nucleus: `rings` are corners x, y, x, y.. along the edges of pixels, outer ones and holes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: int
+    area: int
+    intensity: float
+    x: float
+    y: float
+    rings: list[list[int]]
+
+
+class Preview(BaseModel):
+    """A plane as the page shows it; `picture` and `thumbnail` are data URIs, pixel sizes micrometres."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    height: int
+    width: int
+    pixel_size: tuple[float, float] | None
+    picture: str
+    thumbnail: str
+    nuclei: list[Shape]
+
+
+def make_shape(row: dict[str, float], polygons: list[list[Any]]) -> Shape:
+    """The shape of a nucleus by its measurements and polygons; of colours the mean intensity of all three."""
+    names = [name for name in row if name.startswith("intensity_mean")]
+    return Shape(
+        label=int(row["label"]),
+        area=int(row["area"]),
+        intensity=float(f"{np.mean([row[name] for name in names]):.5g}"),
+        x=round(row["centroid_x"], 1),
+        y=round(row["centroid_y"], 1),
+        rings=[ring.ravel().tolist() for polygon in polygons for ring in polygon],
+    )
+
+
+def make_preview(picture: Picture, nuclei: list[Shape], limits: Limits | None) -> Preview:
+    """The page's data of a plane, its pixels shown between the limits."""
+    height, width = picture.pixels.shape[:2]
+    step = max(1, -(-max(height, width) // (2 * SIDE)))
+    shown = apply_limits(np.ascontiguousarray(picture.pixels[::step, ::step]), limits)
+    scale = SIDE / max(shown.shape[:2])
+    if scale < 1:
+        shown = np.asarray(cv2.resize(shown, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    size = picture.pixel_size
+    return Preview(
+        name=picture.name,
+        height=height,
+        width=width,
+        pixel_size=(size.x, size.y) if size else None,
+        picture=embed_image(shown, SIDE),
+        thumbnail=embed_image(shown, _THUMBNAIL),
+        nuclei=nuclei,
+    )
