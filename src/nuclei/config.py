@@ -1,6 +1,7 @@
-"""An experiment's settings: defaults stand here once, `configs/<experiment>.toml` holds what differs.
+"""Settings of an experiment: the defaults are here, `configs/<experiment>.toml` holds what differs.
 
-What changes the result is here. What concerns the machine (device, loader workers) is a flag of a script.
+Settings change the result. Choices that concern the machine (device, loader workers) are flags of
+the scripts.
 """
 
 import json
@@ -12,32 +13,42 @@ from nuclei.errors import UserError
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Scale = Annotated[float, Field(ge=1 / 16, le=16)]
+# The upper bounds are far above useful values. They refuse a config that would exhaust the memory.
+Channels = Annotated[int, Field(ge=1, le=1024)]
+Layers = Annotated[int, Field(ge=1, le=64)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _refuse_idle(section: Section, idle: bool, keys: tuple[str, ...], reason: str) -> None:
-    """A key that another one puts out of action is a mistake in the config, not something to pass over."""
-    changed = [key for key in keys if getattr(section, key) != type(section).model_fields[key].default]
-    if idle and changed:
-        raise UserError(f"{' and '.join(changed)} would do nothing: {reason}")
+def _refuse_unused(section: Section, unused: bool, keys: tuple[str, ...], reason: str) -> None:
+    """Refuses values for `keys` where another setting makes them unused: it is a mistake."""
+    fields = type(section).model_fields
+    changed = [key for key in keys if getattr(section, key) != fields[key].default]
+    if unused and changed:
+        raise UserError(f"{' and '.join(changed)} would have no effect: {reason}")
 
 
 class ModelConfig(Section):
-    """Which network. The fields below `architecture` speak of our own; `encoder` and `weights` of the library's."""
+    """Network. Fields from `in_channels` to `transformer_patch` are for our own architectures.
+
+    `encoder`, `weights` and `decoder_channels` are for those with a pretrained encoder.
+    """
 
     architecture: str = "unet"
-    """unet and transunet are ours; smp-<name>, as smp-unet, is one of segmentation_models_pytorch."""
+    """unet, transunet or encoder_unet; smp-<name>, such as smp-unet: segmentation_models_pytorch."""
     in_channels: Literal[1, 3] = 3
-    width: Count = 64
+    width: Channels = 64
     """Channels of the first level; each level below has twice as many."""
     depth: Annotated[int, Field(ge=1, le=6)] = 4
-    """How often the image is halved."""
+    """Number of times the image is halved."""
     packing: Literal[1, 2, 4] = 1
-    """Pixels a side that come in, and go out, as channels: every level is so many times smaller, and cheaper."""
+    """Pixel unshuffle factor: blocks of so many pixels a side become channels before the network
+    and pixels again after it, so that every level is smaller and faster."""
     upsampling: Literal["bilinear", "transposed"] = "bilinear"
     normalisation: Literal["batch", "instance", "group"] = "batch"
     skip: Literal["concat", "add", "attention"] = "concat"
@@ -46,73 +57,75 @@ class ModelConfig(Section):
     residual: bool = False
     deep_supervision: bool = False
     dropout: Probability = 0.0
-    transformer_layers: Count = 4
-    transformer_heads: Count = 8
-    transformer_patch: Count = 1
+    transformer_layers: Layers = 4
+    transformer_heads: Layers = 8
+    transformer_patch: Layers = 1
     encoder: str = "resnet34"
     weights: str = "none"
-    """Encoder weights: none, imagenet (the library's download), package:<name of a Python package>, or a file."""
-    decoder_channels: tuple[Count, ...] | None = None
-    """Decoder widths of the library's architectures, deepest first; the library's own where absent."""
-    frozen_stages: Annotated[int, Field(ge=0)] = 0
-    """First stages of encoder_unet's encoder that keep their weights: they are most of its time, and generic."""
+    """Encoder weights: none, imagenet (downloaded by the library), package:<name of a Python
+    package>, or a file."""
+    decoder_channels: Annotated[tuple[Channels, ...], Field(max_length=8)] | None = None
+    """Decoder widths, deepest first; by default those of the library."""
+    frozen_stages: Annotated[int, Field(ge=0, le=64)] = 0
+    """First stages of encoder_unet's encoder that are not trained. They take most of its time and
+    hold generic features."""
 
     @model_validator(mode="after")
-    def places_what_is_there(self) -> Self:
-        _refuse_idle(self, self.channel_attention == "none", ("attention_place",), 'channel_attention is "none"')
+    def uses_its_attention_place(self) -> Self:
+        reason = 'channel_attention is "none"'
+        _refuse_unused(self, self.channel_attention == "none", ("attention_place",), reason)
         return self
 
 
 class TargetConfig(Section):
-    """What the network is asked to predict."""
+    """What the network predicts."""
 
     scheme: Literal["energy", "three_class"] = "energy"
-    """energy: sigmoids of foreground, touching border and core; three_class: softmax of background, body, border."""
+    """energy: sigmoids of foreground, touching border and core; three_class: softmax of background,
+    body and border."""
     core: Literal["distance", "centre"] = "distance"
-    """distance: how deep in its nucleus a pixel lies; centre: a Gaussian at the nucleus's centre of mass."""
+    """distance: normalised distance to the rim of the nucleus; centre: Gaussian at its centre of
+    mass."""
     border_scale: Positive = 0.15
-    """Reach of the touching border, as a share of the nucleus's equivalent diameter."""
-    border_max: Positive = 4.0
-    """Upper limit of that reach in pixels; the lower one is a pixel."""
+    """Reach of the touching border as a fraction of the nucleus's equivalent diameter."""
+    border_max: Annotated[float, Field(gt=0, le=64)] = 4.0
+    """Largest reach of the touching border in pixels; the smallest is one pixel."""
 
     @model_validator(mode="after")
-    def has_a_core(self) -> Self:
-        _refuse_idle(self, self.scheme != "energy", ("core",), f'scheme is "{self.scheme}"')
+    def uses_its_core(self) -> Self:
+        _refuse_unused(self, self.scheme != "energy", ("core",), f'scheme is "{self.scheme}"')
         return self
 
 
 class LossConfig(Section):
-    """Terms of the loss and their weights; a weight of zero leaves a term out."""
+    """Terms of the loss and their weights; a term of weight 0 is left out."""
 
-    cross_entropy: Annotated[float, Field(ge=0)] = 1.0
-    dice: Annotated[float, Field(ge=0)] = 1.0
-    focal: Annotated[float, Field(ge=0)] = 0.0
-    tversky: Annotated[float, Field(ge=0)] = 0.0
-    lovasz: Annotated[float, Field(ge=0)] = 0.0
-    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    cross_entropy: NonNegative = 1.0
+    dice: NonNegative = 1.0
+    focal: NonNegative = 0.0
+    tversky: NonNegative = 0.0
+    lovasz: NonNegative = 0.0
+    focal_gamma: NonNegative = 2.0
     tversky_beta: Probability = 0.7
-    """Weight of missed pixels against false ones."""
-    border_weight: Annotated[float, Field(ge=0)] = 0.0
-    """What a pixel of the touching border counts more, beside 1, in cross_entropy and focal."""
-    small_weight: Annotated[float, Field(ge=0)] = 0.0
-    """What a pixel of a nucleus of mean area counts more there; of another, more or less, inverse to its area."""
+    """Weight of false negatives; false positives weigh 1 - tversky_beta."""
+    border_weight: NonNegative = 0.0
+    """Extra weight of touching border pixels in cross_entropy and focal; all pixels weigh 1."""
+    small_weight: NonNegative = 0.0
+    """Extra weight of the pixels of a nucleus of mean area; inversely proportional to the area."""
 
     @model_validator(mode="after")
     def has_a_term(self) -> Self:
         if not any((self.cross_entropy, self.dice, self.focal, self.tversky, self.lovasz)):
-            raise UserError("all terms have weight 0; give cross_entropy, dice, focal, tversky or lovasz one")
+            raise UserError("all terms have weight 0; give cross_entropy, dice, focal, tversky or lovasz a weight")
         return self
 
     @model_validator(mode="after")
-    def weighs_what_is_there(self) -> Self:
-        _refuse_idle(self, not self.focal, ("focal_gamma",), "focal is 0")
-        _refuse_idle(self, not self.tversky, ("tversky_beta",), "tversky is 0")
-        _refuse_idle(
-            self,
-            not (self.cross_entropy or self.focal),
-            ("border_weight", "small_weight"),
-            "cross_entropy and focal are 0, which alone are weighed pixel by pixel",
-        )
+    def uses_its_parameters(self) -> Self:
+        _refuse_unused(self, not self.focal, ("focal_gamma",), "focal is 0")
+        _refuse_unused(self, not self.tversky, ("tversky_beta",), "tversky is 0")
+        no_pixel_term = not (self.cross_entropy or self.focal)
+        reason = "cross_entropy and focal are 0, and only they have pixel weights"
+        _refuse_unused(self, no_pixel_term, ("border_weight", "small_weight"), reason)
         return self
 
 
@@ -120,98 +133,103 @@ class IntensityConfig(Section):
     """How pixel values become the network's input."""
 
     window: Literal["none", "percentile", "level"] = "percentile"
-    """percentile stretches each image so that its low and high percentile become black and white; level has the same
-    limits for all images; none takes 8-bit images as they are."""
+    """percentile: the image's low and high percentile become black and white; level: fixed limits
+    for all images; none: 8-bit images as they are."""
     window_level: float | None = None
-    """Middle of the window `level`, in the images' own units: Hounsfield units for CT."""
+    """Middle of the window "level" in the images' own units: Hounsfield units for CT."""
     window_width: Positive | None = None
-    """Distance from black to white in the window `level`."""
+    """Distance from black to white of the window "level"."""
     low_percentile: Annotated[float, Field(ge=0, lt=50)] = 0.1
     high_percentile: Annotated[float, Field(gt=50, le=100)] = 99.9
     normalisation: Literal["half", "imagenet", "z_score"] = "half"
-    """half: 0..255 to -1..1; imagenet: by the mean and deviation of ImageNet; z_score: by those of what the network
-    is given, a crop in training and the whole image in prediction."""
+    """half: 0..255 to -1..1; imagenet: mean and standard deviation of ImageNet; z_score: those of
+    the network's input, which is a crop in training and the whole image in prediction."""
 
     @model_validator(mode="after")
     def has_its_window(self) -> Self:
-        given = {self.window_level is not None, self.window_width is not None}
-        if self.window == "level" and given != {True}:
+        given = [self.window_level is not None, self.window_width is not None]
+        if self.window == "level" and not all(given):
             raise UserError('window "level" needs window_level and window_width, such as 40 and 400 for soft tissue')
-        window = f'window is "{self.window}"'
-        _refuse_idle(self, self.window != "level", ("window_level", "window_width"), window)
-        _refuse_idle(self, self.window != "percentile", ("low_percentile", "high_percentile"), window)
+        reason = f'window is "{self.window}"'
+        level_keys, percentile_keys = ("window_level", "window_width"), ("low_percentile", "high_percentile")
+        _refuse_unused(self, self.window != "level", level_keys, reason)
+        _refuse_unused(self, self.window != "percentile", percentile_keys, reason)
         return self
 
 
 class AugmentationConfig(Section):
     preset: Literal["nuclei", "laboratories", "medical", "none"] = "nuclei"
-    scales: tuple[Positive, Positive] | None = None
-    """Zooms between which a crop is drawn; the preset's own where absent."""
+    scales: tuple[Scale, Scale] | None = None
+    """Smallest and largest scale of a crop (multi-scale training); by default the preset's."""
     copy_paste: Probability = 0.0
-    """Chance that nuclei of the image itself are pasted again at other places of the crop."""
+    """Probability that nuclei of the crop are pasted again at other places in it."""
 
 
 class TrainingConfig(Section):
     start: str = ""
-    """Experiment whose weights of the same fold are trained further; make trains it first."""
+    """Experiment to fine-tune: its weights of the same fold are the start; make trains it first."""
     pseudo_labels: str = ""
-    """Experiment whose network of the same fold labels the test images, to train on them too; make tunes it first. The
-    competition's rules allowed it. Off where empty, so that scores are of networks that saw no test image."""
+    """Experiment whose network of the same fold labels the test images, which are then trained on
+    too (pseudo-labels); make tunes it first. The competition's rules allowed it. Off where empty:
+    then no network has seen a test image."""
     external: dict[str, Positive] = {}
-    """External data sets to train on beside the competition's images, by name, each with a sampling factor."""
+    """External data sets to train on too, by name, each with a factor of its sampling weight."""
     by_source: bool = False
     """Balance sources (see `data.image_sources`; an external set is one) instead of modalities."""
     steps: Count = 2000
     """Optimiser steps of a fold."""
     steps_per_epoch: Count = 100
-    """The stretch between two checkpoints, not a pass over the images: rare modalities are drawn more often."""
-    batch_size: Count = 16
+    """Steps between two checkpoints. An epoch is no pass over the images: images of rare modalities
+    are drawn more often."""
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16
     images: Count | None = None
-    """Train on so many images of the fold alone, drawn by the seed and shared out over the modalities; all if absent.
-    What is drawn for a smaller number lies within what is drawn for a larger one."""
-    crop: Annotated[int, Field(ge=32, multiple_of=32)] = 256
+    """Number of the fold's images to train on, drawn by the seed in proportion to the modalities; all
+    where absent. A smaller draw is a subset of a larger one."""
+    crop: Annotated[int, Field(ge=32, le=8192, multiple_of=32)] = 256
     """Side of the square crop in pixels."""
     learning_rate: Positive = 1e-3
     encoder_learning_rate: Positive | None = None
-    """Of a pretrained encoder, where it should differ."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """Learning rate of a pretrained encoder, where it differs."""
+    weight_decay: NonNegative = 1e-2
     warmup: Probability = 0.05
-    """Share of the steps in which the rate rises; a cosine takes it to zero over the others."""
+    """Fraction of the steps with a rising learning rate; then a cosine decreases it to zero."""
     gradient_clip: Positive = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
-    """Decay of the average of weights that is validated and kept; 0 keeps the last weights themselves."""
+    """Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0
+    saves the last weights."""
     balance: Probability = 0.5
-    """A modality of n images is drawn as often as n ** (1 - balance): 0 draws images alike, 1 modalities."""
+    """A modality of n images is drawn in proportion to n ** (1 - balance): 0 draws all images equally
+    often, 1 all modalities."""
     validate_every: Count = 10
     """Epochs between validations on the held-out fold; the last epoch is always validated."""
     validation_images: Count | None = 32
-    """Images of the held-out fold that the validations during training look at; all where absent."""
+    """Number of held-out images in validations during training; all where absent."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     """auto: bf16-mixed where the device computes faster with it, else 32-true."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @property
     def batch(self) -> str:
-        """What a step sees, in words: `8 crops of 128 pixels`."""
+        """Content of a batch in words: `8 crops of 128 pixels`."""
         return f"{self.batch_size} crops of {self.crop} pixels"
 
 
 class PredictionConfig(Section):
     flips: Literal[1, 2, 4, 8] = 8
-    """Test-time averaging over 1 (none), 2 (mirror), 4 (both mirrors) or 8 (and the transpose) views."""
-    scales: tuple[Positive, ...] = (1.0,)
-    """Zooms whose maps are averaged."""
+    """Test-time augmentation (TTA): 1 none, 2 one mirror, 4 both mirrors, 8 also the transposes."""
+    scales: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=16)] = (1.0,)
+    """Scales of the image whose probability maps are averaged."""
     vary_flips: bool = False
-    """Deal the eight views out over the zooms: each looks at `flips` others, instead of all at the same."""
+    """Use different flips at each scale, `flips` of the eight at each, instead of the same ones."""
     halve_scales_from: Positive | None = None
-    """Diameter of an image's nuclei, in pixels, from which on all zooms are halved, and halved again from twice that:
-    a network that saw few such large nuclei finds them where they look smaller. Never where absent."""
+    """Typical diameter of an image's nuclei in pixels from which all scales are halved; from twice
+    that diameter they are quartered, and so on. It helps where training saw few such large nuclei.
+    Off where absent."""
 
     @model_validator(mode="after")
-    def deals_to_several(self) -> Self:
-        _refuse_idle(
-            self, len(self.scales) == 1 or self.flips == 8, ("vary_flips",), "one zoom, or all eight views in each"
-        )
+    def has_flips_to_vary(self) -> Self:
+        unused = len(self.scales) == 1 or self.flips == 8
+        _refuse_unused(self, unused, ("vary_flips",), "there is one scale, or each has all eight flips")
         return self
 
 
@@ -224,7 +242,7 @@ WEIGHTLESS: dict[str, Any] = {
 
 
 class Config(Section):
-    """One experiment. `name` is the file's name without its ending."""
+    """One experiment. `name` is the name of its file without the ending."""
 
     name: str
     model: ModelConfig = ModelConfig()
