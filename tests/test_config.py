@@ -81,6 +81,8 @@ def test_what_cannot_be_extended_is_refused(tmp_path, extended, said):
         (f"[prediction]\nscales = {[1.0] * 100}", ["prediction.scales", "at most 16 items"]),
         ("[prediction]\nscales = [1e9]", ["prediction.scales.0 = 1000000000.0", "less than or equal to 16"]),
         ("[training]\nlearning_rate = inf", ["training.learning_rate = inf", "finite number"]),
+        ('[training]\nstart = "`id`"', ["training.start", "'`id`' is not a valid name"]),
+        ('[training.external]\n"../x" = 1', ["training.external", "'../x' is not a valid name"]),
         ("[training]\nseed = -1", ["training.seed = -1", "greater than or equal to 0"]),
     ],
 )
@@ -130,6 +132,12 @@ def test_a_missing_config_is_answered_with_the_nearest_one(tmp_path):
     (tmp_path / "unet.toml").touch()
     with pytest.raises(ValueError, match=r"did you mean unet\?"):
         read_config(tmp_path / "unte.toml")
+
+
+def test_the_name_of_a_file_that_is_no_safe_name_is_refused(tmp_path):
+    (tmp_path / "a b.toml").touch()
+    with pytest.raises(UserError, match=r"a b\.toml: name = 'a b': .* is not a valid name"):
+        read_config(tmp_path / "a b.toml")
 
 
 def test_a_byte_order_mark_is_accepted(tmp_path):

@@ -7,15 +7,17 @@ the scripts.
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from nuclei.errors import UserError
+from nuclei.io.names import Name, check_name
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Scale = Annotated[float, Field(ge=1 / 16, le=16)]
+OptionalName = Annotated[str, AfterValidator(lambda name: name and check_name(name))]
 # The upper bounds are far above useful values. They refuse a config that would exhaust the memory.
 Channels = Annotated[int, Field(ge=1, le=1024)]
 Layers = Annotated[int, Field(ge=1, le=64)]
@@ -166,13 +168,13 @@ class AugmentationConfig(Section):
 
 
 class TrainingConfig(Section):
-    start: str = ""
+    start: OptionalName = ""
     """Experiment to fine-tune: its weights of the same fold are the start; make trains it first."""
-    pseudo_labels: str = ""
+    pseudo_labels: OptionalName = ""
     """Experiment whose network of the same fold labels the test images, which are then trained on
     too (pseudo-labels); make tunes it first. The competition's rules allowed it. Off where empty:
     then no network has seen a test image."""
-    external: dict[str, Positive] = {}
+    external: dict[Name, Positive] = {}
     """External data sets to train on too, by name, each with a factor of its sampling weight."""
     by_source: bool = False
     """Balance sources (see `data.image_sources`; an external set is one) instead of modalities."""
@@ -244,7 +246,7 @@ WEIGHTLESS: dict[str, Any] = {
 class Config(Section):
     """One experiment. `name` is the name of its file without the ending."""
 
-    name: str
+    name: Name
     model: ModelConfig = ModelConfig()
     target: TargetConfig = TargetConfig()
     loss: LossConfig = LossConfig()

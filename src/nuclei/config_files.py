@@ -82,7 +82,7 @@ def _read_chain(path: Path) -> dict[Path, dict[str, Any]]:
             return tables
         if not isinstance(extended, str):
             raise UserError(
-                f"{path}: extends = {shorten(extended)}; give the path of one config, relative to this file"
+                f"{path}: extends = {_shorten(extended)}; give the path of one config, relative to this file"
             )
         path = path.parent / extended
         if path.resolve() in [read.resolve() for read in tables]:
@@ -123,8 +123,9 @@ def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(values)
     for key, change in changes.items():
         old = merged.get(key)
-        both_tables = isinstance(old, dict) and isinstance(change, dict)
-        merged[key] = {**old, **change} if both_tables else change
+        if isinstance(old, dict) and isinstance(change, dict):
+            change = {**old, **change}
+        merged[key] = change
     return merged
 
 
@@ -157,14 +158,14 @@ def _explain(source: str, fault: Any) -> str:
     dotted = ".".join(keys)
     if fault["type"] == "extra_forbidden":
         return f"{source}: unknown key {dotted[:80]}{_nearest(keys[-1], _known_keys(keys[:-1]))}"
-    value = shorten(fault["input"])
+    value = _shorten(fault["input"])
     choices = str(fault.get("ctx", {}).get("expected", ""))
     known = choices.replace(" or ", ", ").replace("'", "").split(", ")
     hint = _nearest(value.strip("'"), known) if choices else ""
     return f"{source}: {dotted} = {value}: {fault['msg']}{hint}"
 
 
-def shorten(value: Any) -> str:
+def _shorten(value: Any) -> str:
     """A value of a file for an error: at most some 80 characters, whatever its size and nesting."""
     try:
         return _SHORT.repr(value)
