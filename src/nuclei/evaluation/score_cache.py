@@ -1,6 +1,6 @@
 """Scores of images under candidates, such as post-processing parameters, each computed once."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from hashlib import blake2b
@@ -40,7 +40,8 @@ class Scores(Generic[Candidate]):
     """Table of scores, (images, thresholds) for each candidate, filled on demand.
 
     `run` maps jobs (image id, candidates) to a list of (thresholds,) scores each; `advance` is
-    called with the number of scores that were computed.
+    called with the number of scores that were computed. `sources` names the source of each image
+    (every image its own where absent), which is the unit of the error of a mean.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class Scores(Generic[Candidate]):
         image_ids: list[str],
         run: Callable[[Iterable[Any]], Iterator[Any]],
         advance: Callable[[int], Any] = lambda _: None,
+        sources: Sequence[str] | None = None,
     ) -> None:
         self.image_ids = image_ids
+        self.sources = np.unique(image_ids if sources is None else list(sources), return_inverse=True)[1]
         self._run = run
         self._advance = advance
         self._table: dict[Candidate, Float64Array] = {}
@@ -78,6 +81,30 @@ class Scores(Generic[Candidate]):
     def mean(self, candidate: Candidate, rows: Rows) -> float:
         """Mean score of the images, all of them filled before."""
         return float(self.by_image(candidate, rows).mean())
+
+    def gains(self, candidate: Candidate, base: Candidate, rows: Rows, caution: float) -> bool:
+        """Whether the mean gain of a candidate over the images is above `caution` standard errors.
+
+        The error is that of a mean over sources, since images of one source gain together.
+        """
+        differences = self.by_image(candidate, rows) - self.by_image(base, rows)
+        error = clustered_error(differences, self.sources[rows])
+        return bool(differences.mean() > max(caution * error, 1e-9))
+
+
+def clustered_error(values: Float64Array, clusters: Int64Array) -> float:
+    """Standard error of the mean of values (N,) that are dependent within clusters (N,).
+
+    It is 0 for one value and infinite for several values of one cluster, which tell nothing of another.
+    Source: Liang and Zeger (1986), for a mean, with the correction for few clusters.
+    """
+    if len(values) == 1:
+        return 0.0
+    totals = np.bincount(clusters, values - values.mean())[np.unique(clusters)]
+    if len(totals) == 1:
+        return float("inf")
+    count = len(totals)
+    return float(np.sqrt(count / (count - 1) * (totals**2).sum()) / len(values))
 
 
 class MapScorer:

@@ -1,9 +1,10 @@
-"""Post-processing tuned on out-of-fold maps, fold by fold, so that the score does not flatter itself.
+"""Post-processing tuned on out-of-fold maps.
 
-Each fold is scored with parameters that were searched on the images of the other folds; the parameters for the test
-images are searched on all. The search climbs along one parameter at a time over a coarse grid, then tries half steps
-of those that matter most. It keeps a step only if the gain is clear against its scatter over the images. From there
-it goes on for each modality that has enough images and is not the most of them, which the general ones suit anyway.
+Each fold is scored with parameters that were searched on the images of the other folds. The
+parameters for the test images are searched on all. The search climbs along one parameter at a time
+over a coarse grid, then tries half steps of those that matter most. It keeps a step only if the gain
+is clear against its error over the sources of the images. From there it goes on for each modality
+that has enough images and is at most half of them.
 """
 
 import logging
@@ -16,14 +17,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei.arrays import Float64Array, LabelMap
+from nuclei.arrays import LabelMap
+from nuclei.data.prepared_images import Images
 from nuclei.errors import UserError
 from nuclei.evaluation.score_cache import CACHED_IMAGES, Candidate, MapScorer, Rows, Scores
 from nuclei.evaluation.scores import summarise
 from nuclei.io.files import read_json
 from nuclei.io.parallel import open_pool
 from nuclei.io.probability_maps import Maps
-from nuclei.io.tables import read_splits
+from nuclei.io.tables import SOURCE, read_splits
 from nuclei.postprocessing.parameters import Parameters, Tuned
 from nuclei.postprocessing.watershed import segment_maps
 
@@ -56,8 +58,12 @@ COARSE_IMAGES = CACHED_IMAGES
 """Images that the coarse search sees, where there are more; half steps are tried on all."""
 FINE_FROM = 100
 """Fewer images cannot tell half steps apart and are spared them."""
-START = Parameters(foreground_threshold=0.5, instance_threshold=0.6)
-"""Where the search begins: what did well on out-of-fold maps of two networks that were trained for long."""
+START = Parameters(foreground_threshold=0.5)
+"""Where the search begins: a pixel belongs to a nucleus from a probability of one half on.
+
+A parameter leaves it only on a gain that holds over sources: thresholds that suit the sources of
+the training images cost several times their gain on other sources.
+"""
 PASSES = 2
 """At most so many rounds of the coarse search over all parameters."""
 OWN_FROM = 10
@@ -71,8 +77,8 @@ OWN_GRID: dict[str, tuple[float, ...]] = {
     "min_mean_probability": (0.0, 0.6, 0.7, 0.8, 0.9),
 }
 """Values tried for a modality."""
-CAUTION = 0.5
-"""A step must gain more than this many standard errors of its mean gain over the images."""
+CAUTION = 1.0
+"""A step must gain more than this many standard errors of its mean gain, clustered by source."""
 
 
 def cross_validate(experiment: str, maps: Path, processed: Path, splits: Path, workers: int = 1) -> dict[str, Any]:
@@ -93,7 +99,7 @@ def cross_validate(experiment: str, maps: Path, processed: Path, splits: Path, w
     everything, sample = np.arange(len(table)), _stratified_sample(table)
     with open_pool(workers, MapScorer, maps, processed) as run:
         bar = tqdm(desc="tuning", unit=" segmentations", mininterval=1)
-        scores: Scores[Parameters] = Scores(list(table.image_id), run, bar.update)
+        scores: Scores[Parameters] = Scores(list(table.image_id), run, bar.update, _find_sources(processed, table))
         final = search_all(scores, everything, sample, table.modality)
         log.info("all folds: %s", _describe(final))
         chosen = {}
@@ -181,15 +187,9 @@ def climb(scores: Scores[Candidate], line: Sequence[Candidate], start: Candidate
         scores.fill([start, *(line[end] for end in ends)], rows)
         means = [scores.mean(line[end], rows) for end in ends]
         winner = ends[int(np.argmax(means))]
-        if not _gains(scores.by_image(line[winner], rows) - scores.by_image(start, rows)):
+        if not scores.gains(line[winner], start, rows, CAUTION):
             return start
         start, steps = line[winner], [winner - place]
-
-
-def _gains(differences: Float64Array) -> bool:
-    """Whether the mean of the paired differences is clearly above 0."""
-    error = differences.std(ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else 0.0
-    return bool(differences.mean() > max(CAUTION * error, 1e-9))
 
 
 def segment_test(maps: Path, tuned: Path | Tuned, modalities: Mapping[str, str]) -> Iterator[tuple[str, LabelMap]]:
@@ -205,6 +205,13 @@ def segment_test(maps: Path, tuned: Path | Tuned, modalities: Mapping[str, str])
         tuned = _read_tuned(tuned)
     for image_id, modality in modalities.items():
         yield image_id, segment_maps(archive[image_id], tuned.of(modality))
+
+
+def _find_sources(processed: Path, table: pd.DataFrame) -> list[str]:
+    """Source of each image of a table by image_id; its group of tiles where the index has no sources."""
+    index = Images(processed).index.set_index("image_id")
+    column = SOURCE if SOURCE in index else "group"
+    return [str(source) for source in index[column].loc[table.image_id]]
 
 
 def _read_tuned(cv: Path) -> Tuned:
