@@ -1,7 +1,15 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from nuclei.cli import run
 from nuclei.errors import UserError
+
+ROOT = Path(__file__).parents[1]
 
 
 def fail(error):
@@ -11,7 +19,7 @@ def fail(error):
     return main
 
 
-def test_an_error_that_a_user_can_mend_is_one_line(capsys):
+def test_a_user_error_is_one_line(capsys):
     assert run(fail(UserError("index.csv: no such file; run `make data`"))) == 1
     assert capsys.readouterr().err == "error: index.csv: no such file; run `make data`\n"
 
@@ -24,3 +32,37 @@ def test_an_error_of_the_system_is_one_line(capsys):
 def test_any_other_exception_keeps_its_traceback():
     with pytest.raises(ValueError, match="shapes"):
         run(fail(ValueError("operands could not be broadcast together with shapes (2,) (3,)")))
+
+
+WAITS = """
+import atexit, time
+from nuclei.cli import run
+
+def main():
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleaned up", flush=True)
+
+atexit.register(lambda: 1 / 0)
+raise SystemExit(run(main))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_script_with_one_line_after_it_cleaned_up(number, code):
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    script = subprocess.Popen(
+        [sys.executable, "-c", WAITS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert script.stdout.readline() == "ready\n"
+    script.send_signal(number)
+    out, err = script.communicate(timeout=30)
+    assert (out, err) == ("cleaned up\n", "stopped; the same command continues from what is finished\n")
+    assert script.returncode == code

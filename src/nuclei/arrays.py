@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[Any]
-"""Image of any number type: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA."""
+"""Image of any numeric type: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA."""
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -18,7 +18,7 @@ BoolArray = npt.NDArray[np.bool_]
 Mask = BoolArray
 """One region (H, W)."""
 LabelMap = npt.NDArray[np.int32]
-"""Instances (H, W): 0 background, 1..N nuclei."""
+"""Instances (H, W): 0 is background, 1..N are nuclei."""
 Labels = npt.NDArray[Any]
 """Instance labels of any integer type and shape."""
 

@@ -1,19 +1,27 @@
-"""What all scripts share: messages to standard error, and a user's error in one line with exit code 1."""
+"""What all scripts share: logging, user errors in one line with exit code 1, and signals."""
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 from nuclei.errors import UserError
 
 
-def run(main: Callable[[], None]) -> int:
-    """Exit code of `main`: 0, or 1 with `error: ...` on standard error for a `UserError` or an error of the system.
+class Terminated(BaseException):
+    """SIGTERM, raised so that `finally` blocks run."""
 
-    Any other exception is a bug and keeps its traceback. NUCLEI_DEBUG=1 keeps it for all.
+
+def run(main: Callable[[], None]) -> int:
+    """Exit code of `main`: 0, or 1 after `error: ...` for a `UserError` or an error of the system.
+
+    Any other exception is a bug and keeps its traceback. NUCLEI_DEBUG=1 keeps all tracebacks.
+    Ctrl-C and SIGTERM end the process with one line and the codes 130 and 143.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    previous = signal.signal(signal.SIGTERM, _terminate_in(os.getpid()))
     try:
         main()
     except (UserError, OSError) as error:
@@ -22,6 +30,28 @@ def run(main: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from what is finished", file=sys.stderr)
-        return 130
+        _stop(130)
+    except Terminated:
+        _stop(143)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     return 0
+
+
+def _terminate_in(process: int) -> Callable[[int, FrameType | None], None]:
+    """A handler of SIGTERM that raises `Terminated` in one process and ends its forks quietly."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            os._exit(143)
+        raise Terminated
+
+    return handle
+
+
+def _stop(code: int) -> None:
+    """Ends the process without the exit handlers of libraries, which may print tracebacks."""
+    print("stopped; the same command continues from what is finished", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,9 +1,9 @@
-"""Errors that a user can mend; scripts print them as one line. Any other exception keeps its traceback."""
+"""Errors that a user can correct: scripts print them as one line."""
 
 
 class UserError(ValueError):
-    """What came, what was expected, what to do."""
+    """Says what was received, what was expected and what to do. Other exceptions are bugs."""
 
 
 class DamagedArchiveError(UserError):
-    """An archive whose bytes are not those that were published; fetching it again may help."""
+    """A truncated or altered archive; downloading it again may help."""

@@ -1,4 +1,4 @@
-"""Which state of this code made a result."""
+"""The git commit of the code that made a result."""
 
 import subprocess
 from pathlib import Path
@@ -7,9 +7,11 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def code_commit(package: Path = PACKAGE) -> str:
-    """Short hash of the git commit that a package's code is checked out from, with a + where the code was changed
-    since; empty where the code is in no repository (an installed package, an unpacked archive, no git)."""
-    # a package installed into the environment of another project lies in that project's repository, but not in its list
+    """Short hash of the commit of a package's code, with a + if the code has uncommitted changes.
+
+    Empty if the code is in no repository: an installed package, an unpacked archive, no git.
+    """
+    # a package installed inside another project's repository is not tracked there
     if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
         return ""
     commit = _git(package, "rev-parse", "--short=8", "HEAD")
@@ -18,7 +20,7 @@ def code_commit(package: Path = PACKAGE) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, or None where it fails or is not installed."""
+    """Output of git; None if git fails or is not installed."""
     try:
         answer = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
     except OSError:

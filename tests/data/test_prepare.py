@@ -29,7 +29,7 @@ from nuclei.data.prepare import (
 from nuclei.data.prepared_images import Images
 from nuclei.io import files
 from nuclei.io.images import read_image
-from nuclei.io.tables import INDEX_COLUMNS, SETTLED_COLUMNS, SPLIT_COLUMNS, read_splits, read_table
+from nuclei.io.tables import INDEX_COLUMNS, MASK_CONFLICT_COLUMNS, SPLIT_COLUMNS, read_splits, read_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -338,7 +338,7 @@ def test_prepare_records_overlaps_and_masks_left_out_by_image(archive, tmp_path)
     write_png(masks / "empty.png", np.zeros_like(first))
     done = run_script("prepare.py", "--raw", raw, "--out", tmp_path / "out", "--workers", 1)
     assert done.returncode == 0, done.stderr
-    settled = read_table(tmp_path / "out/settled.csv", SETTLED_COLUMNS, "").set_index("image_id")
+    settled = read_table(tmp_path / "out/settled.csv", MASK_CONFLICT_COLUMNS, "").set_index("image_id")
     assert list(settled.index) == find_images(raw, "train")
     assert settled.contested_pixels["train01"] == np.count_nonzero(first)
     assert settled.left_out["train01"] == "empty.png"

@@ -4,7 +4,6 @@ import torch
 from tiny_networks import Brightness
 
 from nuclei.config import Config, IntensityConfig, ModelConfig, PredictionConfig, TrainingConfig
-from nuclei.devices import choose_device, resolve_precision
 from nuclei.inference import predictor as predictor_module
 from nuclei.inference.predictor import Predictor, load_predictor
 from nuclei.inference.tta import average_views, deal_views, list_views
@@ -128,11 +127,6 @@ def test_a_config_that_asks_for_more_than_another_prediction_is_refused_by_its_k
         load_predictor(checkpoint_of(network), "best.pt", CPU, asked)
 
 
-def test_precision_is_resolved_for_the_device():
-    assert resolve_precision("32-true", CPU) == "32-true"
-    assert resolve_precision("auto", CPU) in ("32-true", "bf16-mixed")
-
-
 def test_a_file_that_is_no_checkpoint_is_named_with_a_remedy(tmp_path):
     with pytest.raises(ValueError, match=r"best\.pt: no such checkpoint; train the fold first"):
         load_checkpoint(tmp_path / "best.pt")
@@ -142,10 +136,3 @@ def test_a_file_that_is_no_checkpoint_is_named_with_a_remedy(tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "best.pt")
     with pytest.raises(ValueError, match=r"lacks `config` and `model`"):
         load_checkpoint(tmp_path / "best.pt")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without a GPU; this one has one")
-def test_a_gpu_that_is_not_there_is_refused():
-    assert choose_device("auto") == CPU
-    with pytest.raises(ValueError, match="sees no CUDA device"):
-        choose_device("cuda")

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from nuclei.io.files import atomic_path, release, remove_stale_temporaries, sha256, write_text
+from nuclei.errors import UserError
+from nuclei.io.files import atomic_path, read_json, release, remove_stale_temporaries, sha256, write_text
 from nuclei.io.images import read_image, read_label_map, write_image, write_label_map
 from nuclei.io.probability_maps import Maps, write_maps
-from nuclei.io.tables import read_splits
 
 ROOT = Path(__file__).parents[2]
 MAPS = [(f"image{i}", np.random.default_rng(i).integers(0, 256, (3, 9, 7 + i), np.uint8)) for i in range(3)]
@@ -157,14 +158,21 @@ def test_missing_maps_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"a\.npz: holds no maps of image unknown"):
         Maps(tmp_path / "a.npz")["unknown"]
     (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"b\.npz: no maps can be read"):
+    with pytest.raises(ValueError, match=r"b\.npz: no readable probability maps"):
         Maps(tmp_path / "b.npz")
 
 
-def test_a_table_without_its_columns_names_them(tmp_path):
-    write_text(tmp_path / "splits.csv", "image_id,fold\na,0\n")
-    with pytest.raises(ValueError, match=r"'group', 'modality', 'nuclei'.*make splits"):
-        read_splits(tmp_path / "splits.csv")
+def test_a_full_disk_is_said_with_the_file_that_did_not_fit(tmp_path):
+    path = tmp_path / "table.csv"
+    with pytest.raises(OSError, match=r"No space left on device: '.*/table\.csv'"), atomic_path(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, "9" * 5000])
+def test_a_file_that_is_no_json_is_named(tmp_path, content):
+    (tmp_path / "note.json").write_text(content)
+    with pytest.raises(UserError, match=r"note\.json: not valid JSON .*delete it"):
+        read_json(tmp_path / "note.json")
 
 
 def test_images_are_known_by_their_ids(images):

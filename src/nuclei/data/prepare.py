@@ -22,7 +22,7 @@ from nuclei.data.modality import MODALITIES, find_modality
 from nuclei.data.tile_groups import Outline, find_groups, outline
 from nuclei.errors import UserError
 from nuclei.io.images import write_image, write_label_map
-from nuclei.io.tables import INDEX_COLUMNS, SETTLED_COLUMNS, SOURCE
+from nuclei.io.tables import INDEX_COLUMNS, MASK_CONFLICT_COLUMNS, SOURCE
 
 SUBSETS = ("train", "test")
 
@@ -182,7 +182,7 @@ def settled_table(prepared: Sequence[Prepared]) -> pd.DataFrame:
         for image in prepared
         if image.row["subset"] == "train"
     ]
-    return pd.DataFrame(rows, columns=list(SETTLED_COLUMNS))
+    return pd.DataFrame(rows, columns=list(MASK_CONFLICT_COLUMNS))
 
 
 def remove_stale(out: Path, index: pd.DataFrame) -> int:

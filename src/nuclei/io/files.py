@@ -4,6 +4,7 @@ Every file is written under a temporary name in its folder and renamed when it i
 that exists is complete. Equal content gives equal bytes.
 """
 
+import errno
 import hashlib
 import json
 import mmap
@@ -21,11 +22,13 @@ from typing import Any
 import numpy as np
 
 from nuclei.arrays import Pixels
+from nuclei.errors import UserError
 
 STALE_SECONDS = 24 * 3600.0
 """Age from which a temporary file of another machine counts as left by a killed process."""
 
 _TEMPORARY = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.tmp", re.DOTALL)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _cleaned: set[Path] = set()
 
 
@@ -46,6 +49,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in _DISK_ERRORS and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # a full disk does not say which file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -92,16 +99,18 @@ def _is_running(process: int) -> bool:
 
 
 def release(array: Pixels) -> None:
-    """Takes an array that lies on a disk out of the memory; read again, it comes from there. Others stay as they are.
+    """Drops the pages of a memory-mapped array from memory; they are read from disk when needed again.
 
-    Pages that were touched count as memory of the process until another needs it, and a limit may not wait for that.
+    Touched pages count as memory of the process until another process needs memory, and a memory
+    limit may not wait for that. Arrays that are not memory-mapped are left as they are.
     """
     base: Any = array
     while isinstance(base, np.ndarray) and not hasattr(base, "_mmap"):
         base = base.base
     mapped = getattr(base, "_mmap", base)
-    # private pages (mode "c") would lose what was written to them
-    if isinstance(mapped, mmap.mmap) and getattr(base, "mode", None) != "c" and hasattr(mmap, "MADV_DONTNEED"):
+    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    if getattr(base, "mode", None) != "c":  # private pages would lose what was written to them
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
@@ -120,10 +129,18 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Value of a JSON file that this program wrote.
+
+    Raises:
+        UserError: the file is no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}); delete it and run the command again") from error
 
 
 def sha256(path: Path | str) -> str:
-    """Hexadecimal digest of a file's bytes."""
+    """Hexadecimal SHA-256 digest of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

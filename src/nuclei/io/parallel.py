@@ -1,5 +1,6 @@
-"""A pool of worker processes with results in the order of the jobs."""
+"""A pool of worker processes whose results come in the order of the jobs."""
 
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -11,8 +12,6 @@ import cv2
 from nuclei.errors import UserError
 
 _CHUNK = 4
-
-
 _task: Callable[[Any], Any] | None = None
 
 
@@ -20,12 +19,12 @@ _task: Callable[[Any], Any] | None = None
 def open_pool(
     workers: int, build: Callable[..., Callable[[Any], Any]], *arguments: Any
 ) -> Iterator[Callable[[Iterable[Any]], Iterator[Any]]]:
-    """A `map` over processes, each with its own task `build(*arguments)`; results come in the order of the jobs.
+    """A `map` over processes, each of which calls its own task `build(*arguments)`.
 
-    One worker is this process itself.
+    Results come in the order of the jobs. One worker means this process itself.
 
     Raises:
-        UserError: no worker; a worker that the system ended.
+        UserError: fewer than one worker; a worker was killed.
     """
     if workers < 1:
         raise UserError(f"expected at least one worker, got {workers}")
@@ -33,15 +32,19 @@ def open_pool(
         task = build(*arguments)
         yield lambda jobs: map(task, jobs)
         return
-    # OpenCV's threads do not live on in a fork, which would wait for them for ever: they end before, here
+    # a forked process would wait forever for OpenCV's threads, which do not survive the fork
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
         with ProcessPoolExecutor(workers, initializer=_set_up, initargs=(build, arguments)) as pool:
-            yield lambda jobs: pool.map(_work, jobs, chunksize=_CHUNK)
+            try:
+                yield lambda jobs: pool.map(_work, jobs, chunksize=_CHUNK)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # do not finish the waiting jobs first
+                raise
     except BrokenProcessPool as error:
         raise UserError(
-            f"one of {workers} workers ended without a word, most likely for want of memory; use fewer workers"
+            f"one of {workers} worker processes was killed, probably out of memory; use fewer workers"
         ) from error
     finally:
         cv2.setNumThreads(threads)
@@ -49,6 +52,8 @@ def open_pool(
 
 def _set_up(build: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
     global _task
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends the pool
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(1)  # the processes share the cores already
     _task = build(*arguments)
 

@@ -13,7 +13,7 @@ from nuclei.data.prepare import KNOWN_BAD
 from nuclei.data.prepared_images import Images
 from nuclei.data.splits import check_splits
 from nuclei.io.parallel import open_pool
-from nuclei.io.tables import SETTLED_COLUMNS, read_splits, read_table
+from nuclei.io.tables import MASK_CONFLICT_COLUMNS, read_splits, read_table
 from nuclei.reporting.eda.annotation_checks import REASONS, Finding, find_suspicious, find_unlabelled, measure_nuclei
 
 NUCLEUS_COLUMNS = ("label", "area", "diameter", "sides", "touching_sides", "cut")
@@ -99,7 +99,7 @@ def collect_statistics(processed: Path, splits: Path | None, workers: int = 1) -
     whole = ["nuclei", "area_smallest", "area_largest", "touching", "cut", *_COUNTED]
     images = images.astype(dict.fromkeys(whole, "Int64"))
     settled = _read_settled(processed)
-    known = pd.DataFrame(columns=list(SETTLED_COLUMNS)) if settled is None else settled
+    known = pd.DataFrame(columns=list(MASK_CONFLICT_COLUMNS)) if settled is None else settled
     images = images.merge(known.astype({"contested_pixels": "Int64", "left_out": "string"}), on="image_id", how="left")
     findings = _collect_findings(ids, [found for _, _, found in looks], settled)
     reasons = findings.groupby("image_id").reason.agg("; ".join)
@@ -118,7 +118,7 @@ def _read_settled(processed: Path) -> Any:
     path = processed / "settled.csv"
     if not path.is_file():
         return None
-    return read_table(path, SETTLED_COLUMNS, "run `make data` again")[list(SETTLED_COLUMNS)]
+    return read_table(path, MASK_CONFLICT_COLUMNS, "run `make data` again")[list(MASK_CONFLICT_COLUMNS)]
 
 
 def _collect_findings(ids: list[str], looked: list[list[Finding]], settled: pd.DataFrame | None) -> pd.DataFrame:
