@@ -9,24 +9,25 @@ from nuclei.cli import run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folds", type=Path, nargs="*", default=[], help="scores of the steps, out of fold")
-    parser.add_argument("--modalities", type=Path, nargs="*", default=[], help="scores on modalities left out")
-    parser.add_argument("--configs", type=Path, required=True, help="the steps' configs: their first line says what")
+    parser.add_argument("--modalities", type=Path, nargs="*", default=[], help="scores on unseen modalities")
+    parser.add_argument("--configs", type=Path, required=True, help="configs of the steps: line 1 is the title")
     parser.add_argument("--out", type=Path, required=True, help="folder of the page and the table")
-    parser.add_argument("--command", required=True, help="what to type for the table, for the page")
+    parser.add_argument("--command", required=True, help="the command that makes the table, for the page")
     arguments = parser.parse_args()
 
     from nuclei.config_files import read_title
-    from nuclei.io.files import write_csv, write_text
-    from nuclei.reporting.ablation import FOLDS, MODALITIES, ablation, ablation_page, gather
+    from nuclei.io.files import write_text
+    from nuclei.io.spreadsheets import write_spreadsheet
+    from nuclei.reporting.ablation import FOLDS, MODALITIES, STEP, ablation, ablation_page, find_modalities, read_steps
 
-    def say(rung: str) -> str:
-        return read_title(arguments.configs / f"{rung}.toml")
+    def describe(step: str) -> str:
+        return read_title(arguments.configs / f"{step}.toml")
 
-    kinds = {FOLDS: arguments.folds, MODALITIES: arguments.modalities}
-    frame = ablation({kind: gather(paths) for kind, paths in kinds.items()})
-    write_csv(arguments.out / "ablation.csv", frame.round(6).assign(command=arguments.command))
-    write_text(arguments.out / "README.md", ablation_page(frame, arguments.command, say))
-    print(frame[["held_out", "rung", "images", "score", "difference"]].round(4).to_string(index=False))
+    measured = {FOLDS: read_steps(arguments.folds), MODALITIES: read_steps(arguments.modalities)}
+    frame, modalities = ablation(measured), find_modalities(measured)
+    write_spreadsheet(arguments.out / "ablation.csv", frame.round(6).assign(command=arguments.command))
+    write_text(arguments.out / "README.md", ablation_page(frame, modalities, arguments.command, describe))
+    print(frame[["held_out", STEP, "images", "score", "difference"]].round(4).to_string(index=False))
 
 
 if __name__ == "__main__":

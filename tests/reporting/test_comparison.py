@@ -4,13 +4,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from nuclei.io.files import read_json
-from nuclei.reporting.comparison import comparison, comparison_page, cross_fit, dice, halve, learning_curve
+from nuclei.reporting.comparison import (
+    comparison,
+    comparison_page,
+    cross_fit,
+    dice,
+    halve,
+    learning_curve,
+    update_comparison,
+)
 from nuclei.reporting.plots import plot_comparison, plot_learning_curve
 from nuclei.synthetic.images import make_image
 
@@ -89,7 +98,7 @@ def test_the_page_ranks_the_variants_and_gives_their_difference_to_the_plain_one
     assert list(frame.experiment) == ["unet_se", "unet_plain"]
     row = frame.iloc[0]
     assert (row.against, row.against_low, row.against_high) == pytest.approx((0.1, 0.1, 0.1))
-    page = comparison_page(frame, None, str.upper)
+    page = comparison_page({"compare": frame}, str.upper)
     assert "`make compare STEPS=7`: 7 steps of 8 crops of 192 pixels, one fold held out (4 images)" in page
     assert "| `unet_se` | UNET_SE | **0.450** (" in page
     assert "| +0.100 (+0.100 to +0.100) | 0.100 | 0.800 | 1.08 M | 2.50 G | 9.5 | 4.5 | 900 MiB | 3.2 |" in page
@@ -106,9 +115,28 @@ def test_the_learning_curve_has_mean_and_spread_of_each_number_of_images(tmp_pat
     assert list(curve.training_images) == [8, 16]
     np.testing.assert_allclose(curve.score, [0.2, 0.5])
     np.testing.assert_allclose(curve.score_spread, [np.sqrt(0.02)] * 2)
-    assert "| 8 | 2 | 0.200 | 0.141 | 0.100 | 0.300 |" in comparison_page(None, frame, str)
+    assert "| 8 | 2 | 0.200 | 0.141 | 0.100 | 0.300 |" in comparison_page({"learning_curve": frame}, str)
     plot_learning_curve(tmp_path / "curve.svg", frame)
     assert (tmp_path / "curve.svg").read_text().startswith("<?xml")
+
+
+def test_two_tables_written_at_the_same_time_are_both_on_the_page(tmp_path):
+    frames = [
+        comparison([make_measured(name, [0.2, 0.3, 0.4, 0.5])]).assign(command=command)
+        for name, command in (("unet_plain", "make compare"), ("images_8", "make learning-curve"))
+    ]
+    second = Thread(target=update_comparison, args=(tmp_path, "learning_curve", frames[1], Path.touch, str))
+
+    def draw_slowly(path):
+        second.start()
+        second.join(0.5)
+        path.touch()
+
+    update_comparison(tmp_path, "compare", frames[0], draw_slowly, str)
+    second.join()
+    page = (tmp_path / "README.md").read_text()
+    assert "`make compare`" in page
+    assert "`make learning-curve`" in page
 
 
 def test_make_compares_variants_and_numbers_of_images_and_then_has_nothing_to_do(tmp_path):

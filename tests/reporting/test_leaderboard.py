@@ -11,6 +11,7 @@ from nuclei.reporting.leaderboard import (
     OTHER,
     WORSE,
     entries_by_experiment,
+    find_modalities,
     leaderboard,
     leaderboard_page,
     name_members,
@@ -105,6 +106,17 @@ def test_an_experiment_recorded_without_its_images_keeps_its_interval_and_gets_n
     assert "nan" not in line
 
 
+def test_the_page_has_at_most_nine_columns_and_names_the_members(summaries):
+    page = leaderboard_page(leaderboard(summaries, summaries, {}))
+    header = next(line for line in page.splitlines() if line.startswith("| experiment"))
+    assert header.count("|") - 1 <= 9
+    assert "- `best`: noisy x 3, worse" in page
+
+
+def test_modalities_are_those_that_were_scored(summaries):
+    assert find_modalities(summaries) == ["grey_tissue"]
+
+
 def test_the_page_shows_kaggles_scores_of_the_very_file(summaries, tmp_path):
     content = b"ImageId,EncodedPixels\n"
     (tmp_path / "best.csv").write_bytes(content)
@@ -118,5 +130,5 @@ def test_the_page_shows_kaggles_scores_of_the_very_file(summaries, tmp_path):
     found = entries_by_experiment(entries, tmp_path)
     assert set(found) == {"best"}
     page = leaderboard_page(leaderboard(summaries, summaries, found))
-    assert "0.5100 | 0.6200" in page
+    assert "0.5100 / 0.6200" in page
     assert "0.99" not in page

@@ -14,7 +14,7 @@ from nuclei.reporting.eda.page import data_page
 from nuclei.reporting.eda.statistics import collect_statistics
 from nuclei.reporting.html_report import report_page
 from nuclei.reporting.leaderboard import leaderboard
-from nuclei.reporting.rendering import render
+from nuclei.reporting.rendering import render, table_line
 from nuclei.reporting.score_records import comparable, read_records
 
 IMAGE_IDS = [
@@ -121,6 +121,10 @@ def test_the_policy_opens_no_network(report):
 def test_a_number_that_json_cannot_hold_is_refused():
     with pytest.raises(ValueError, match="not JSON compliant"):
         render("base.html", "report.js", {"score": float("nan")}, commit="")
+
+
+def test_a_bar_in_a_cell_does_not_end_it():
+    assert table_line(["a|b", "c"]) == "| a\\|b | c |"
 
 
 def test_the_data_come_back_as_they_were(report, folder):

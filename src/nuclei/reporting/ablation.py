@@ -1,11 +1,10 @@
-"""What each step from a plain network to a good one adds: scores on two kinds of held-out images, as a page.
+"""Ablation: what each step from a plain network to a good one adds, as a table and a Markdown page.
 
-A rung of the ladder is a config that extends the one below it. Its networks are scored on folds that look like what
-they were trained on, and on modalities that they were never shown. Unlike in `comparison`, all rungs have the default
-post-processing, and one above them has it tuned.
+A step is a config that extends the one before it. Its networks are scored out of fold and on unseen
+modalities. Unlike in `comparison`, all steps have the default post-processing, and the last has it tuned.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,16 +31,33 @@ from nuclei.reporting.rendering import table_line
 from nuclei.reporting.score_records import image_scores
 
 FOLDS, MODALITIES = "folds", "modalities"
-"""The two kinds of held-out images: the folds of `make splits`, and one modality after the other."""
+"""Kinds of held-out images: the folds of `make splits`, and one modality after the other."""
+STEP = "ablation_step"
+"""Column of the step's name; `steps` are those of the optimiser."""
 DIFFERENCE = ("difference", "difference_low", "difference_high")
-"""Columns of what a rung adds to the one below it."""
+"""Columns of the paired difference to the step before."""
+TITLES = {FOLDS: "Out of fold", MODALITIES: "An unseen modality"}
+KINDS = {
+    FOLDS: "held out by the folds of `make splits`, which have each modality on both sides where it has groups enough.",
+    MODALITIES: "each predicted by a network that was trained on the other modalities alone "
+    "(`make_folds.py --by modality`). A column is the modality that was left out.",
+}
+NOTE = (
+    "Each step is a file of `configs/ablation` that extends the one before it. *Adds* is the mean paired "
+    "difference, image by image, to the row above, which is several steps before where steps were left out. "
+    "Intervals hold 95% of the means over resampled images and not the variation between seeds. All but the "
+    "tuned step have the default post-processing, which suits some networks better than others: see *as is* "
+    "in the [comparison](../comparisons/README.md). *Mean of modalities* weights each equally. Minutes are "
+    "those of one training, empty where the weights are those of the row above. Data: "
+    "[`ablation.csv`](ablation.csv)."
+)
 
-_NOTES = ("seed", "steps", "batch", "hardware", "commit")
+_NOTED = ("seed", "steps", "batch", "hardware", "commit")
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A rung on one kind of held-out images: records by image id, and the efforts of the trainings behind them."""
+class StepScores:
+    """A step on one kind of held-out images: score records by image id, and the effort of each training."""
 
     images: dict[str, Record]
     efforts: list[dict[str, Any]]
@@ -49,16 +65,22 @@ class Measured:
     def scores(self) -> dict[str, float]:
         return image_scores({"image": self.images})
 
+    def by_modality(self) -> dict[str, float]:
+        """Mean score of each modality, in alphabetical order."""
+        scores: dict[str, list[npt.NDArray[np.float64]]] = {}
+        for record in self.images.values():
+            scores.setdefault(record["modality"], []).append(record["ap"])
+        return {modality: float(np.mean(scores[modality])) for modality in sorted(scores)}
+
 
 def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, splits: Path) -> dict[str, Any]:
-    """Scores of a fold's held-out maps with the default post-processing, and the effort of the training behind them.
+    """Scores of a fold's held-out maps with the default post-processing, as in cv.json, and their `effort`.
 
-    Beside what `scoring.summarise` says, `effort` has the experiment that was trained, its seed, steps, batch,
-    parameters, minutes, hardware and commit.
+    `effort` is that of the training: experiment, seed, steps, batch, parameters, minutes, hardware, commit.
 
     Raises:
-        UserError: maps of other images than the checkpoint's fold holds out, or of another size; it was trained on
-            some of them.
+        UserError: maps of other images than the checkpoint's fold holds out, or of another size; it was
+            trained on some of them.
     """
     from nuclei.models.checkpoint_file import load_checkpoint  # torch, which the table does without
 
@@ -66,19 +88,23 @@ def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, s
     ids = sorted(held_out_images(weights, checkpoint, table))
     if set(ids) != set(archive):
         raise UserError(
-            f"{maps}: holds maps of {len(archive)} images, but fold {weights['fold']} of {splits} holds out {len(ids)} "
-            "others; predict the fold again"
+            f"{maps}: holds maps of {len(archive)} images, but fold {weights['fold']} of {splits} holds out "
+            f"{len(ids)} others; predict the fold again"
         )
-    images, parameters = Images(processed), Parameters()
-    records = [
-        score_image(truth, segment_maps(read_maps(archive, image_id, truth, processed), parameters))
-        for image_id in tqdm(ids, desc="score", unit="image", mininterval=1)
-        for truth in [images.label_map(image_id)]
-    ]
+    images, parameters, records = Images(processed), Parameters(), []
+    for image_id in tqdm(ids, desc="score", unit="image", mininterval=1):
+        truth = images.label_map(image_id)
+        records.append(score_image(truth, segment_maps(read_maps(archive, image_id, truth, processed), parameters)))
     rows = table.set_index("image_id").loc[ids].reset_index()
-    log = read_table(checkpoint.parent / "log.csv", ("minutes",), "train again")
-    config = parse_config(weights["config"], str(checkpoint))
-    effort = {
+    summary = summarise(experiment, rows, records, {weights["fold"]: parameters.to_dict()})
+    return {**summary, "effort": training_effort(weights, checkpoint)}
+
+
+def training_effort(weights: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What it took to train a checkpoint: its own record, its config's settings, and the minutes in log.csv."""
+    log = read_table(path.parent / "log.csv", ("minutes",), "train again")
+    config = parse_config(weights["config"], str(path))
+    return {
         **weights["effort"],
         "experiment": config.name,
         "seed": config.training.seed,
@@ -86,130 +112,121 @@ def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, s
         "batch": config.training.batch,
         "minutes": float(log.minutes.iloc[-1]),
     }
-    return {**summarise(experiment, rows, records, {weights["fold"]: parameters.to_dict()}), "effort": effort}
 
 
-def gather(paths: Iterable[Path]) -> dict[str, Measured]:
-    """Rungs by name, each with the images of all its files: `score_fold`'s of every fold, or the tuned one's `cv.json`.
+def read_steps(paths: Iterable[Path]) -> dict[str, StepScores]:
+    """Steps by name, each with the images of all its files: of every fold, or `cv.json` of the tuned step.
 
     Raises:
-        UserError: a file that is missing; an image that is in two files of a rung.
+        UserError: a file that is missing; an image that is in two files of a step.
     """
-    found: dict[str, Measured] = {}
+    steps: dict[str, StepScores] = {}
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path}: no such scores; `make ablation` measures what is missing")
         summary = read_json(path)
-        rung = found.setdefault(summary["experiment"], Measured({}, []))
-        twice = sorted(rung.images.keys() & summary["image"].keys())
+        step = steps.setdefault(summary["experiment"], StepScores({}, []))
+        twice = sorted(step.images.keys() & summary["image"].keys())
         if twice:
             raise UserError(f"{path}: image {twice[0]} is in another fold of {summary['experiment']} too; score again")
-        rung.images.update(summary["image"])
-        rung.efforts.extend([summary["effort"]] if "effort" in summary else [])
-    return found
+        step.images.update(summary["image"])
+        step.efforts.extend([summary["effort"]] if "effort" in summary else [])
+    return steps
 
 
-def ablation(measured: Mapping[str, Mapping[str, Measured]]) -> pd.DataFrame:
-    """One row a rung on one kind of held-out images, lowest first: its scores, and what it adds to the rung below it.
+def find_modalities(measured: Mapping[str, Mapping[str, StepScores]]) -> list[str]:
+    """Names of all modalities in the measured images, in alphabetical order."""
+    steps = [step for by_name in measured.values() for step in by_name.values()]
+    return sorted({record["modality"] for step in steps for record in step.images.values()})
 
-    `measured` has the rungs by name, by kind. `difference` is the mean paired difference, image by image, to the row
-    above; `modality_mean` has each modality count alike. `trainings` and their mean `minutes` are empty for a rung that
-    predicts with another one's weights, or is but tuned.
+
+def ablation(measured: Mapping[str, Mapping[str, StepScores]]) -> pd.DataFrame:
+    """One row a step and kind of held-out images, in the order of the steps: scores and what the step adds.
+
+    `measured` has the steps by name, by kind. `difference` is the mean paired difference, image by image, to
+    the row above; `modality_mean` weights each modality equally. `trainings` is 0 and `minutes` empty for a
+    step that uses another step's weights.
 
     Raises:
-        UserError: nothing was measured; rungs of one kind that were scored on different images.
+        UserError: nothing was measured; steps of one kind that were scored on different images.
     """
-    records = [record for rungs in measured.values() for one in rungs.values() for record in one.images.values()]
-    if not records:
+    modalities = find_modalities(measured)
+    if not modalities:
         raise UserError("no scores of any step; give `make ablation` at least one of FOLDS or MODALITIES")
-    modalities = sorted({record["modality"] for record in records})
-    rows: list[dict[str, Any]] = []
-    for kind, rungs in measured.items():
-        below: dict[str, float] | None = None
-        for rung, one in sorted(rungs.items()):
-            scores = one.scores()
-            if below is not None and scores.keys() != below.keys():
-                raise UserError(
-                    f"{kind}: {rung} was scored on {len(scores)} images, the step below it on {len(below)} and not on "
-                    "the same; run `make ablation` with one FOLDS and one MODALITIES for all RUNGS"
-                )
-            row = {"held_out": kind, "rung": rung, "images": len(scores), **_scores(one, scores, below)}
-            by_modality = _by_modality(one.images)
+    rows = []
+    for kind, steps in measured.items():
+        before: dict[str, float] | None = None
+        for name, step in sorted(steps.items()):
+            scores = step.scores()
+            _check_same_images(kind, name, scores, before)
+            row = {"held_out": kind, STEP: name, "images": len(scores), **_score_row(step, scores, before)}
+            by_modality = step.by_modality()
             row["modality_mean"] = float(np.mean(list(by_modality.values())))
             row |= {modality: by_modality.get(modality, np.nan) for modality in modalities}
-            rows.append(row | _effort(rung, one))
-            below = scores
+            rows.append(row | _effort_row(name, step))
+            before = scores
     return pd.DataFrame(rows)
 
 
-def _scores(one: Measured, scores: dict[str, float], below: dict[str, float] | None) -> dict[str, float]:
-    """Score and average precisions with the interval, and the paired difference to the scores `below`."""
+def _check_same_images(kind: str, name: str, scores: dict[str, float], before: dict[str, float] | None) -> None:
+    if before is not None and scores.keys() != before.keys():
+        raise UserError(
+            f"{kind}: {name} was scored on {len(scores)} images, the step before it on {len(before)} and not on "
+            "the same; run `make ablation` with one FOLDS and one MODALITIES for all ABLATION_STEPS"
+        )
+
+
+def _score_row(step: StepScores, scores: dict[str, float], before: dict[str, float] | None) -> dict[str, float]:
+    """Score with its interval, paired difference to the scores `before`, and average precisions."""
     low, high = bootstrap_interval(np.array(list(scores.values())))
     row = {"score": float(np.mean(list(scores.values()))), "low": low, "high": high}
-    difference = (np.nan, np.nan, np.nan) if below is None else paired_difference(scores, below)
+    difference = (np.nan, np.nan, np.nan) if before is None else paired_difference(scores, before)
     row |= dict(zip(DIFFERENCE, difference, strict=True))
-    ap = np.mean([record["ap"] for record in one.images.values()], axis=0)
+    ap = np.mean([record["ap"] for record in step.images.values()], axis=0)
     return row | {f"ap_{threshold:.2f}": float(value) for threshold, value in zip(THRESHOLDS, ap, strict=True)}
 
 
-def _by_modality(images: Mapping[str, Record]) -> dict[str, float]:
-    scores: dict[str, list[npt.NDArray[np.float64]]] = {}
-    for record in images.values():
-        scores.setdefault(record["modality"], []).append(record["ap"])
-    return {modality: float(np.mean(scores[modality])) for modality in sorted(scores)}
-
-
-def _effort(rung: str, one: Measured) -> dict[str, Any]:
-    own = [effort for effort in one.efforts if effort["experiment"] == rung]
+def _effort_row(name: str, step: StepScores) -> dict[str, Any]:
+    own = [effort for effort in step.efforts if effort["experiment"] == name]
     minutes = float(np.mean([effort["minutes"] for effort in own])) if own else np.nan
     parameters = own[0]["parameters"] if own else np.nan
-    texts = {name: ", ".join(sorted({str(effort[name]) for effort in one.efforts} - {""})) for name in _NOTES}
+    texts = {key: ", ".join(sorted({str(effort[key]) for effort in step.efforts} - {""})) for key in _NOTED}
     return {"trainings": len(own), "minutes": minutes, "parameters": parameters, **texts}
 
 
-def ablation_page(frame: pd.DataFrame, command: str, say: Callable[[str], str]) -> str:
-    """The page as Markdown, a table for each kind of held-out images; `say` tells what a rung adds."""
-    noted = ({text for texts in frame[name] for text in texts.split(", ")} - {""} for name in _NOTES)
-    seeds, steps, batches, machines, commits = (", ".join(sorted(texts)) for texts in noted)
-    lines = [
-        "# What each step adds",
-        "",
-        f"`{command}`: {int(frame.trainings.sum())} trainings, {steps} steps of {batches}, seed {seeds} of first "
-        f"weights and crops. Machine: {machines}." + (f" Commit: {commits}." if commits else ""),
-        "",
-        "Each step is a file of `configs/ablation` that extends the one before it. *Adds* is the mean paired "
-        "difference, image by image, to the row above, which is several steps before where steps were left out. "
-        "Intervals hold 95% of the means over resampled images; what another seed would change is not in them. All "
-        "but the tuned step have the default post-processing, which suits some networks better than others: see *as "
-        "is* in the [comparison](../comparisons/README.md). *Mean of modalities* has each count alike. Minutes are "
-        "those of one training, empty where the weights are those of the row above. Data: "
-        "[`ablation.csv`](ablation.csv).",
-    ]
-    titles = {FOLDS: "Out of fold", MODALITIES: "A modality that was never shown"}
-    texts = {
-        FOLDS: "held out by the folds of `make splits`, which have each modality on both sides where it has groups "
-        "enough.",
-        MODALITIES: "each predicted by a network that was trained on the other modalities alone "
-        "(`make_folds.py --by modality`). A column is the modality that was left out.",
-    }
-    for kind, title in titles.items():
+def ablation_page(frame: pd.DataFrame, modalities: Sequence[str], command: str, describe: Callable[[str], str]) -> str:
+    """The page in Markdown, a table for each kind of held-out images.
+
+    `modalities` are the columns that hold one; `describe` gives the title of a step.
+    """
+    seeds, steps, batches, machines, commits = (_noted(frame[name]) for name in _NOTED)
+    facts = f"`{command}`: {int(frame.trainings.sum())} trainings, {steps} steps of {batches}, "
+    facts += f"seed {seeds} of first weights and crops. Machine: {machines}."
+    facts += f" Commit: {commits}." if commits else ""
+    lines = ["# What each step adds", "", facts, "", NOTE]
+    for kind, title in TITLES.items():
         part = frame[frame.held_out == kind]
         if len(part):
-            lines += ["", f"## {title}", "", f"{part.images.iloc[0]} images, {texts[kind]}", "", *_table(part, say)]
+            lines += ["", f"## {title}", "", f"{part.images.iloc[0]} images, {KINDS[kind]}", ""]
+            lines += _table(part, modalities, describe)
     return "\n".join(lines) + "\n"
 
 
-def _table(frame: pd.DataFrame, say: Callable[[str], str]) -> list[str]:
-    columns = list(frame.columns)
-    modalities = columns[columns.index("modality_mean") + 1 : columns.index("trainings")]
-    modalities = [name for name in modalities if frame[name].notna().any()]
+def _noted(column: pd.Series) -> str:
+    """All values of a column of comma-separated texts, once each."""
+    texts = {text for cell in column.dropna() for text in str(cell).split(", ")}
+    return ", ".join(sorted(texts - {""}))
+
+
+def _table(frame: pd.DataFrame, modalities: Sequence[str], describe: Callable[[str], str]) -> list[str]:
+    shown = [name for name in modalities if frame[name].notna().any()]
     header = ["step", "what it adds", "score (95%)", "adds (95%)", *(f"AP {t}" for t in SHOWN_THRESHOLDS)]
-    header += ["mean of modalities", *(name.replace("_", " ") for name in modalities), "minutes"]
+    header += ["mean of modalities", *(name.replace("_", " ") for name in shown), "minutes"]
     lines = [table_line(header), table_line(["---", "---"] + ["---:"] * (len(header) - 2))]
     for row in frame.to_dict("records"):
-        cells = [f"`{row['rung']}`", say(row["rung"])]
+        cells = [f"`{row[STEP]}`", describe(row[STEP])]
         cells += [f"**{row['score']:.3f}** ({row['low']:.3f} to {row['high']:.3f})"]
         cells += [format_difference(*(row[name] for name in DIFFERENCE))]
-        cells += [f"{row[name]:.3f}" for name in (*(f"ap_{t}" for t in SHOWN_THRESHOLDS), "modality_mean", *modalities)]
+        cells += [f"{row[name]:.3f}" for name in (*(f"ap_{t}" for t in SHOWN_THRESHOLDS), "modality_mean", *shown)]
         lines.append(table_line([*cells, f"{row['minutes']:.1f}" if row["trainings"] else ""]))
     return lines

@@ -1,13 +1,13 @@
-"""Networks compared under one budget: what a trained fold scores and costs, as a table and a page.
+"""Networks compared under one budget: score and cost of a trained fold, as a table and a Markdown page.
 
-Scores are those of the submission's path without averaged views. A loss decides how sure a network sounds, so that no
-fixed threshold is fair to all: they are searched on one half of the held-out images for the other half. Some sound so
-unlike the others that the default thresholds leave them no nucleus, and no single step away from there finds one: the
-search begins at the best of several places.
+Scores are those of the submission's path without test-time augmentation. How confident a network is depends on
+its loss, so that no fixed threshold is fair to all: thresholds are tuned on one half of the held-out images for
+the other half. With the default thresholds, some networks have no nucleus, and no single step from there finds
+one: the search starts at the best of several points.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,16 @@ from nuclei.evaluation.bootstrap import bootstrap_interval, paired_difference
 from nuclei.evaluation.metric import average_precision
 from nuclei.evaluation.score_cache import Scores
 from nuclei.evaluation.tuning import GRID, search
+from nuclei.io.files import write_text
+from nuclei.io.locks import folder_lock
+from nuclei.io.spreadsheets import write_spreadsheet
 from nuclei.io.tables import read_splits, read_table
 from nuclei.postprocessing.parameters import Parameters
 from nuclei.postprocessing.watershed import segment_maps
 from nuclei.reporting.leaderboard import format_difference
 from nuclei.reporting.rendering import table_line
 
-# The table and the page do without torch, which takes seconds to load.
+# The table and the page do not need torch, which takes seconds to load.
 if TYPE_CHECKING:
     import torch
 
@@ -42,23 +45,37 @@ STARTS = [
     for border in (Parameters.border_weight, 0.0)
     for confidence in (Parameters.min_mean_probability, 0.0)
 ]
-"""Where the search may begin, the default first: are unsure nuclei dropped, does the border cut the seeds apart?"""
+"""Starting points of the search, the default first: with and without a minimum confidence and the border."""
 SEARCHED = {name: GRID[name] for name in ("foreground_threshold", "seed_threshold", "border_weight")}
-"""Thresholds that are searched from there: where a nucleus ends, where one is, and how far the border cuts."""
+"""Parameters that are searched: of the mask, of the watershed markers, and the weight of the border."""
 SIDE = 256
 """Height and width of the image whose multiply-adds and time are given."""
 REPEATS = 7
-"""Predictions of which the fastest is taken: others on the machine only ever make one slower."""
+"""Predictions of which the fastest counts: other programs only ever make one slower."""
 BASE = "unet_plain"
 """The variant that the others differ from."""
 AGAINST = ("against", "against_low", "against_high")
 """Columns of the difference to it."""
 FOUND = 127
 """Foreground above this of 255 counts as a nucleus in the Dice coefficient."""
+TABLES = ("compare", "learning_curve")
+"""Tables of a comparison's folder."""
+COMPARE_NOTE = (
+    "Every variant has as many steps and crops. The intervals hold 95% of the means over resampled images and not "
+    "the variation between seeds, for which see the spread at all images below. *Against plain* is the mean paired "
+    f"difference to `{BASE}`. The score has its thresholds tuned on the other half of the held-out images, *as is* "
+    "has the default ones. Dice is that of all nuclei as one. Speeds are those of the fastest interval, predictions "
+    f"of {SIDE}x{SIDE} pixels one by one; multiply-adds are for such an image. Memory is the peak of the training, "
+    "of the GPU or else of the process."
+)
+CURVE_NOTE = (
+    f"`{BASE}` on nested subsets with the same fraction of each modality; a seed decides the images, the first "
+    "weights and the crops. Spread is the standard deviation over the seeds."
+)
 
 
 def measure(path: Path, processed: Path, splits: Path, device: "torch.device") -> dict[str, Any]:
-    """What a checkpoint scores on the images that its fold holds out, and what it costs.
+    """Score of a checkpoint on the images that its fold holds out, and its cost.
 
     Raises:
         UserError: no checkpoint; it was trained on images that the splits hold out; fewer than two held out.
@@ -99,7 +116,7 @@ def measure(path: Path, processed: Path, splits: Path, device: "torch.device") -
 
 
 def halve(table: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """The rows of one of two halves with the same share of each modality; groups of images stay together.
+    """Rows of the first of two halves, (N,) bool: each modality is halved, groups of images stay together.
 
     Raises:
         UserError: all images are of one group.
@@ -113,7 +130,10 @@ def halve(table: pd.DataFrame) -> npt.NDArray[np.bool_]:
 def cross_fit(
     maps: dict[str, UInt8Array], truths: dict[str, LabelMap], first: npt.NDArray[np.bool_]
 ) -> tuple[Float64Array, Float64Array]:
-    """Scores of the images with default thresholds, and with those that the other half of the images favours."""
+    """Scores (N,) of the images with default thresholds, and with thresholds tuned on the other half.
+
+    `first` (N,) bool are the images of one half.
+    """
 
     def run(jobs: Iterable[tuple[str, list[Parameters]]]) -> Iterator[list[Float64Array]]:
         for image_id, candidates in jobs:
@@ -180,42 +200,50 @@ def learning_curve(frame: pd.DataFrame) -> pd.DataFrame:
     return curve.reset_index()
 
 
-def comparison_page(variants: pd.DataFrame | None, curve: pd.DataFrame | None, say: Callable[[str], str]) -> str:
-    """The page of the folder as Markdown, of those tables that there are; `say` tells what a variant is."""
-    lines = ["# The family compared", ""]
+def update_comparison(
+    folder: Path, name: str, frame: pd.DataFrame, draw: Callable[[Path], None], describe: Callable[[str], str]
+) -> None:
+    """Writes the table `name` of a comparison: its plot, the page of all tables and, last, its CSV.
+
+    Other processes may write other tables of the folder meanwhile: one at a time, so that the page has them all.
+    `draw` writes the plot; `describe` gives the title of a variant.
+    """
+    with folder_lock(folder):
+        tables = {other: pd.read_csv(path) for other in TABLES if (path := folder / f"{other}.csv").is_file()}
+        tables[name] = frame
+        draw(folder / f"{name}.svg")
+        write_text(folder / "README.md", comparison_page(tables, describe))
+        write_spreadsheet(folder / f"{name}.csv", frame.round(6))
+
+
+def comparison_page(tables: Mapping[str, pd.DataFrame], describe: Callable[[str], str]) -> str:
+    """The page of the folder in Markdown, of the TABLES that there are; `describe` gives the title of a variant."""
+    variants, curve = (tables.get(name) for name in TABLES)
+    lines = ["# Networks compared under one budget", ""]
     if variants is not None:
-        lines += [*_budget(variants, "compare"), "", *_variant_table(variants, say), "", "![](compare.svg)", ""]
+        lines += [*_budget(variants, COMPARE_NOTE), "", *_variant_table(variants, describe)]
+        lines += ["", "![](compare.svg)", ""]
     if curve is not None:
-        lines += ["## More images", "", *_budget(curve, "learning-curve"), ""]
+        lines += ["## More images", "", *_budget(curve, CURVE_NOTE), ""]
         lines += [*_curve_table(learning_curve(curve)), "", "![](learning_curve.svg)", ""]
     return "\n".join(lines)
 
 
-def _budget(frame: pd.DataFrame, target: str) -> list[str]:
+def _budget(frame: pd.DataFrame, note: str) -> list[str]:
     first = frame.iloc[0]
     machines, commits = (", ".join(sorted(set(frame[name].astype(str)) - {"nan"})) for name in ("hardware", "commit"))
-    text = {
-        "compare": "Every variant has as many steps and crops. The intervals hold 95% of "
-        "the means over resampled images; what another seed would change is not in them, see the spread at all images "
-        f"below. *Against plain* is the mean paired difference to `{BASE}`. The score has its thresholds searched on "
-        "the other half of the held-out images, *as is* has none. Dice is that of all nuclei as one. Speeds are those "
-        f"of the fastest stretch, predictions of {SIDE}x{SIDE} pixels one by one; multiply-adds are for such an image. "
-        "Memory is the most that the training held at a time, of the GPU or else of the process.",
-        "learning-curve": f"`{BASE}` on nested subsets that keep each modality's share; a seed draws the images, the "
-        "first weights and the crops. Spread is the standard deviation over the seeds.",
-    }[target]
     facts = f"`{first.command}`: {first.steps} steps of {first.batch}, one fold held out "
     facts += f"({first.images} images), {frame.training_images.max()} images to train on at most. "
     facts += f"Machine: {machines}." + (f" Commit: {commits}." if commits else "")
-    return [facts, "", text]
+    return [facts, "", note]
 
 
-def _variant_table(frame: pd.DataFrame, say: Callable[[str], str]) -> list[str]:
+def _variant_table(frame: pd.DataFrame, describe: Callable[[str], str]) -> list[str]:
     header = ["variant", "what it is", "score (95%)", "against plain (95%)", "as is", "Dice", "parameters"]
     header += ["multiply-adds", "images/s in training", "in prediction", "memory", "minutes"]
     lines = [table_line(header), table_line(["---", "---"] + ["---:"] * (len(header) - 2))]
     for row in frame.itertuples():
-        cells = [f"`{row.experiment}`", say(row.experiment)]
+        cells = [f"`{row.experiment}`", describe(row.experiment)]
         cells += [f"**{row.score:.3f}** ({row.low:.3f} to {row.high:.3f})"]
         cells += [format_difference(*(getattr(row, name, np.nan) for name in AGAINST))]
         cells += [f"{row.score_default:.3f}", f"{row.dice:.3f}", f"{row.parameters / 1e6:.2f} M"]

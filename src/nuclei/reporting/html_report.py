@@ -12,7 +12,7 @@ from nuclei.evaluation.scores import FOUND, SIZES
 from nuclei.io.tables import read_table
 from nuclei.provenance import code_commit
 from nuclei.reporting.gallery import choose_images, draw_pictures, open_predictions
-from nuclei.reporting.leaderboard import format_count, known, modality_columns
+from nuclei.reporting.leaderboard import find_modalities, format_count, known
 from nuclei.reporting.overlays import COLOURS
 from nuclei.reporting.rendering import render
 from nuclei.reporting.score_records import Summary, image_scores
@@ -51,7 +51,7 @@ def report_page(
         "report.js",
         data,
         rows=[{key: value if known(value) else None for key, value in row.items()} for row in frame.to_dict("records")],
-        modalities=modality_columns(frame),
+        modalities=find_modalities(compared),
         folds=_fold_table(compared),
         images=compared[0]["n_images"],
         commit=code_commit(),

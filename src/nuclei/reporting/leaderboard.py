@@ -17,22 +17,22 @@ from nuclei.submission.submit import SCORED, Entry
 
 SHOWN_THRESHOLDS = ("0.50", "0.75", "0.90")
 """Thresholds that the page has a column for; leaderboard.csv has all of them."""
-
+NOTE = """\
+Competition metric out of fold on {images} training images: each image is predicted by the network of the fold
+that holds it and its relatives out, with post-processing tuned on the other folds. Intervals hold 95% of the
+means over resampled images. *Behind the best* is the mean paired difference, image by image; *noise* where its
+interval contains 0. Written by `make leaderboard`, or by `make standings` from [`scores/`](scores) without the
+runs. Modalities, hardware and commits: [`leaderboard.csv`](leaderboard.csv)."""
 
 BEST, WORSE, NOISE, OTHER = "best", "worse", "noise", "other images"
 
 
-def leaderboard(
-    summaries: Sequence[Summary],
-    compared: Sequence[Summary],
-    kaggle: Mapping[str, Entry],
-) -> pd.DataFrame:
-    """One row an experiment, those compared first and best first: score with a 95% interval, and all the rest.
+def leaderboard(summaries: Sequence[Summary], compared: Sequence[Summary], kaggle: Mapping[str, Entry]) -> pd.DataFrame:
+    """One row an experiment, those of `compared` first and best first: score with a 95% interval and all else.
 
-    `behind` is the mean over images of the paired difference to the best, with the bounds of its 95% interval;
-    `verdict` is noise where they enclose 0, so that the two cannot be told apart on these images. Both are empty for
-    an experiment recorded without its images. `compared` are those scored on the same images, see
-    `standings.comparable`; `kaggle` has the entry of an experiment by its name.
+    `behind` is the mean paired difference to the best over the images, with a 95% interval; `verdict` is noise
+    where the interval contains 0. Both are empty for an experiment recorded without its images. `compared` are
+    those scored on the same images, see `score_records.comparable`; `kaggle` has the entries by experiment.
     """
     by_name = {summary["experiment"]: summary for summary in summaries}
     names = [summary["experiment"] for summary in compared]
@@ -45,18 +45,21 @@ def leaderboard(
         row |= _difference(summary, compared[0]) if summary in compared else {"verdict": OTHER}
         row |= {f"ap_{threshold:.2f}": summary["ap"].get(f"{threshold:.2f}") for threshold in THRESHOLDS}
         row |= {modality: part["score"] for modality, part in sorted(summary["modality"].items())}
-        row |= {
-            "public": _score(entry.public_score if entry else ""),
-            "private": _score(entry.private_score if entry else ""),
-        }
-        effort = summary["effort"] or _shared_effort([by_name.get(member) for member in summary["members"]])
-        rows.append(row | {key: effort.get(key) for key in ("parameters", "minutes", "hardware")})
-        rows[-1]["commit"] = summary["effort"].get("commit", "")
+        row["public"] = _kaggle_score(entry.public_score if entry else "")
+        row["private"] = _kaggle_score(entry.private_score if entry else "")
+        effort = summary["effort"] or _total_effort([by_name.get(member) for member in summary["members"]])
+        row |= {key: effort.get(key) for key in ("parameters", "minutes", "hardware")}
+        rows.append(row | {"commit": summary["effort"].get("commit", "")})
     return pd.DataFrame(rows)
 
 
+def find_modalities(summaries: Sequence[Summary]) -> list[str]:
+    """Modalities that any of the experiments was scored on, in alphabetical order: columns of the leaderboard."""
+    return sorted({modality for summary in summaries for modality in summary["modality"]})
+
+
 def entries_by_experiment(entries: Sequence[Entry], submissions: Path) -> dict[str, Entry]:
-    """The latest scored entry of each experiment whose file is still, byte for byte, the one that was entered."""
+    """The latest scored entry of each experiment whose file is unchanged since it was submitted."""
     digests = {path.name: sha256(path) for path in submissions.glob("*.csv")}
     return {
         Path(entry.file).stem: entry
@@ -69,8 +72,8 @@ def name_members(summary: Summary) -> str:
     """`unet_lite0 x 3, unet_small` for an ensemble, empty for a single experiment."""
     weights = summary["members"]
     smallest = min(weights.values(), default=1)
-    shares = {name: weight / smallest for name, weight in weights.items()}
-    return ", ".join(name if share == 1 else f"{name} x {share:.3g}" for name, share in shares.items())
+    relative = {name: weight / smallest for name, weight in weights.items()}
+    return ", ".join(name if weight == 1 else f"{name} x {weight:.3g}" for name, weight in relative.items())
 
 
 def format_difference(difference: float, low: float, high: float) -> str:
@@ -79,48 +82,33 @@ def format_difference(difference: float, low: float, high: float) -> str:
 
 
 def leaderboard_page(frame: pd.DataFrame) -> str:
-    """The leaderboard as Markdown."""
+    """The leaderboard in Markdown; leaderboard.csv has the columns that the page lacks."""
     compared, others = frame[frame.verdict != OTHER], frame[frame.verdict == OTHER]
-    lines = [
-        "# Leaderboard",
-        "",
-        f"Competition metric out of fold on {compared.images.iloc[0]} training images: each is predicted by the one",
-        "network that never saw it or its relatives, with post-processing tuned on the other folds. Intervals hold 95%",
-        "of the means over resampled images. *Behind the best* is the mean paired difference, image by image; *noise*",
-        "where its interval encloses 0. Public and private are Kaggle's scores. Written by `make leaderboard`, or by",
-        "`make standings` from [`scores/`](scores) without the runs. Data: [`leaderboard.csv`](leaderboard.csv).",
-        "",
-        *_table(compared),
-    ]
+    lines = ["# Leaderboard", "", NOTE.format(images=compared.images.iloc[0]), "", *_table(compared)]
     if len(others):
-        lines += ["", "Scored on other images, so the rows compare neither with those above nor with each other:", ""]
+        lines += ["", "Scored on other images, so not comparable with the rows above or with each other:", ""]
         lines += _table(others)
+    ensembles = frame[frame.members != ""]
+    if len(ensembles):
+        lines += ["", "Members of the ensembles, with their relative weights:", ""]
+        lines += [
+            f"- `{name}`: {members}" for name, members in zip(ensembles.experiment, ensembles.members, strict=True)
+        ]
     return "\n".join(lines) + "\n"
 
 
 def _table(frame: pd.DataFrame) -> list[str]:
-    modalities = [name for name in modality_columns(frame) if frame[name].notna().any()]
-    header = ["experiment", "members", "score (95%)", "behind the best (95%)"]
-    header += ["AP 0.50", "0.75", "0.90", *(_title(name) for name in modalities)]
-    header += ["public", "private", "parameters", "minutes", "hardware", "commit"]
-    lines = [table_line(header), table_line(["---", "---"] + ["---:"] * (len(header) - 4) + ["---", "---"])]
+    header = ["experiment", "score (95%)", "behind the best (95%)", *(f"AP {t}" for t in SHOWN_THRESHOLDS)]
+    header += ["Kaggle public / private", "parameters", "minutes"]
+    lines = [table_line(header), table_line(["---"] + ["---:"] * (len(header) - 1))]
     for row in frame.to_dict("records"):
         low, high = row["low"], row["high"]
-        cells = [f"[{row['experiment']}]({row['experiment']}.csv)", row["members"]]
+        cells = [f"[{row['experiment']}]({row['experiment']}.csv)"]
         cells += [f"**{row['score']:.4f}** ({low:.3f} to {high:.3f})" if known(low) else f"**{row['score']:.4f}**"]
-        cells += [_behind(row)]
-        cells += [_decimals(row[name], 3) for name in (*(f"ap_{t}" for t in SHOWN_THRESHOLDS), *modalities)]
-        cells += [_decimals(row["public"], 4), _decimals(row["private"], 4)]
-        cells += [format_count(row["parameters"]), format_count(row["minutes"])]
-        cells += [str(row["hardware"] or "") if known(row["hardware"]) else "", row["commit"] or ""]
-        lines.append(table_line(cells))
+        cells += [_behind(row), *(_decimals(row[f"ap_{t}"], 3) for t in SHOWN_THRESHOLDS)]
+        cells += [" / ".join(_decimals(row[name], 4) for name in ("public", "private") if known(row[name]))]
+        lines.append(table_line([*cells, format_count(row["parameters"]), format_count(row["minutes"])]))
     return lines
-
-
-def modality_columns(frame: pd.DataFrame) -> list[str]:
-    """Those columns of a leaderboard that are the scores of a modality."""
-    columns = list(frame.columns)
-    return columns[columns.index(f"ap_{THRESHOLDS[-1]:.2f}") + 1 : columns.index("public")]
 
 
 def format_count(value: Any) -> str:
@@ -161,8 +149,8 @@ def _behind(row: dict[str, Any]) -> str:
     return f"{row['behind']:.4f} ({row['behind_low']:.4f} to {row['behind_high']:.4f}){noise}"
 
 
-def _shared_effort(members: Sequence[Summary | None]) -> dict[str, Any]:
-    """The effort of all members together, as an ensemble needs every one; empty where that of one is unknown."""
+def _total_effort(members: Sequence[Summary | None]) -> dict[str, Any]:
+    """The sum of the members' efforts; empty where that of one is unknown."""
     efforts = [member["effort"] for member in members if member]
     if not efforts or len(efforts) < len(members) or not all("parameters" in effort for effort in efforts):
         return {}
@@ -173,13 +161,9 @@ def _shared_effort(members: Sequence[Summary | None]) -> dict[str, Any]:
     }
 
 
-def _score(written: str) -> float | None:
+def _kaggle_score(written: str) -> float | None:
     return float(written) if written else None
 
 
 def _decimals(value: Any, places: int) -> str:
     return f"{value:.{places}f}" if known(value) else ""
-
-
-def _title(modality: str) -> str:
-    return modality.replace("_", " ")

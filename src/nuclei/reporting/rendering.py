@@ -68,5 +68,6 @@ def _read_template(name: str) -> str:
 
 
 def table_line(cells: Sequence[str]) -> str:
-    """One row of a table in Markdown."""
-    return f"| {' | '.join(cells)} |"
+    """One row of a table in Markdown; a | inside a cell is escaped."""
+    escaped = [cell.replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
