@@ -38,7 +38,12 @@ class Pipeline:
         )
         self.settings = [f"SOURCE={archive}", f"DATA={folder / 'data'}", f"RUNS={folder / 'runs'}"]
         self.settings += [f"SUBMISSIONS={folder / 'submissions'}", f"CONFIGS={configs}", "MEMBERS=first second"]
-        self.settings += ["FOLDS=0 1", f"PYTHON={sys.executable}", "DEVICE=cpu", f"TRUTH={archive}/stage1_solution.csv"]
+        self.settings += [
+            "SPLIT_INTO=2",
+            f"PYTHON={sys.executable}",
+            "DEVICE=cpu",
+            f"TRUTH={archive}/stage1_solution.csv",
+        ]
 
     def command(self, *arguments: str) -> list[str]:
         return ["make", "--no-print-directory", "-C", str(ROOT), *self.settings, *arguments]
@@ -135,14 +140,16 @@ def test_make_tunes_the_experiment_that_labels_the_test_images_first(finished, t
     assert scripts_run(answer) == {"train": 3, "predict": 2, "ensemble": 1, "tune": 1}
 
 
-def test_a_touched_config_rebuilds_what_hangs_on_it_and_nothing_else(finished):
+def test_a_changed_prediction_rebuilds_what_hangs_on_it_without_a_training(finished):
     before = finished.digests()
-    (finished.folder / "configs/second.toml").touch()
+    config = finished.folder / "configs/second.toml"
+    text = config.read_text()
+    config.touch()
+    assert scripts_run(finished.make("leaderboard")) == {}
+    config.write_text(text.replace("flips = 1", "flips = 2"))
     answer = finished.make("leaderboard")
     assert answer.returncode == 0, answer.stderr[-3000:]
-    ran = scripts_run(answer)
-    assert ran == {
-        "train": 2,
+    assert scripts_run(answer) == {
         "predict": 2,
         "weigh": 1,
         "ensemble": 4,
@@ -150,6 +157,10 @@ def test_a_touched_config_rebuilds_what_hangs_on_it_and_nothing_else(finished):
         "make_submission": 2,
         "leaderboard": 1,
     }
+    other = finished.digests()
+    assert {name for name in before if before[name] != other[name]} >= {"runs/second/oof.npz", "runs/second/test.npz"}
+    config.write_text(text)
+    assert finished.make("leaderboard").returncode == 0
     assert finished.digests() == before
 
 

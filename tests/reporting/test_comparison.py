@@ -144,7 +144,13 @@ def test_make_compares_variants_and_numbers_of_images_and_then_has_nothing_to_do
     generate = [sys.executable, str(ROOT / "scripts/generate.py"), "--out", str(tmp_path / "archive")]
     subprocess.run([*generate, "--train", "20", "--test", "1"], check=True, env=environment)
     settings = [f"{name.upper()}={tmp_path / name}" for name in ("data", "runs", "comparisons")]
-    settings += [f"SOURCE={tmp_path / 'archive'}", "FOLDS=0 1", f"PYTHON={sys.executable}", "DEVICE=cpu", "WORKERS=0"]
+    settings += [
+        f"SOURCE={tmp_path / 'archive'}",
+        "SPLIT_INTO=2",
+        f"PYTHON={sys.executable}",
+        "DEVICE=cpu",
+        "WORKERS=0",
+    ]
     settings += ["STEPS=1", "VARIANTS=unet_add", "COUNTS=3 all", "SEEDS=1"]
     command = ["make", "--no-print-directory", "-C", str(ROOT), *settings]
     answer = subprocess.run([*command, "compare", "learning-curve"], capture_output=True, text=True, env=environment)

@@ -157,15 +157,9 @@ def load_predictor(
 
 
 def _changed_keys(config: Config, other: Config) -> list[str]:
-    """Dotted keys outside of [prediction] whose values differ."""
-    sections = [name for name in Config.model_fields if name not in ("name", "prediction")]
-    pairs = {name: (getattr(config, name), getattr(other, name)) for name in sections}
-    return [
-        f"{name}.{key}"
-        for name, (one, two) in pairs.items()
-        for key in type(one).model_fields
-        if getattr(one, key) != getattr(two, key)
-    ]
+    """Dotted keys of settings that change the weights and whose values differ."""
+    one, two = config.weight_settings(), other.weight_settings()
+    return [key for key in one if one[key] != two[key]]
 
 
 def predict_images(predictor: Predictor, images: Images, ids: Sequence[str]) -> Iterator[tuple[str, UInt8Array]]:

@@ -15,7 +15,7 @@ from nuclei.errors import UserError
 from nuclei.io.files import atomic_path, write_json, write_text
 from nuclei.submission.kaggle_client import COMPETITION
 
-CODE = ("Makefile", "requirements.txt", "pyproject.toml", "README.md", "LICENSE", "configs", "scripts", "src")
+CODE = ("Makefile", "mk", "requirements.txt", "pyproject.toml", "README.md", "LICENSE", "configs", "scripts", "src")
 ARCHIVE = "nuclei.zip"
 # Module and package of what the image may lack: pure Python, so that the wheels fit any version of it.
 WHEELS = {
@@ -73,7 +73,8 @@ RUN = """if shutil.which("make") is None:
     raise SystemExit("this image has no make: choose the latest environment")
 submissions = WORKING / "submissions"
 settings = [f"PYTHON={sys.executable}", f"SOURCE={source}", f"DATA={SCRATCH / 'data'}", f"RUNS={WORKING / 'runs'}"]
-settings += [f"SUBMISSIONS={submissions}", f"MEMBERS={MEMBERS}", f"SHARES={SHARES}", f"FOLDS={FOLDS}", "WORKERS=2"]
+settings += [f"SUBMISSIONS={submissions}", f"MEMBERS={MEMBERS}", f"SHARES={SHARES}", "WORKERS=2"]
+settings += [f"SPLIT_INTO={len(FOLDS.split())}"]
 process = subprocess.Popen(
     ["make", "--no-print-directory", "-C", code, *settings, "leaderboard"],
     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

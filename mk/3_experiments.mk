@@ -1,0 +1,18 @@
+##@ Experiments: of MEMBERS, or of one with EXP=; of all folds, or with FOLD=0 or FOLDS='0 1' of some
+# What is to be made for each target stands in .rules/, with the rules of every experiment, fold and ensemble.
+.PHONY: train predict submission weights
+
+train:  ## train the networks, fold by fold
+
+predict:  ## predict the held-out and the test images
+
+submission:  ## the CSV for Kaggle; without training: WEIGHTS=weights/ensemble.json
+
+weights:  ## pack trained networks to pass on: EXP=<experiment>, or MEMBERS as an ensemble
+
+#: submissions/<experiment>.csv   one experiment, all stages: a config of configs/
+
+# the classical baseline, scored like an experiment
+$(runs)/otsu/cv.json $(submissions)/otsu.csv &: $(splits) | $(ready)
+	$(python) scripts/otsu.py --processed $(data)/processed --splits $(splits) --cv $(runs)/otsu/cv.json \
+	  --submission $(submissions)/otsu.csv

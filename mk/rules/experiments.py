@@ -1,0 +1,193 @@
+"""Rules of the experiments: trained, predicted, averaged, tuned, submitted and packed; and of their ensemble."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from rules.book import Book, fail
+from rules.configs import Experiment, canonical
+from rules.settings import NO_HOLD_OUT, Settings
+from rules.text import NAME, RefusedError, nearest, path_text
+
+MACHINE = "--device $(device) --devices $(devices) --nodes $(nodes)"
+
+
+def write_experiments(book: Book, settings: Settings) -> None:
+    """Rules of all experiments without a fault, and of the ensemble of the chosen ones."""
+    for name, experiment in settings.experiments.items():
+        fault = experiment.fault or find_fault(settings, experiment)
+        settings.experiments[name] = replace(experiment, fault=fault)
+    for name in settings.chosen:
+        if name in settings.experiments and settings.experiments[name].fault:
+            raise RefusedError(settings.experiments[name].fault)
+    for name, experiment in settings.experiments.items():
+        if not experiment.fault:
+            book.chapter(name)
+            write_training(book, settings, experiment)
+            write_joined(book, settings, name)
+            write_tuned(book, settings, name)
+            write_packed(book, settings, name)
+    book.chapter("ensemble")
+    write_ensemble(book, settings)
+    write_tuned(book, settings, "ensemble")
+
+
+def find_fault(settings: Settings, experiment: Experiment, seen: tuple[str, ...] = ()) -> str:
+    """What is wrong with the experiments that this one builds upon, or nothing."""
+    seen = (*seen, experiment.name)
+    for key, other in (("start", experiment.start), ("pseudo_labels", experiment.pseudo)):
+        if not other or (key == "start" and NAME.fullmatch(other) and all_shipped(settings, other)):
+            continue
+        where = f"{experiment.path}: training.{key} = {other!r}"
+        if other not in settings.experiments:
+            return f"{where}: no such experiment{nearest(other, settings.experiments)}"
+        if other in seen:
+            return f"{where}: experiments build upon each other in a circle: {' '.join(seen)}"
+        fault = settings.experiments[other].fault or find_fault(settings, settings.experiments[other], seen)
+        if fault:
+            return f"{where}: {fault}"
+    return ""
+
+
+def all_shipped(settings: Settings, name: str) -> bool:
+    return all(is_shipped(settings, name, fold) for fold in settings.all_folds)
+
+
+def is_shipped(settings: Settings, name: str, fold: str) -> bool:
+    return Path(settings.path("PACKED", name, f"fold_{fold}.safetensors")).is_file()
+
+
+def write_training(book: Book, settings: Settings, experiment: Experiment) -> None:
+    """best.pt of every fold, and the probability maps of its held-out and of the test images."""
+    folder, splits, config = settings.path("RUNS", experiment.name), settings["SPLITS"], path_text(str(experiment.path))
+    folds = {fold: f"{folder}/fold_{fold}" for fold in settings.all_folds}
+    images = f"--processed {path_text(settings.path('DATA', 'processed'))} --splits {path_text(splits)}"
+    trained = [f"{place}/best.pt" for place in folds.values()]
+    predicted = [f"{place}/{maps}.npz" for place in folds.values() for maps in ("oof", "test")]
+    training, before_training = book.record(f"{folder}/training.json", experiment.training(), trained)
+    prediction, before_prediction = book.record(f"{folder}/prediction.json", experiment.prediction(), predicted)
+    if not experiment.start and not experiment.pseudo:
+        folds[NO_HOLD_OUT] = f"{folder}/fold_{NO_HOLD_OUT}"
+    for fold, place in folds.items():
+        best, oof, test = (f"{place}/{file}" for file in ("best.pt", "oof.npz", "test.npz"))
+        earlier = []
+        if experiment.start and not is_shipped(settings, experiment.start, fold):
+            earlier.append(settings.path("RUNS", experiment.start, f"fold_{fold}", "best.pt"))
+        if experiment.pseudo:
+            other = settings.path("RUNS", experiment.pseudo)
+            earlier += [f"{other}/fold_{fold}/test.npz", f"{other}/cv.json"]
+        book.add(
+            [best],
+            [*training, splits, *earlier],
+            "train",
+            f"--config {config} {images} --fold {fold} --out {path_text(place)} --runs {path_text(settings['RUNS'])}",
+            *(["--external $(external)"] if experiment.external else []),
+            f"{MACHINE} --workers $(workers) $(if $(compile),--compile)",
+            after=before_training,
+            training=f"{experiment.name} {fold}",
+        )
+        if fold == NO_HOLD_OUT:
+            continue
+        book.add(
+            [oof, test],
+            [best, *prediction],
+            "predict",
+            f"--checkpoint {path_text(best)} --config {config} {images}",
+            f"--oof {path_text(oof)} --test {path_text(test)} {MACHINE}",
+            after=before_prediction,
+        )
+
+
+def write_joined(book: Book, settings: Settings, name: str) -> None:
+    """The maps of all folds in one file: held out in one fold each, of the test images averaged."""
+    for maps, subset in (("oof", "train"), ("test", "test")):
+        inputs = [settings.path("RUNS", name, f"fold_{fold}", f"{maps}.npz") for fold in settings.all_folds]
+        average(book, settings, inputs, settings.path("RUNS", name, f"{maps}.npz"), subset)
+
+
+def average(book: Book, settings: Settings, inputs: list[str], out: str, subset: str, *flags: str, needs=()) -> None:
+    """The mean of maps, image by image."""
+    book.add(
+        [out],
+        [*inputs, *needs],
+        "ensemble",
+        f"--inputs {' '.join(map(path_text, inputs))}",
+        f"--out {path_text(out)} --index {path_text(settings.path('DATA', 'processed', 'index.csv'))}",
+        f"--subset {subset}",
+        *flags,
+    )
+
+
+def write_tuned(book: Book, settings: Settings, name: str) -> None:
+    """cv.json, the post-processing tuned on the held-out maps and its score, and the submission."""
+    folder, processed = settings.path("RUNS", name), path_text(settings.path("DATA", "processed"))
+    oof, test, cv = (f"{folder}/{file}" for file in ("oof.npz", "test.npz", "cv.json"))
+    csv = settings.path("SUBMISSIONS", f"{name}.csv")
+    book.add(
+        [cv],
+        [oof, settings["SPLITS"]],
+        "tune",
+        f"--maps {path_text(oof)} --processed {processed}",
+        f"--splits {path_text(settings['SPLITS'])} --out {path_text(cv)}",
+    )
+    book.add(
+        [csv],
+        [test, cv],
+        "make_submission",
+        f"--maps {path_text(test)} --cv {path_text(cv)}",
+        f"--processed {processed} --out {path_text(csv)}",
+    )
+
+
+def write_ensemble(book: Book, settings: Settings) -> None:
+    """The ensemble weights, tuned on out-of-fold maps unless they are given, and the averaged maps."""
+    members, folder = settings.chosen, settings.path("RUNS", "ensemble")
+    oof, test = ([settings.path("RUNS", name, f"{maps}.npz") for name in members] for maps in ("oof", "test"))
+    found = f"{folder}/shares.json" if len(members) > 1 and not settings["SHARES"] else ""
+    results = [f"{folder}/{file}" for file in ("shares.json", "oof.npz", "test.npz")]
+    made_from = canonical({"members": members, "weights": settings.words("SHARES")})
+    needs, after = book.record(f"{folder}/made_from.json", made_from, results)
+    splits = path_text(settings["SPLITS"])
+    if found:
+        book.add(
+            [found],
+            [*oof, settings["SPLITS"], *needs],
+            "weigh",
+            f"--inputs {' '.join(map(path_text, oof))}",
+            f"--processed {path_text(settings.path('DATA', 'processed'))} --splits {splits} --out {path_text(found)}",
+            after=after,
+        )
+    flags = [f"--shares {path_text(found)} --splits {splits}"] if found else []
+    flags += ["--weights $(shares)"] if settings["SHARES"] else []
+    for inputs, maps, subset in ((oof, "oof", "train"), (test, "test", "test")):
+        average(book, settings, inputs, f"{folder}/{maps}.npz", subset, *flags, needs=[found] if found else needs)
+
+
+def write_packed(book: Book, settings: Settings, name: str) -> None:
+    """Networks to pass on: a file a fold, and their card."""
+    cv, card = settings.path("RUNS", name, "cv.json"), settings.path("PACKED", name, "README.md")
+    trained = [settings.path("RUNS", name, f"fold_{fold}", "best.pt") for fold in settings.all_folds]
+    book.add(
+        [card],
+        [cv, *trained],
+        "make_weights",
+        f"--checkpoints {' '.join(map(path_text, trained))}",
+        f"--cv {path_text(cv)} --out {path_text(card)}",
+    )
+
+
+def write_packed_ensemble(book: Book, settings: Settings) -> None:
+    """The card that makes an ensemble of packed experiments."""
+    folder, card = settings.path("RUNS", "ensemble"), settings.path("PACKED", "ensemble.json")
+    cards = [settings.path("PACKED", name, "README.md") for name in settings.chosen]
+    members = " ".join(path_text(path.removesuffix("/README.md")) for path in cards)
+    tuned = len(settings.chosen) > 1 and not settings["SHARES"]
+    needs = [f"{folder}/cv.json", *cards, *([f"{folder}/shares.json"] if tuned else [])]
+    book.add(
+        [card],
+        needs if tuned else [],
+        "pack_ensemble",
+        f"--members {members} --cv {path_text(folder)}/cv.json",
+        f"--shares {path_text(folder)}/shares.json --out {path_text(card)}",
+    )
+    if not tuned:
+        book.rules[-1].recipe = fail("an ensemble is packed with weights tuned out of fold: several MEMBERS, no SHARES")

@@ -1,0 +1,112 @@
+"""What the phony targets come to with the settings: prerequisites, and the values that their recipes take."""
+
+import os
+from pathlib import Path
+
+from rules.book import Book
+from rules.settings import NO_HOLD_OUT, Settings
+from rules.shipped import SUFFIX, run_name
+from rules.text import RefusedError, nearest
+
+ONE_NETWORK = {"summary", "export", "bioimageio", "kaggle-model"}
+OF_CSV = {"score", "submit"}
+"""They take a CSV that is there, of whatever name."""
+OF_ALL_FOLDS = {"submission", "leaderboard", "weights", "kaggle-notebook"}
+
+
+def work_out(settings: Settings) -> dict[str, str]:
+    """Paths that several settings come to together; settings without a value get the one that follows from others."""
+    values = settings.values
+    csv_name = run_name(values["WEIGHTS"]) if values["WEIGHTS"] else settings.experiment
+    values["MESSAGE"] = values["MESSAGE"] or csv_name
+    values["MEMBERS"], values["FOLDS"] = " ".join(settings.chosen), " ".join(settings.folds)
+    values["MODEL"] = values["MODEL"] or settings.chosen[0]
+    fold = settings.folds[0] if settings.is_given("FOLD") else settings.all_folds[0]
+    trained = settings.path("RUNS", values["MODEL"], f"fold_{fold}", "best.pt")
+    shipped = settings.path("PACKED", values["MODEL"], f"fold_{fold}{SUFFIX}")
+    use_shipped = not Path(trained).exists() and Path(shipped).exists()
+    values["CHECKPOINT"] = values["CHECKPOINT"] or (shipped if use_shipped else trained)
+    exported = find_exported(settings, values["CHECKPOINT"])
+    return {
+        "csv_name": csv_name,
+        "csv": settings.path("SUBMISSIONS", f"{csv_name}.csv"),
+        "exported": exported,
+        "dir_exported": f"{os.path.dirname(exported)}/",
+        "eda_table": f"{os.path.splitext(values['EDA'])[0]}.csv",
+    }
+
+
+def find_exported(settings: Settings, checkpoint: str) -> str:
+    """Where a network's exports lie, less their endings: beside a checkpoint; of shipped weights, among the runs."""
+    place, ending = os.path.splitext(checkpoint)
+    if ending != SUFFIX:
+        return place
+    return settings.path("RUNS", run_name(os.path.dirname(checkpoint) or "weights"), os.path.basename(place), "best")
+
+
+def how_to_make(settings: Settings) -> str:
+    """What to type for the CSV that `make submit` and `make score` take; text for a recipe, between double quotes."""
+    if settings["WEIGHTS"]:
+        return "make it first: make submission, with the same WEIGHTS="
+    if settings.experiment == "otsu":
+        return f"make it first: make {settings['SUBMISSIONS']}/otsu.csv"
+    return f"make it first: make submission EXP={settings.experiment}"
+
+
+def check_together(settings: Settings) -> None:
+    """Refuses settings that a goal cannot follow.
+
+    Raises:
+        RefusedError: with what to give instead.
+    """
+    goals = set(settings.goals)
+    for setting in ("IMAGES", "OUT"):
+        if "segment" in goals and not settings[setting]:
+            raise RefusedError("segment: give IMAGES=<folder of images> OUT=<folder for results>")
+    if settings["WEIGHTS"] and settings.is_given("EXP") and goals & {"submission", *OF_CSV}:
+        raise RefusedError("give EXP= or WEIGHTS=, not both: the one is trained here, the other was")
+    name = settings.experiment
+    one_network = goals & ONE_NETWORK and not settings.is_given("MODEL") and not settings.is_given("CHECKPOINT")
+    if settings.is_given("EXP") and name not in settings.experiments:
+        allowed = OF_CSV if name != "otsu" else OF_CSV | {"submission"}
+        if one_network or (name != "ensemble" and goals - allowed):
+            raise RefusedError(f"EXP={name} is no single network; there are: {' '.join(settings.experiments)}")
+    whole = sorted(goals & OF_ALL_FOLDS) + [goal for goal in settings.goals if goal.endswith((".csv", "/cv.json"))]
+    if settings.some_folds and whole and not settings["WEIGHTS"]:
+        raise RefusedError(f"{whole[0]} needs all folds; FOLD= and FOLDS= are for train, predict and ablation")
+    if settings["FOLD"] == NO_HOLD_OUT and goals - {"train", *ONE_NETWORK}:
+        raise RefusedError("FOLD=all holds out no image, so that nothing can be scored: it is for train and export")
+    for name in settings.chosen if settings["FOLD"] == NO_HOLD_OUT else []:
+        if settings.experiments[name].start or settings.experiments[name].pseudo:
+            raise RefusedError(f"FOLD=all: {name} builds upon networks of single folds")
+    checkpoint = settings.given.get("CHECKPOINT")
+    if checkpoint and not Path(checkpoint).exists() and f"{settings['RUNS']}/" not in checkpoint:
+        raise RefusedError(f"CHECKPOINT={checkpoint}: no such file{near_checkpoint(settings, checkpoint)}")
+
+
+def near_checkpoint(settings: Settings, checkpoint: str) -> str:
+    places = [Path(settings["RUNS"]).glob("*/fold_*/best.pt"), Path(settings["PACKED"]).glob(f"*/*{SUFFIX}")]
+    return nearest(checkpoint, [str(path) for place in places for path in place])
+
+
+def add_goals(book: Book, settings: Settings, csv: str) -> None:
+    """The prerequisites of the phony targets, and of the leaderboard."""
+    runs, chosen = settings["RUNS"], settings.chosen
+    places = [f"{runs}/{name}/fold_{fold}" for name in chosen for fold in settings.folds]
+    wholes = [f"{runs}/{name}" for name in chosen]
+    book.goals["train"] = [f"{place}/best.pt" for place in places]
+    predicted = places if settings.some_folds else wholes
+    book.goals["predict"] = [f"{place}/{maps}.npz" for place in predicted for maps in ("oof", "test")]
+    book.goals["submission"] = [csv]
+    alone = settings.is_given("EXP") and settings.experiment != "ensemble"
+    card = f"{settings.experiment}/README.md" if alone else "ensemble.json"
+    book.goals["weights"] = [settings.path("PACKED", card)]
+    scored = ["otsu", *chosen, *(["ensemble"] if len(chosen) > 1 else [])]
+    board = settings.path("SUBMISSIONS", "README.md")
+    book.leads["leaderboard"] = [board]
+    book.goals[board] = [f"{runs}/{name}/cv.json" for name in scored]
+    book.goals[board] += [settings.path("SUBMISSIONS", f"{name}.csv") for name in scored]
+    book.leads["compare"] = [settings.path("COMPARISONS", "compare.csv")]
+    book.leads["learning-curve"] = [settings.path("COMPARISONS", "learning_curve.csv")]
+    book.leads["ablation"] = [settings.path("ABLATION", "README.md")]
+    book.leads |= {name: [settings["CHECKPOINT"]] for name in ("export", "bioimageio", "kaggle-model")}

@@ -1,0 +1,109 @@
+"""Rules of a submission by trained weights, WEIGHTS=: a file, a folder of them, or the card of an ensemble.
+
+What such files say and how they are named is data of others: names are checked before any of them becomes a rule.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from rules.book import Book
+from rules.configs import canonical
+from rules.experiments import average
+from rules.settings import Settings
+from rules.text import NAME, RefusedError, check_name, nearest, path_text, shell_text
+
+SUFFIX, CARD_SUFFIX = ".safetensors", ".json"
+CARD_BYTES = 1_000_000
+"""A card is a few kilobytes."""
+
+
+def run_name(path: str) -> str:
+    """The run that weights stand for: their path in one word; where that is no plain name, with a digest of it."""
+    plain = path.rstrip("/").removesuffix(SUFFIX).removesuffix(CARD_SUFFIX).replace("/", "_")
+    safe = "".join(character if NAME.fullmatch("a" + character) else "_" for character in plain)
+    return safe if safe == plain else f"{safe}_{hashlib.sha256(plain.encode()).hexdigest()[:6]}"
+
+
+def read_members(card: Path) -> list[str]:
+    """The members that the card of an ensemble names.
+
+    Raises:
+        RefusedError: no such card; a member whose name could mean something to a shell, or another folder.
+    """
+    check_exists(card)
+    try:
+        if card.stat().st_size > CARD_BYTES:
+            raise ValueError(f"{card.stat().st_size:,} bytes")
+        members = json.loads(card.read_bytes())["members"]
+        if not isinstance(members, dict) or not members:
+            raise ValueError("no members")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RefusedError(f"WEIGHTS={card}: no card of an ensemble ({type(error).__name__}: {error})") from error
+    return [check_name(f"WEIGHTS={card}: member", name) for name in members]
+
+
+def check_exists(path: Path) -> None:
+    if not path.exists():
+        beside = [str(other) for other in path.parent.glob("*") if other.is_dir() or other.suffix == CARD_SUFFIX]
+        raise RefusedError(f"WEIGHTS={path}: no such file or folder{nearest(str(path), beside)}")
+
+
+def find_files(path: Path) -> list[Path]:
+    """The file itself, or the files of a folder.
+
+    Raises:
+        RefusedError: there is none, or one whose name could mean something to a shell.
+    """
+    check_exists(path)
+    if path.is_file():
+        return [path]
+    files = sorted(file for file in path.glob(f"*{SUFFIX}") if not file.name.startswith("."))
+    if not files:
+        raise RefusedError(f"WEIGHTS={path}: no {SUFFIX} in that folder")
+    for file in files:
+        check_name(f"WEIGHTS={path}: file", file.stem)
+    return files
+
+
+def write_shipped(book: Book, settings: Settings) -> None:
+    """Maps of the test images by every network, their averages and the submission."""
+    weights, name = Path(settings["WEIGHTS"]), run_name(settings["WEIGHTS"])
+    folder, csv = settings.path("RUNS", name), settings.path("SUBMISSIONS", f"{name}.csv")
+    is_card = weights.suffix == CARD_SUFFIX
+    places = (
+        {f"{folder}/{one}": weights.with_name(one) for one in read_members(weights)} if is_card else {folder: weights}
+    )
+    found = {place: find_files(path) for place, path in places.items()}
+    maps = {place: [f"{place}/{map_name(file)}/test.npz" for file in files] for place, files in found.items()}
+    states = {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for files in found.values() for file in files}
+    states |= {str(weights): [weights.stat().st_size, weights.stat().st_mtime_ns]} if is_card else {}
+    every_map = [path for paths in maps.values() for path in paths]
+    needs, after = book.record(f"{folder}/made_from.json", canonical(states), every_map)
+    index, processed = settings.path("DATA", "processed", "index.csv"), path_text(settings.path("DATA", "processed"))
+    for place, files in found.items():
+        for file, out in zip(files, maps[place], strict=True):
+            book.add(
+                [out],
+                [*needs, index],
+                "predict",
+                f"--weights {shell_text(str(file))}",
+                f"--processed {processed} --test {path_text(out)} --device $(device)",
+                after=after,
+            )
+        average(book, settings, maps[place], f"{place}/test.npz", "test")
+    if is_card:
+        inputs = [f"{place}/test.npz" for place in places]
+        average(book, settings, inputs, f"{folder}/test.npz", "test", "--shares $(weights)", needs=needs)
+    book.add(
+        [csv],
+        [f"{folder}/test.npz"],
+        "make_submission",
+        f"--maps {path_text(folder)}/test.npz --weights $(weights)",
+        f"--processed {processed} --out {path_text(csv)}",
+    )
+
+
+def map_name(file: Path) -> str:
+    """The folder of the maps of one file."""
+    return run_name(file.name)

@@ -1,0 +1,257 @@
+"""Rules of the studies under one budget: `make compare`, `make learning-curve` and `make ablation`."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from rules.book import Book
+from rules.configs import Experiment, Table, canonical, merge, read_experiments, read_table
+from rules.experiments import average
+from rules.settings import Settings
+from rules.text import RefusedError, nearest, path_text, shell_text
+
+COMPARE, ABLATION = Path("configs/compare"), Path("configs/ablation")
+KINDS = ("folds", "modalities")
+"""What an ablation holds out: the folds, and one modality after the other."""
+
+
+def write_studies(book: Book, settings: Settings) -> None:
+    """The rules of both, where their configs came along: a notebook for Kaggle may have its experiments alone."""
+    if not (COMPARE / "budget.toml").is_file():
+        return
+    steps = settings["STEPS"] or str(read_table(COMPARE / "budget.toml")["training"]["steps"])
+    write_comparison(book, settings, steps)
+    write_ablation(book, settings, steps)
+
+
+def pick(settings: Settings, setting: str, known: list[str]) -> list[str]:
+    """What a setting chooses among the configs that there are, or all."""
+    for word in settings.words(setting):
+        if word not in known:
+            raise RefusedError(f"{setting}: no config {word}{nearest(word, known)}")
+    return settings.words(setting) or known
+
+
+def budgeted(book: Book, path: str, config: Experiment, extra: Table) -> Table:
+    """A config that extends another one with a budget, written to `path`; its values."""
+    folder = os.path.dirname(path)
+    inside = not (os.path.isabs(path) or path.startswith(".."))
+    # relative where it can be, so that a folder that moves takes its runs along
+    other = os.path.relpath(config.path, folder) if inside else os.path.abspath(config.path)
+    lines = [f"extends = {json.dumps(other, ensure_ascii=False)}", "[training]"]
+    lines += [f"{key} = {value}" for key, value in extra.items()]
+    book.record(path, "\n".join(lines) + "\n", [])
+    return merge([{"training": extra}, config.values])
+
+
+# --- variants on one fold, and more and more images -------------------------------------------------------------------
+
+
+def write_comparison(book: Book, settings: Settings, steps: str) -> None:
+    folder, configs = settings.path("RUNS", "compare", f"{steps}_steps"), read_experiments(COMPARE)
+    configs.pop("budget", None)
+    variants = pick(settings, "VARIANTS", list(configs))
+    book.chapter("comparison under one budget")
+    for name, config in configs.items():
+        if not config.fault:
+            write_measured(book, settings, f"{folder}/{name}", config, {"steps": int(steps)})
+        elif name in variants and settings.is_given("VARIANTS"):
+            raise RefusedError(config.fault)
+    points = [(images, seed) for images in settings.words("COUNTS") for seed in settings.words("SEEDS")]
+    book.chapter("learning curve")
+    for images, seed in points:
+        if images != "all" and not images.isdecimal():
+            raise RefusedError(f"COUNTS={settings['COUNTS']}: numbers of images, or all")
+        extra = {"steps": int(steps), "seed": int(seed)} | ({} if images == "all" else {"images": int(images)})
+        write_measured(book, settings, f"{folder}/images_{images}_seed_{seed}", configs["unet_plain"], extra)
+    book.chapter("tables of the comparison")
+    write_table(book, settings, "compare", steps, [f"{folder}/{name}" for name in variants])
+    curve = [f"{folder}/images_{images}_seed_{seed}" for images, seed in points]
+    write_table(book, settings, "learning_curve", steps, curve)
+
+
+def write_measured(book: Book, settings: Settings, run: str, config: Experiment, extra: Table) -> None:
+    """One fold trained under the budget, and measured."""
+    fold, data = settings["HELD_OUT"], settings["DATA"]
+    values = budgeted(book, f"{run}.toml", config, extra)
+    best, out = f"{run}/fold_{fold}/best.pt", f"{run}/measured.json"
+    images = f"--processed {path_text(data)}/processed --splits {path_text(data)}/splits.csv"
+    # [prediction] too: the measurement takes the checkpoint's own
+    needs, after = book.record(f"{run}/training.json", canonical(values), [best])
+    book.add(
+        [best],
+        [*needs, f"{data}/splits.csv"],
+        "train",
+        f"--config {path_text(run)}.toml {images} --fold {fold}",
+        f"--out {path_text(os.path.dirname(best))} --device $(device) --workers $(workers)",
+        after=[f"{run}.toml", *after],
+        training=f"{os.path.basename(run)} {fold}",
+    )
+    book.add(
+        [out],
+        [best],
+        "measure",
+        f"--checkpoint {path_text(best)} {images}",
+        f"--out {path_text(out)} --device $(device)",
+    )
+
+
+def write_table(book: Book, settings: Settings, table: str, steps: str, runs: list[str]) -> None:
+    """The table, the plot and the page of measured runs."""
+    out, measured = settings["COMPARISONS"], [f"{run}/measured.json" for run in runs]
+    command = f"make {table.replace('_', '-')} STEPS={steps}{other_data(settings)}"
+    book.add(
+        [f"{out}/{table}.csv"],
+        measured,
+        "compare",
+        f"--measured {' '.join(map(path_text, measured))}",
+        f"--configs {COMPARE} --table {table} --out {path_text(out)} --command {shell_text(command)}",
+    )
+
+
+def other_data(settings: Settings) -> str:
+    return "" if settings["DATA"] == "data" else f" DATA={settings['DATA']}"
+
+
+# --- ablation: each config extends the one before ---------------------------------------------------------------------
+
+
+def write_ablation(book: Book, settings: Settings, steps: str) -> None:
+    """Every step on folds and on modalities; one that changes [prediction] alone has the weights of the one below."""
+    rungs = read_experiments(ABLATION)
+    wanted = {"folds": pick(settings, "RUNGS", sorted(rungs))}
+    wanted["modalities"] = (
+        pick(settings, "LEFT_OUT_RUNGS", sorted(rungs)) if settings["LEFT_OUT_RUNGS"] else wanted["folds"]
+    )
+    folder = settings.path("RUNS", "ablation", f"{steps}_steps")
+    book.chapter("ablation")
+    for rung in rungs.values():
+        if rung.fault:
+            raise RefusedError(rung.fault)
+        write_step(book, settings, folder, rungs, rung, steps)
+    scores = {kind: list(find_scores(settings, folder, rungs, wanted[kind], kind)) for kind in KINDS}
+    given = [f" {name}='{settings[name]}'" for name in ("STEPS", *REPEATED) if name in settings.given]
+    out, command = settings["ABLATION"], f"make ablation{''.join(given)}{other_data(settings)}"
+    listed = [f"--{kind} {' '.join(map(path_text, scores[kind]))}".rstrip() for kind in KINDS]
+    book.add(
+        [f"{out}/README.md", f"{out}/ablation.csv"],
+        [path for kind in KINDS for path in scores[kind]],
+        "ablate",
+        f"--configs {ABLATION} --out {path_text(out)}",
+        *listed,
+        f"--command {shell_text(command)}",
+    )
+
+
+REPEATED = ("RUNGS", "LEFT_OUT_RUNGS", "FOLDS", "MODALITIES")
+"""Settings that the page names in its command."""
+
+
+def below(rungs: dict[str, Experiment], rung: Experiment) -> Experiment:
+    return rungs[Path(rung.extends).stem]
+
+
+def trained_by(rungs: dict[str, Experiment], rung: Experiment) -> Experiment:
+    """The step whose weights this one has: the first from here down that changes more than [prediction]."""
+    while not set(rung.changed) - {"prediction"}:
+        rung = below(rungs, rung)
+    return rung
+
+
+def predicted_by(rungs: dict[str, Experiment], rung: Experiment) -> Experiment:
+    """The step whose maps this one has: one that changes nothing is there to be tuned."""
+    while not rung.changed:
+        rung = below(rungs, rung)
+    return rung
+
+
+def held_out(settings: Settings, kind: str) -> list[str]:
+    if kind == "modalities":
+        return settings.words("MODALITIES")
+    return [] if settings.given.get("FOLDS") == "" else settings.folds  # `FOLDS=`: modalities alone
+
+
+def splits_of(settings: Settings, kind: str) -> str:
+    return settings.path("DATA", "splits.csv" if kind == "folds" else "splits_modality.csv")
+
+
+def write_step(
+    book: Book, settings: Settings, folder: str, rungs: dict[str, Experiment], rung: Experiment, steps: str
+) -> None:
+    if not rung.changed:
+        for kind in filter(lambda kind: held_out(settings, kind), KINDS):
+            write_tuned_step(book, settings, f"{folder}/{kind}", rung, predicted_by(rungs, rung), kind)
+        return
+    source = trained_by(rungs, rung)
+    config = f"{folder}/{rung.name}.toml"
+    places = [
+        (kind, fold, f"{folder}/{kind}/{rung.name}/fold_{fold}") for kind in KINDS for fold in held_out(settings, kind)
+    ]
+    values = budgeted(book, config, rung, {"steps": int(steps)})
+    budget = Experiment(rung.name, Path(config), values)
+    trained, after_trained = book.record(
+        f"{folder}/{rung.name}/training.json", budget.training(), [f"{place}/best.pt" for _, _, place in places]
+    )
+    predicted, after_predicted = book.record(
+        f"{folder}/{rung.name}/prediction.json", budget.prediction(), [f"{place}/oof.npz" for _, _, place in places]
+    )
+    for kind, fold, place in places:
+        splits = splits_of(settings, kind)
+        images = f"--processed {path_text(settings.path('DATA', 'processed'))} --splits {path_text(splits)}"
+        best = f"{folder}/{kind}/{source.name}/fold_{fold}/best.pt"
+        if source is rung:
+            book.add(
+                [best],
+                [*trained, splits],
+                "train",
+                f"--config {path_text(config)} {images} --fold {fold}",
+                f"--out {path_text(place)} --device $(device) --workers $(workers)",
+                after=[config, *after_trained],
+                training=f"{rung.name} {fold}",
+            )
+        book.add(
+            [f"{place}/oof.npz"],
+            [best, *predicted],
+            "predict",
+            f"--config {path_text(config)} --checkpoint {path_text(best)} {images}",
+            f"--oof {path_text(place)}/oof.npz --device $(device)",
+            after=[config, *after_predicted],
+        )
+        book.add(
+            [f"{place}/scores.json"],
+            [f"{place}/oof.npz"],
+            "score_fold",
+            f"--maps {path_text(place)}/oof.npz --checkpoint {path_text(best)} {images}",
+            f"--out {path_text(place)}/scores.json",
+        )
+
+
+def write_tuned_step(
+    book: Book, settings: Settings, folder: str, rung: Experiment, source: Experiment, kind: str
+) -> None:
+    """A step that has the maps of another one, and post-processing tuned on them."""
+    inputs = [f"{folder}/{source.name}/fold_{fold}/oof.npz" for fold in held_out(settings, kind)]
+    oof, cv = f"{folder}/{rung.name}/oof.npz", f"{folder}/{rung.name}/cv.json"
+    average(book, settings, inputs, oof, "train")
+    book.add(
+        [cv],
+        [oof],
+        "tune",
+        f"--maps {path_text(oof)} --processed {path_text(settings.path('DATA', 'processed'))}",
+        f"--splits {path_text(splits_of(settings, kind))} --out {path_text(cv)}",
+    )
+
+
+def find_scores(
+    settings: Settings, folder: str, rungs: dict[str, Experiment], wanted: list[str], kind: str
+) -> Iterator[str]:
+    """The files with the scores of steps; one that is tuned needs every image held out once."""
+    whole = {"folds": not settings.some_folds, "modalities": not settings.is_given("MODALITIES")}
+    complete = kind in settings.words("COMPLETE") or (whole[kind] and not settings.is_given("COMPLETE"))
+    for name in wanted:
+        if rungs[name].changed:
+            for fold in held_out(settings, kind):
+                yield f"{folder}/{kind}/{name}/fold_{fold}/scores.json"
+        elif complete and held_out(settings, kind):
+            yield f"{folder}/{kind}/{name}/cv.json"
