@@ -80,6 +80,8 @@ def open_tiff(path: Path, reading: Reading) -> Iterator[Contents]:
             contents = _list_series(file, described, reading)
         if text and described is None:
             contents.notes.append("OME-XML cannot be read safely; axes and pixel size by the pages alone")
+        if file.is_imagej and any("corrupted" in warning for warning in warnings):
+            raise UserError("is cut off: it holds fewer images than ImageJ's metadata name; fetch or save it again")
         contents.notes += [warning for warning in warnings if "OME series" not in warning]
         yield contents
 
