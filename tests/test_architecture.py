@@ -35,6 +35,7 @@ LEVELS = (
     "data models synthetic",
     "evaluation inference",
     "publishing reporting segmentation training",
+    "command __main__",
 )
 """Packages and top-level modules of src/nuclei: each imports from its own level or a lower one."""
 LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in packages.split()}

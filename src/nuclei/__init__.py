@@ -1,17 +1,26 @@
 """Nuclei in microscope images: the 2018 Data Science Bowl from the archive to the submission."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nuclei.inference.named_weights import load
     from nuclei.segmentation.segment import segment, segment_folder
+    from nuclei.segmentation.table import measure
 
-__all__ = ["segment", "segment_folder"]
+__all__ = ["__version__", "load", "measure", "segment", "segment_folder"]
+__version__ = "0.1.0"
+
+_MODULES = {
+    "load": "nuclei.inference.named_weights",
+    "measure": "nuclei.segmentation.table",
+    "segment": "nuclei.segmentation.segment",
+    "segment_folder": "nuclei.segmentation.segment",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Imports what is asked for only then: torch takes seconds, and most of the package does without."""
-    if name in __all__:
-        from nuclei.segmentation import segment as module
-
-        return getattr(module, name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parents[3] / "weights"
 """Where a checkout of the project keeps weights, one folder an experiment."""
+PACKAGED = Path(__file__).parents[1] / "weights"
+"""Where an installed package carries networks of one file each."""
 
 
 @dataclass(frozen=True)
@@ -179,13 +181,15 @@ def find_files(path: Path) -> list[Path]:
     return files
 
 
-def find_best(root: Path = SHIPPED) -> Path:
-    """The folder under `root` whose experiment has the highest out-of-fold score.
+def find_best(root: Path = SHIPPED, packaged: Path = PACKAGED) -> Path:
+    """The folder under `root` whose experiment has the highest out-of-fold score; without any, the best packaged file.
 
     Raises:
-        UserError: no folder holds weights.
+        UserError: neither holds weights.
     """
-    scores = {file.parent: read_card(file).score for file in sorted(root.glob(f"*/*{SUFFIX}"))}
-    if not scores:
+    files = {file.parent: file for file in sorted(root.glob(f"*/*{SUFFIX}"))}
+    files = files or {file: file for file in sorted(packaged.glob(f"*{SUFFIX}"))}
+    if not files:
         raise UserError(f"{root}: no weights there; name some (WEIGHTS=<file or folder>) or train and `make weights`")
-    return max(scores, key=lambda folder: scores[folder])
+    scores = {path: read_card(file).score for path, file in files.items()}
+    return max(scores, key=lambda path: scores[path])
