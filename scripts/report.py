@@ -5,6 +5,8 @@ from pathlib import Path
 
 from nuclei.cli import run
 
+SOURCES = Path(__file__).parents[1] / "configs" / "image_sources.csv"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -14,8 +16,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the page, .html")
     parser.add_argument("--images", type=int, default=6, help="worst, and best, images of each experiment (default 6)")
     parser.add_argument("--megabytes", type=float, default=12, help="room for images (default 12)")
+    parser.add_argument("--sources", type=Path, default=SOURCES, help=f"sources of images (default {SOURCES.name})")
     arguments = parser.parse_args()
 
+    from nuclei.data.image_sources import read_corrections
     from nuclei.io.files import write_text
     from nuclei.reporting.html_report import report_page
     from nuclei.reporting.leaderboard import entries_by_experiment, leaderboard
@@ -25,7 +29,7 @@ def main() -> None:
     summaries = read_records(arguments.runs, arguments.submissions / "scores")
     compared = comparable(summaries, arguments.runs)
     entries = entries_by_experiment(read_record(arguments.submissions / "kaggle.csv"), arguments.submissions)
-    frame = leaderboard(summaries, compared, entries)
+    frame = leaderboard(summaries, compared, entries, read_corrections(arguments.sources))
     page = report_page(frame, compared, arguments.runs, arguments.processed, arguments.images, arguments.megabytes)
     write_text(arguments.out, page)
     print(f"{arguments.out}: {len(frame)} experiments, {arguments.out.stat().st_size / 1e6:.1f} MB")

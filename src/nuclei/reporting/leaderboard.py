@@ -19,20 +19,28 @@ SHOWN_THRESHOLDS = ("0.50", "0.75", "0.90")
 """Thresholds that the page has a column for; leaderboard.csv has all of them."""
 NOTE = """\
 Competition metric out of fold on {images} training images: each image is predicted by the network of the fold
-that holds it and its relatives out, with post-processing tuned on the other folds. Intervals hold 95% of the
-means over resampled images. *Behind the best* is the mean paired difference, image by image; *noise* where its
+that holds it and its relatives out, with post-processing tuned on the other folds. So these are scores on
+sources (laboratory, microscope, stain) that training saw; on others expect 0.1 less. Intervals hold 95% of the
+means over {unit}. *Behind the best* is the mean paired difference, image by image; *noise* where its
 interval contains 0. Written by `make leaderboard`, or by `make standings` from [`scores/`](scores) without the
 runs. Modalities, hardware and commits: [`leaderboard.csv`](leaderboard.csv)."""
 
 BEST, WORSE, NOISE, OTHER = "best", "worse", "noise", "other images"
 
 
-def leaderboard(summaries: Sequence[Summary], compared: Sequence[Summary], kaggle: Mapping[str, Entry]) -> pd.DataFrame:
+def leaderboard(
+    summaries: Sequence[Summary],
+    compared: Sequence[Summary],
+    kaggle: Mapping[str, Entry],
+    sources: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
     """One row an experiment, those of `compared` first and best first: score with a 95% interval and all else.
 
     `behind` is the mean paired difference to the best over the images, with a 95% interval; `verdict` is noise
     where the interval contains 0. Both are empty for an experiment recorded without its images. `compared` are
     those scored on the same images, see `score_records.comparable`; `kaggle` has the entries by experiment.
+    `sources` has the source of each image by id; then intervals resample sources, where all images have one,
+    and the column `sources` has their number.
     """
     by_name = {summary["experiment"]: summary for summary in summaries}
     names = [summary["experiment"] for summary in compared]
@@ -41,8 +49,9 @@ def leaderboard(summaries: Sequence[Summary], compared: Sequence[Summary], kaggl
     for name in names:
         summary, entry = by_name[name], kaggle.get(name)
         row: dict[str, Any] = {"experiment": name, "members": name_members(summary)}
-        row |= {"images": summary["n_images"], "score": summary["score"]} | _interval(summary)
-        row |= _difference(summary, compared[0]) if summary in compared else {"verdict": OTHER}
+        row |= {"images": summary["n_images"], "score": summary["score"]}
+        row |= _interval(summary, known_sources(summary, sources))
+        row |= _difference(summary, compared[0], sources) if summary in compared else {"verdict": OTHER}
         row |= {f"ap_{threshold:.2f}": summary["ap"].get(f"{threshold:.2f}") for threshold in THRESHOLDS}
         row |= {modality: part["score"] for modality, part in sorted(summary["modality"].items())}
         row["public"] = _kaggle_score(entry.public_score if entry else "")
@@ -51,6 +60,11 @@ def leaderboard(summaries: Sequence[Summary], compared: Sequence[Summary], kaggl
         row |= {key: effort.get(key) for key in ("parameters", "minutes", "hardware")}
         rows.append(row | {"commit": summary["effort"].get("commit", "")})
     return pd.DataFrame(rows)
+
+
+def known_sources(summary: Summary, sources: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """The sources, where they name that of every image of an experiment."""
+    return sources if sources and set(summary["image"]) <= sources.keys() else None
 
 
 def find_modalities(summaries: Sequence[Summary]) -> list[str]:
@@ -84,7 +98,13 @@ def format_difference(difference: float, low: float, high: float) -> str:
 def leaderboard_page(frame: pd.DataFrame) -> str:
     """The leaderboard in Markdown; leaderboard.csv has the columns that the page lacks."""
     compared, others = frame[frame.verdict != OTHER], frame[frame.verdict == OTHER]
-    lines = ["# Leaderboard", "", NOTE.format(images=compared.images.iloc[0]), "", *_table(compared)]
+    lines = [
+        "# Leaderboard",
+        "",
+        NOTE.format(images=compared.images.iloc[0], unit=_resampled(compared)),
+        "",
+        *_table(compared),
+    ]
     if len(others):
         lines += ["", "Scored on other images, so not comparable with the rows above or with each other:", ""]
         lines += _table(others)
@@ -123,19 +143,27 @@ def known(value: Any) -> bool:
     return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
-def _interval(summary: Summary) -> dict[str, Any]:
+def _resampled(compared: pd.DataFrame) -> str:
+    """What the intervals resample, in words."""
+    counts = compared.sources.dropna()
+    return f"{counts.max():.0f} resampled sources" if len(counts) else "resampled images"
+
+
+def _interval(summary: Summary, sources: Mapping[str, str] | None) -> dict[str, Any]:
     if not summary["image"]:
-        return {"low": summary.get("low"), "high": summary.get("high")}
-    low, high = bootstrap_interval(np.array(list(image_scores(summary).values())))
-    return {"low": low, "high": high}
+        return {"low": summary.get("low"), "high": summary.get("high"), "sources": None}
+    scores = image_scores(summary)
+    named = [sources[image_id] for image_id in scores] if sources else None
+    low, high = bootstrap_interval(np.array(list(scores.values())), named)
+    return {"low": low, "high": high, "sources": len(set(named)) if named else None}
 
 
-def _difference(summary: Summary, best: Summary) -> dict[str, Any]:
+def _difference(summary: Summary, best: Summary, sources: Mapping[str, str] | None) -> dict[str, Any]:
     if summary is best:
         return {"behind": 0.0, "behind_low": 0.0, "behind_high": 0.0, "verdict": BEST}
     if not summary["image"] or not best["image"]:
         return {"behind": None, "behind_low": None, "behind_high": None, "verdict": ""}
-    behind, low, high = paired_difference(image_scores(best), image_scores(summary))
+    behind, low, high = paired_difference(image_scores(best), image_scores(summary), known_sources(best, sources))
     verdict = NOISE if low <= 0 <= high else WORSE
     return {"behind": behind, "behind_low": low, "behind_high": high, "verdict": verdict}
 
