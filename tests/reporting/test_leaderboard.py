@@ -132,3 +132,25 @@ def test_the_page_shows_kaggles_scores_of_the_very_file(summaries, tmp_path):
     page = leaderboard_page(leaderboard(summaries, summaries, found))
     assert "0.5100 / 0.6200" in page
     assert "0.99" not in page
+
+
+def test_intervals_resample_sources_where_every_image_has_one():
+    # all images of a source are equally hard, so that a source tells no more than one image
+    summary = make_summary("best", np.repeat([0.2, 0.4, 0.6, 0.8], 50))
+    sources = {image_id: f"source{number // 50}" for number, image_id in enumerate(summary["image"])}
+    by_image = rows(leaderboard([summary], [summary], {}))["best"]
+    frame = leaderboard([summary], [summary], {}, sources)
+    by_source = rows(frame)["best"]
+    assert by_source["high"] - by_source["low"] > 5 * (by_image["high"] - by_image["low"])
+    assert (by_image["sources"], by_source["sources"]) == (None, 4)
+    assert "4 resampled sources" in leaderboard_page(frame)
+    del sources["image0"]
+    assert rows(leaderboard([summary], [summary], {}, sources))["best"]["low"] == by_image["low"]
+
+
+def test_a_difference_on_one_source_alone_is_noise():
+    lower = 0.5 - np.repeat([0.1, 0.0, 0.0, 0.0], 50)
+    both = [make_summary("best", np.full(200, 0.5)), make_summary("lower", lower)]
+    sources = {image_id: f"source{number // 50}" for number, image_id in enumerate(both[0]["image"])}
+    assert rows(leaderboard(both, both, {}))["lower"]["verdict"] == WORSE
+    assert rows(leaderboard(both, both, {}, sources))["lower"]["verdict"] == NOISE

@@ -19,8 +19,8 @@ SHOWN_THRESHOLDS = ("0.50", "0.75", "0.90")
 """Thresholds that the page has a column for; leaderboard.csv has all of them."""
 NOTE = """\
 Competition metric out of fold on {images} training images: each image is predicted by the network of the fold
-that holds it and its relatives out, with post-processing tuned on the other folds. So these are scores on
-sources (laboratory, microscope, stain) that training saw; on others expect 0.1 less. Intervals hold 95% of the
+that holds it and its relatives out, with post-processing tuned on the other folds. These are scores on
+sources (laboratory, microscope, stain) that training saw; on others they are lower. Intervals hold 95% of the
 means over {unit}. *Behind the best* is the mean paired difference, image by image; *noise* where its
 interval contains 0. Written by `make leaderboard`, or by `make standings` from [`scores/`](scores) without the
 runs. Modalities, hardware and commits: [`leaderboard.csv`](leaderboard.csv)."""
