@@ -22,6 +22,7 @@ from nuclei.config_files import read_config
 from nuclei.data.dataset import Crops
 from nuclei.data.intensity import normalise, window_image
 from nuclei.devices import autocast_type
+from nuclei.evaluation import tuning as tuning_module
 from nuclei.evaluation.metric import average_precision
 from nuclei.evaluation.score_cache import MapScorer
 from nuclei.evaluation.tuning import cross_validate
@@ -216,11 +217,11 @@ def tuning(data: Data, scratch: Path) -> Iterator[Row]:
     paths = scratch / "oof.npz", data.processed, scratch / "splits.csv"
 
     def peer() -> Any:
-        MapScorer = _PlainScorer  # type: ignore[misc]
+        tuning_module.MapScorer = _PlainScorer  # type: ignore[misc]
         try:
             return cross_validate("search", *paths, 1)
         finally:
-            MapScorer = MapScorer  # type: ignore[misc]
+            tuning_module.MapScorer = MapScorer  # type: ignore[misc]
 
     def check(one: Any, other: Any) -> str:
         assert one == other

@@ -49,7 +49,7 @@ def search(data: Data, scratch: Path, maps: Path | None) -> list[dict[str, Any]]
     seconds = time.perf_counter() - begun
     kind = "blurred annotation"
     if cv and cv.is_file():
-        assert found == read_json(cv)
+        assert found.to_dict() == read_json(cv)
         kind = f"maps of {maps.parent.name}; the same parameters and scores as its cv.json"
     name = f"search for the post-processing, {len(table)} images, {WORKERS} processes ({kind})"
     return [{"name": name, "seconds": seconds, "bar": 300.0, "mib": None, "mib_bar": None}]

@@ -13,16 +13,16 @@ def main() -> None:
     parser.add_argument("--index", type=Path, required=True, help="data/processed/index.csv")
     parser.add_argument("--subset", choices=("train", "test"), required=True, help="whose images must all be there")
     weighing = parser.add_mutually_exclusive_group()
-    weighing.add_argument("--weights", type=float, nargs="+", help="one for each input (default: alike)")
-    weighing.add_argument("--shares", type=Path, help="shares.json, whose fold's shares a training image gets")
-    parser.add_argument("--splits", type=Path, help="data/splits.csv, which tells the folds; for --shares of train")
+    weighing.add_argument("--weights", type=float, nargs="+", help="one for each input (default: equal)")
+    weighing.add_argument("--ensemble-weights", type=Path, help="ensemble_weights.json or the card of an ensemble")
+    parser.add_argument("--splits", type=Path, help="data/splits.csv; needed with --ensemble-weights for train")
     arguments = parser.parse_args()
-    if arguments.shares and arguments.subset == "train" and not arguments.splits:
-        parser.error("--shares for the training images needs --splits")
+    if arguments.ensemble_weights and arguments.subset == "train" and not arguments.splits:
+        parser.error("--ensemble-weights for the training images needs --splits")
 
     from tqdm import tqdm
 
-    from nuclei.evaluation.ensemble_weights import read_general, read_shares
+    from nuclei.evaluation.ensemble_weights import read_general_weights, read_weights_by_image
     from nuclei.inference.ensemble import average_maps
     from nuclei.io.probability_maps import write_maps
     from nuclei.reporting.score_records import write_members
@@ -32,14 +32,14 @@ def main() -> None:
     # every fold predicts all test images, while a training image is held out of one fold alone
     mode = "common" if arguments.subset == "test" else None
     names = [path.absolute().parent.name for path in arguments.inputs]
-    weights = shares = arguments.weights
-    if arguments.shares:
+    weights = general = arguments.weights
+    if arguments.ensemble_weights:
         splits = arguments.splits if arguments.subset == "train" else None
-        weights = read_shares(arguments.shares, names, arguments.index, splits)
-        shares = read_general(arguments.shares, names)
+        weights = read_weights_by_image(arguments.ensemble_weights, names, arguments.index, splits)
+        general = read_general_weights(arguments.ensemble_weights, names)
     averaged = average_maps(arguments.inputs, sizes, mode, weights)
     if not any(name.startswith("fold_") for name in names):
-        write_members(arguments.out.parent, dict(zip(names, shares or [1.0] * len(names), strict=True)))
+        write_members(arguments.out.parent, dict(zip(names, general or [1.0] * len(names), strict=True)))
     write_maps(arguments.out, tqdm(averaged, total=len(sizes), desc="averaging", unit="image"))
 
 

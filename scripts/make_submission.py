@@ -9,9 +9,9 @@ from nuclei.cli import run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--maps", type=Path, required=True, help="maps of the test images, test.npz")
-    tuned = parser.add_mutually_exclusive_group(required=True)
-    tuned.add_argument("--cv", type=Path, help="cv.json with the tuned parameters")
-    tuned.add_argument("--weights", type=Path, help="or the weights that made the maps, which carry them")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--cv", type=Path, help="cv.json with the tuned parameters")
+    source.add_argument("--weights", type=Path, help="or the weights that made the maps, which carry them")
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--out", type=Path, required=True, help="the submission, .csv")
     arguments = parser.parse_args()
@@ -23,18 +23,21 @@ def main() -> None:
     from nuclei.io.files import atomic_path
     from nuclei.submission.submission import read_sizes, validate, write_submission
 
-    tuned = arguments.cv
     if arguments.weights:
         from nuclei.inference.weights import read_tuned
 
         tuned = read_tuned(arguments.weights)
+    else:
+        from nuclei.evaluation.scores import read_tuned_score
+
+        tuned = read_tuned_score(arguments.cv).tuned
     sizes = read_sizes(arguments.processed / "index.csv")
     images = Images(arguments.processed)
     modalities = {image_id: images.modality(image_id) for image_id in sizes}
     label_maps = tqdm(
         segment_test(arguments.maps, tuned, modalities), total=len(sizes), desc="segmenting", unit="image"
     )
-    with atomic_path(arguments.out) as checked:  # the file gets its name only if the competition would take it
+    with atomic_path(arguments.out) as checked:  # named only once the competition would accept it
         write_submission(checked, label_maps)
         nuclei = validate(checked, sizes)
     print(f"{arguments.out}: {nuclei} nuclei in {len(sizes)} images, valid")

@@ -1,4 +1,4 @@
-"""Packs the trained folds of an experiment into files to pass on: half precision, config and post-processing inside."""
+"""Packs the trained folds of an experiment into files to share: half precision, config, post-processing."""
 
 import argparse
 import logging
@@ -16,10 +16,10 @@ def main() -> None:
     parser.add_argument("--licence", default="CC0-1.0", help="of those data (default: %(default)s)")
     arguments = parser.parse_args()
 
-    from nuclei.io.files import read_json
+    from nuclei.evaluation.scores import read_tuned_score
 
-    cv = read_json(arguments.cv)
-    logging.info("packing %d networks of %s", len(arguments.checkpoints), cv["experiment"])
+    tuned = read_tuned_score(arguments.cv)
+    logging.info("packing %d networks of %s", len(arguments.checkpoints), tuned.experiment)
 
     from nuclei.models.checkpoint_file import load_checkpoint
     from nuclei.models.weights_file import SUFFIX, write_weights
@@ -28,13 +28,13 @@ def main() -> None:
     cards, sizes, written = [], [], set()
     for path in arguments.checkpoints:
         checkpoint = load_checkpoint(path)
-        cards.append(make_card(checkpoint, cv, arguments.data, arguments.licence))
-        written.add(arguments.out.with_name(f"fold_{cards[-1].fold}{SUFFIX}"))
+        cards.append(make_card(checkpoint, tuned, arguments.data, arguments.licence))
         file = arguments.out.with_name(f"fold_{cards[-1].fold}{SUFFIX}")
+        written.add(file)
         sizes.append(write_weights(file, checkpoint["model"], cards[-1]))
         print(f"{file}: {sizes[-1] / 1e6:.1f} MB")
     for stale in set(arguments.out.parent.glob(f"*{SUFFIX}")) - written:
-        stale.unlink()  # of folds that are no more; a folder's files are averaged
+        stale.unlink()  # of folds that no longer exist; all files of a folder are averaged
     write_page(arguments.out, cards, sizes)
 
 

@@ -16,20 +16,20 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: all cores)")
     arguments = parser.parse_args()
 
-    from nuclei.evaluation.scores import score_otsu, score_table, segment_otsu
+    from nuclei.evaluation.scores import format_scores_table, score_otsu, segment_otsu
     from nuclei.io.files import atomic_path, write_json
     from nuclei.submission.submission import read_sizes, validate, write_submission
 
     experiment = arguments.cv.absolute().parent.name
-    summary = score_otsu(experiment, arguments.processed, arguments.splits, arguments.workers)
+    scores = score_otsu(experiment, arguments.processed, arguments.splits, arguments.workers)
     sizes = read_sizes(arguments.processed / "index.csv")
-    with atomic_path(arguments.submission) as checked:  # the file gets its name only if the competition would take it
+    with atomic_path(arguments.submission) as checked:  # named only once the competition would accept it
         write_submission(checked, segment_otsu(arguments.processed, list(sizes), arguments.workers))
         nuclei = validate(checked, sizes)
-    write_json(arguments.cv, summary)
-    print(score_table(summary))
+    write_json(arguments.cv, scores.to_dict())
+    print(format_scores_table(scores))
     print(f"{arguments.submission}: {nuclei} nuclei in {len(sizes)} images, valid")
-    print(f"{experiment}: score {summary['score']:.4f}")
+    print(f"{experiment}: score {scores.score:.4f}")
 
 
 if __name__ == "__main__":

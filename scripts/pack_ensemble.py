@@ -1,4 +1,4 @@
-"""Writes the card that makes an ensemble of folders of weights: their shares, and the post-processing tuned for it."""
+"""Writes the card of an ensemble of folders of weights: ensemble weights and tuned post-processing."""
 
 import argparse
 from pathlib import Path
@@ -10,20 +10,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--members", type=Path, nargs="+", required=True, help="folders of weights beside --out")
     parser.add_argument("--cv", type=Path, required=True, help="cv.json of the ensemble")
-    parser.add_argument("--shares", type=Path, required=True, help="shares.json of the ensemble")
+    parser.add_argument("--ensemble-weights", type=Path, required=True, help="ensemble_weights.json of the ensemble")
     parser.add_argument("--out", type=Path, required=True, help="weights/ensemble.json")
     arguments = parser.parse_args()
 
+    from nuclei.errors import UserError
+    from nuclei.evaluation.ensemble_weights import read_ensemble_weights
+    from nuclei.evaluation.scores import read_tuned_score
     from nuclei.inference.weights import find_files
-    from nuclei.io.files import read_json, write_json
+    from nuclei.io.files import write_json
     from nuclei.models.weights_file import read_card
     from nuclei.publishing.model_card import make_ensemble_card
 
     apart = [folder for folder in arguments.members if folder.resolve().parent != arguments.out.resolve().parent]
     if apart:
-        raise ValueError(f"{apart[0]}: not beside {arguments.out}; an ensemble names the folders next to it")
+        raise UserError(f"{apart[0]}: not beside {arguments.out}; an ensemble names the folders next to it")
     members = {folder.name: read_card(find_files(folder)[0]).score for folder in arguments.members}
-    card = make_ensemble_card(read_json(arguments.cv), read_json(arguments.shares), members)
+    weights = read_ensemble_weights(arguments.ensemble_weights)
+    card = make_ensemble_card(read_tuned_score(arguments.cv), weights, members)
     write_json(arguments.out, card.model_dump(mode="json"))
     print(f"{arguments.out}: {', '.join(members)} score {card.score:.4f} together")
 

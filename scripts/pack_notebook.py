@@ -12,7 +12,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for notebook/ and dataset/")
     parser.add_argument("--user", required=True, help="your name on Kaggle")
     parser.add_argument("--members", required=True, help="experiments to train, in one argument")
-    parser.add_argument("--shares", default="", help="their shares in the mean; alike where empty")
+    parser.add_argument("--ensemble-weights", default="", help="of the members, in one argument (default: tuned)")
     parser.add_argument("--folds", required=True, help="folds to train, in one argument")
     return parser.parse_args()
 
@@ -22,7 +22,14 @@ def main() -> None:
 
     from nuclei.submission.kaggle_notebook import pack_notebook
 
-    pack_notebook(arguments.root, arguments.out, arguments.user, arguments.members, arguments.shares, arguments.folds)
+    pack_notebook(
+        arguments.root,
+        arguments.out,
+        arguments.user,
+        arguments.members,
+        arguments.ensemble_weights,
+        arguments.folds,
+    )
     print(f"once:  kaggle datasets create -p {arguments.out}/dataset     (later: kaggle datasets version -m ...)")
     print(f"then:  kaggle kernels push -p {arguments.out}/notebook")
 

@@ -1,4 +1,4 @@
-"""Tunes the post-processing on out-of-fold maps, scores every fold with what the other folds chose, writes cv.json."""
+"""Tunes the post-processing on out-of-fold maps, scores each fold with the others' parameters, writes cv.json."""
 
 import argparse
 import os
@@ -16,18 +16,19 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: all cores)")
     arguments = parser.parse_args()
 
-    from nuclei.evaluation.scores import score_table
+    from nuclei.evaluation.scores import format_scores_table
     from nuclei.evaluation.tuning import cross_validate
     from nuclei.io.files import write_json
 
     experiment = arguments.out.absolute().parent.name
-    summary = cross_validate(experiment, arguments.maps, arguments.processed, arguments.splits, arguments.workers)
-    write_json(arguments.out, summary)
-    print(score_table(summary))
+    scores = cross_validate(experiment, arguments.maps, arguments.processed, arguments.splits, arguments.workers)
+    write_json(arguments.out, scores.to_dict())
+    print(format_scores_table(scores))
     print(
-        f"default parameters {summary['score_default_parameters']:.4f}, fitted (flatters) {summary['score_fitted']:.4f}"
+        f"default parameters {scores.score_default_parameters:.4f}, "
+        f"tuned on the scored images too {scores.score_fitted:.4f}"
     )
-    print(f"{experiment}: score {summary['score']:.4f}")
+    print(f"{experiment}: score {scores.score:.4f}")
 
 
 if __name__ == "__main__":

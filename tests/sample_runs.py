@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from nuclei.data.targets import energy_target
-from nuclei.evaluation.scores import score_image, score_otsu, summarise
+from nuclei.evaluation.scores import score_image, score_otsu, summarise_scores
 from nuclei.io.files import write_csv, write_json, write_text
 from nuclei.io.images import write_image, write_label_map
 from nuclei.io.probability_maps import write_maps
-from nuclei.postprocessing.parameters import Parameters
+from nuclei.postprocessing.parameters import Parameters, Tuned
 from nuclei.postprocessing.watershed import segment_maps
 from nuclei.reporting.score_records import write_members
 from nuclei.synthetic.images import make_image
@@ -45,7 +45,7 @@ def write_runs(
         maps = {image_id: spoil(truth, lost, seed * 1000 + n) for n, (image_id, truth) in enumerate(truths.items())}
         write_maps(folder / "runs" / name / "oof.npz", maps.items())
         records = [score_image(truths[i], segment_maps(maps[i], Parameters())) for i in table.image_id]
-        summary = summarise(name, table, records, dict.fromkeys((0, 1), Parameters().to_dict()))
+        summary = summarise_scores(name, table, records, dict.fromkeys((0, 1), Tuned(Parameters(), {}))).to_dict()
         scores = {"score_default_parameters": summary["score"], "score_fitted": summary["score"]}
         write_json(folder / "runs" / name / "cv.json", {**summary, "parameters": Parameters().to_dict(), **scores})
         if name == list(experiments)[-1]:
@@ -54,7 +54,7 @@ def write_runs(
             for fold in (0, 1):
                 write_text(folder / "runs" / name / f"fold_{fold}" / "log.csv", make_log(seed + fold, lost))
     otsu = score_otsu("otsu", folder / "processed", folder / "splits.csv")
-    write_json(folder / "runs" / "otsu" / "cv.json", otsu)
+    write_json(folder / "runs" / "otsu" / "cv.json", otsu.to_dict())
 
 
 def spoil(truth: np.ndarray, lost: float, seed: int) -> np.ndarray:

@@ -14,10 +14,11 @@ import pytest
 
 from nuclei.data.prepared_images import Images
 from nuclei.data.targets import energy_target
+from nuclei.errors import UserError
 from nuclei.evaluation import tuning
 from nuclei.evaluation.metric import average_precision
 from nuclei.evaluation.score_cache import Scores
-from nuclei.evaluation.scores import score_image, score_otsu
+from nuclei.evaluation.scores import read_tuned_score, score_image, score_otsu
 from nuclei.evaluation.tuning import GRID, HALF_STEPS, START, cross_validate, search, segment_test
 from nuclei.io.files import read_json, write_csv, write_json
 from nuclei.io.images import write_label_map
@@ -70,7 +71,7 @@ def tune(folder, workers=1):
 
 @pytest.fixture(scope="module")
 def summary(run):
-    return tune(run)
+    return tune(run).to_dict()
 
 
 def test_tuning_helps_on_maps_that_need_it(summary):
@@ -79,13 +80,13 @@ def test_tuning_helps_on_maps_that_need_it(summary):
 
 
 def test_the_result_does_not_depend_on_the_number_of_workers(run, summary):
-    assert json.dumps(tune(run, workers=2)) == json.dumps(summary)
+    assert json.dumps(tune(run, workers=2).to_dict()) == json.dumps(summary)
 
 
 def test_what_is_chosen_for_a_fold_never_depends_on_its_own_annotation(tmp_path, summary):
     changed_elsewhere = False
     for fold in range(FOLDS):
-        poisoned = tune(make_run(tmp_path / str(fold), poisoned_fold=fold))["fold"]
+        poisoned = tune(make_run(tmp_path / str(fold), poisoned_fold=fold)).to_dict()["fold"]
         for other, chosen in summary["fold"].items():
             if other == str(fold):
                 assert poisoned[other]["parameters"] == chosen["parameters"]
@@ -106,14 +107,14 @@ def test_each_image_is_scored_with_its_own_folds_parameters(run, summary):
 
 
 def test_a_modality_gets_parameters_of_its_own_where_they_pay_and_is_scored_with_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "OWN_FROM", 2)
+    monkeypatch.setattr(tuning, "MIN_MODALITY_IMAGES", 2)
     folder = make_run(tmp_path)
     images, maps = Images(folder / "processed"), Maps(folder / "oof.npz")
     for image_id in images.index.image_id[images.index.modality == "grey_tissue"]:
         # in these, the annotators drew wide
         wider = cv2.dilate(images.label_map(image_id).astype(np.float32), np.ones((5, 5), np.uint8))
         write_label_map(folder / "processed" / "labels" / f"{image_id}.png", wider.astype(np.int32))
-    summary = tune(folder)
+    summary = tune(folder).to_dict()
     tuned = Tuned.from_dict(summary["parameters"])
     assert set(tuned.modality) == {"grey_tissue"}
     assert (
@@ -146,7 +147,7 @@ def test_perfect_maps_score_near_1_and_the_scale_of_the_scores_is_that_of_the_me
     images = Images(folder / "processed")
     perfect = ((i, energy_target(images.label_map(i), 0.15, 4.0)) for i in images.ids("train"))
     write_maps(folder / "oof.npz", ((i, np.round(maps * 255).astype(np.uint8)) for i, maps in perfect))
-    assert tune(folder)["score"] > 0.95
+    assert tune(folder).score > 0.95
 
 
 class CountingScores(Scores):
@@ -226,10 +227,11 @@ def test_maps_that_do_not_fit_the_splits_are_refused(tmp_path):
             tune(folder, workers)
 
 
-def test_a_submission_needs_parameters(tmp_path, run):
-    write_json(tmp_path / "cv.json", {"parameters": None})
-    with pytest.raises(ValueError, match="holds no post-processing parameters"):
-        next(segment_test(run / "oof.npz", tmp_path / "cv.json", {"image00": "small_fluorescence"}))
+def test_a_submission_needs_tuned_parameters(tmp_path):
+    otsu = {"experiment": "otsu", "n_images": 1, "score": 0.5, "parameters": None}
+    write_json(tmp_path / "cv.json", otsu)
+    with pytest.raises(UserError, match="holds no post-processing parameters"):
+        _ = read_tuned_score(tmp_path / "cv.json").tuned
 
 
 def end(_):
@@ -263,12 +265,12 @@ def test_otsu_is_scored_in_the_same_shape(processed, tmp_path, summary):
     ids = [f"image{number:02d}" for number in range(8)]
     splits = pd.DataFrame({"image_id": ids, "fold": [0, 1] * 4, "group": ids, "modality": "x", "nuclei": 1})
     write_csv(tmp_path / "splits.csv", splits)
-    otsu = score_otsu("otsu", processed, tmp_path / "splits.csv")
+    otsu = score_otsu("otsu", processed, tmp_path / "splits.csv").to_dict()
     assert set(otsu) == set(summary)
     assert set(otsu["image"]["image00"]) == set(summary["image"]["image00"])
     assert otsu["parameters"] is None
     assert otsu["fold"]["1"]["parameters"] is None
-    assert json.dumps(score_otsu("otsu", processed, tmp_path / "splits.csv", 2)) == json.dumps(otsu)
+    assert json.dumps(score_otsu("otsu", processed, tmp_path / "splits.csv", 2).to_dict()) == json.dumps(otsu)
 
 
 def test_a_record_counts_merged_and_split_nuclei():
@@ -277,8 +279,8 @@ def test_a_record_counts_merged_and_split_nuclei():
     predicted = np.where(np.isin(truth, [1, 2]), 1, 0).astype(np.int32)
     predicted[5:15, 28:33], predicted[5:15, 33:38] = 2, 3
     record = score_image(truth, predicted)
-    assert (record["nuclei"], record["predicted"], record["merged"], record["split"]) == (3, 3, 1, 1)
-    assert record["ap"] == [0.0] * 10
+    assert (record.nuclei, record.predicted, record.merged, record.split) == (3, 3, 1, 1)
+    assert record.ap == [0.0] * 10
 
 
 def test_the_scripts_go_from_maps_to_a_valid_submission(tmp_path, processed):

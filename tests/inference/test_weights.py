@@ -8,6 +8,8 @@ from safetensors.torch import save_file
 
 from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig
 from nuclei.errors import UserError
+from nuclei.evaluation.ensemble_weights import EnsembleWeights
+from nuclei.evaluation.scores import TunedScore
 from nuclei.inference.predictor import load_predictor
 from nuclei.inference.weights import (
     SHIPPED,
@@ -49,8 +51,8 @@ def checkpoint(seed=0, name="tiny", model=OURS):
 
 
 def card_of(content, score=0.5, parameters=TUNED):
-    cv = {"experiment": content["config"]["name"], "parameters": parameters.to_dict(), "score": score, "n_images": 7}
-    return make_card(content, cv, "generated images", "CC0-1.0")
+    tuned = TunedScore(experiment=content["config"]["name"], parameters=parameters.to_dict(), score=score, n_images=7)
+    return make_card(content, tuned, "generated images", "CC0-1.0")
 
 
 def write(path, seed=0, score=0.5, name="tiny", parameters=TUNED, model=OURS):
@@ -96,14 +98,15 @@ def write_ensemble(folder, scores=(0.5, 0.4)):
     for seed, name in enumerate(("one", "other")):
         write(folder / name / "fold_0.safetensors", seed, (0.5, 0.4)[seed], name)
         write(folder / name / "fold_1.safetensors", seed + 2, (0.5, 0.4)[seed], name)
-    cv = {"experiment": "ensemble", "parameters": OTHER.to_dict(), "score": 0.6, "n_images": 7}
-    shares = {"all": {"one": 1.0, "other": 0.25}, "grey_tissue": {"one": 2.0, "other": 1.0}}
-    card = make_ensemble_card(cv, {"shares": shares}, dict(zip(("one", "other"), scores, strict=True)))
+    tuned = TunedScore(experiment="ensemble", parameters=OTHER.to_dict(), score=0.6, n_images=7)
+    weights = {"all": {"one": 1.0, "other": 0.25}, "grey_tissue": {"one": 2.0, "other": 1.0}}
+    found = EnsembleWeights(weights=weights, fold={}, n_images=7, score=0.6, score_equal=0.5)
+    card = make_ensemble_card(tuned, found, dict(zip(("one", "other"), scores, strict=True)))
     write_json(folder / "ensemble.json", card.model_dump(mode="json"))
     return folder / "ensemble.json"
 
 
-def test_an_ensemble_is_its_members_by_their_shares_with_parameters_of_its_own(tmp_path):
+def test_an_ensemble_is_its_members_by_their_weights_with_parameters_of_its_own(tmp_path):
     path = write_ensemble(tmp_path)
     one, other = (load_weights(tmp_path / name, CPU) for name in ("one", "other"))
     maps = load_weights(path, CPU)(IMAGE).astype(float)
@@ -201,7 +204,12 @@ def test_a_folder_of_different_experiments_is_refused(tmp_path, other):
 
 def test_parameters_of_another_experiment_are_refused():
     with pytest.raises(ValueError, match=r"the checkpoint is of tiny, cv\.json of other"):
-        make_card(checkpoint(), {"experiment": "other", "parameters": TUNED.to_dict()}, "", "")
+        make_card(checkpoint(), TunedScore(experiment="other", parameters=None, score=0.5, n_images=7), "", "")
+
+
+def test_a_card_needs_tuned_parameters():
+    with pytest.raises(UserError, match=r"cv\.json of tiny holds no post-processing parameters"):
+        make_card(checkpoint(), TunedScore(experiment="tiny", parameters=None, score=0.5, n_images=7), "", "")
 
 
 def test_the_best_folder_is_that_with_the_highest_score(tmp_path):
@@ -260,7 +268,7 @@ def spoil_card(path, change):
         (lambda card: card.update(score=float("nan")), "not valid JSON"),
         (lambda card: card["parameters"].update(border_weight=float("inf")), "not valid JSON"),
         (lambda card: card["parameters"].update(min_seed_area=2.5), "min_seed_area is 2.5; give a whole number"),
-        (lambda card: card.update(parameters=[]), r"parameters: .*expected a table by name, got \[\]"),
+        (lambda card: card.update(parameters=[]), r"parameters: .*expected a table, got \[\]"),
         (lambda card: card["config"]["model"].update(width=8), r"shape \(4, .* but the network of its card has \(8, "),
     ],
 )

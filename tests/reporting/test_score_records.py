@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from nuclei.evaluation.metric import average_precision
-from nuclei.evaluation.scores import score_image, summarise
+from nuclei.evaluation.scores import score_image, summarise_scores
 from nuclei.io.files import read_json, write_json
+from nuclei.postprocessing.parameters import Parameters, Tuned
 from nuclei.reporting import score_records
 from nuclei.reporting.score_records import (
     comparable,
@@ -30,7 +31,8 @@ def make_summary(name, rng, count=6, prefix="image"):
         predicted = np.roll(np.where(rng.random(truth.max() + 1) < 0.8, np.arange(truth.max() + 1), 0)[truth], 1, 0)
         records.append(score_image(truth, predicted.astype(np.int32)))
         rows.append({"image_id": f"{prefix}{number}", "fold": number % 2, "modality": "small_fluorescence"})
-    return summarise(name, pd.DataFrame(rows), records, {0: {"seed": 0.3}, 1: {"seed": 0.4}})
+    tuned = {fold: Tuned(Parameters(seed_threshold=0.3 + fold / 10), {}) for fold in (0, 1)}
+    return summarise_scores(name, pd.DataFrame(rows), records, tuned).to_dict()
 
 
 def write_run(runs, summary):
@@ -75,7 +77,7 @@ def test_an_image_without_nuclei_on_either_side_comes_back_as_it_was(tmp_path, n
     maps = [np.repeat(np.arange(count + 1), 4).reshape(-1, 4).astype(np.int32) for count in (nuclei, predicted)]
     truth, found = (np.pad(label_map, ((0, 4 - len(label_map)), (0, 0))) for label_map in maps)
     table = pd.DataFrame([{"image_id": "a", "fold": 0, "modality": "grey_tissue"}])
-    summary = summarise("one", table, [score_image(truth, found)], {0: None})
+    summary = summarise_scores("one", table, [score_image(truth, found)], {0: None}).to_dict()
     score_records.write_scores(tmp_path / "one.json", {**summary, "effort": {}, "members": {}})
     assert read_scores(tmp_path / "one.json")["image"]["a"]["ap"] == average_precision(truth, found).tolist()
 

@@ -14,6 +14,7 @@ from nuclei import segment, segment_folder
 from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig
 from nuclei.data.dataset import make_target
 from nuclei.data.intensity import normalise, window_image
+from nuclei.evaluation.scores import TunedScore
 from nuclei.inference import tile_merging, tiling
 from nuclei.models.factory import build_model
 from nuclei.models.weights_file import write_weights
@@ -47,11 +48,9 @@ def weights(tmp_path_factory):
     parameters = Parameters(
         foreground_threshold=0.5, seed_threshold=0.2, min_mean_probability=0.5, min_relative_area=0.0
     )
-    cv_json = {"experiment": "tiny", "parameters": parameters.to_dict(), "score": 0.1, "n_images": 1}
+    tuned = TunedScore(experiment="tiny", parameters=parameters.to_dict(), score=0.1, n_images=1)
     path = tmp_path_factory.mktemp("weights") / "tiny" / "fold_0.safetensors"
-    card = make_card(
-        {"config": config.model_dump(), "fold": 0, "trained_on": ["nothing"]}, cv_json, "nothing", "CC0-1.0"
-    )
+    card = make_card({"config": config.model_dump(), "fold": 0, "trained_on": ["nothing"]}, tuned, "nothing", "CC0-1.0")
     write_weights(path, network.state_dict(), card)
     return path.parent
 

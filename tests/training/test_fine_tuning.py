@@ -8,6 +8,7 @@ from tiny_training import CONFIG, train
 
 from nuclei.config import ModelConfig
 from nuclei.data.splits import Fold
+from nuclei.evaluation.scores import TunedScore
 from nuclei.io.files import write_json
 from nuclei.io.probability_maps import write_maps
 from nuclei.models.factory import build_model
@@ -36,7 +37,7 @@ def test_a_run_starts_from_the_weights_of_another_and_never_from_one_that_saw_it
     assert fine_tuning.find_start(tmp_path, "tiny", 0) == tmp_path / "tiny" / "fold_0" / "best.pt"
     packed = tmp_path / "packed" / "tiny" / "fold_0.safetensors"
     card = make_card(
-        first, {"experiment": "tiny", "parameters": Parameters().to_dict(), "score": 0, "n_images": 8}, "", ""
+        first, TunedScore(experiment="tiny", parameters=Parameters().to_dict(), score=0, n_images=8), "", ""
     )
     write_weights(packed, first["model"], card)
     monkeypatch.setattr(fine_tuning, "SHIPPED", tmp_path / "packed")

@@ -7,7 +7,7 @@ from nuclei.arrays import UInt8Array
 
 MODALITIES = ("small_fluorescence", "large_fluorescence", "purple_tissue", "pink_purple_tissue", "grey_tissue")
 ALL = "all"
-"""Among the modalities of shares: what holds for those without shares of their own."""
+"""Key, among modalities, of what holds for those without an entry of their own."""
 
 COLOUR = 4.0
 """Mean difference of a pixel's largest and smallest channel from which an image is in colour (archive: 0, or >= 11)."""

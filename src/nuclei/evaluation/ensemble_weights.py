@@ -1,18 +1,20 @@
-"""How much each member counts in the ensemble's mean, found on out-of-fold maps.
+"""Ensemble weights of the members, tuned on their out-of-fold probability maps.
 
-As with the post-processing, the maps of a fold are averaged with shares that the images of the other folds favour, so
-that the score does not flatter itself; the test images get those that all images favour. Averaged maps are scored with
-the post-processing that the tuning begins at. The search climbs along the share of one member after the other, from
-all alike; it keeps a step only if the gain is clear against its scatter over the images. From there it goes on for
-each modality that has enough images: a member that is good at fluorescence may be poor at tissue.
+As with the post-processing, a fold's maps are averaged with weights tuned on the images of the other
+folds, so that the score is out of fold; the test images get the weights tuned on all images.
+Averaged maps are scored with the post-processing at which its own tuning starts. The search is a
+coordinate ascent over the weight of one member after the other, from equal weights; it keeps a step
+only if the gain is clear against its scatter over the images. From there it continues for each
+modality with enough images: a member that is good at fluorescence may be poor at tissue.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, model_validator
 from tqdm import tqdm
 
 from nuclei.arrays import Float64Array
@@ -22,123 +24,191 @@ from nuclei.errors import UserError
 from nuclei.evaluation.metric import average_precision
 from nuclei.evaluation.score_cache import Rows, Scores
 from nuclei.evaluation.tuning import START, climb, rows_by_modality
-from nuclei.io.files import read_json
+from nuclei.io.names import Name
 from nuclei.io.parallel import open_pool
 from nuclei.io.probability_maps import Maps, mean_of_maps, read_maps
+from nuclei.io.records import Record, read_values, rename_keys, validate_record
 from nuclei.io.tables import INDEX_COLUMNS, read_splits, read_table
+from nuclei.models.weights_file import EnsembleCard, Weight
 from nuclei.postprocessing.watershed import segment_maps
 
-Shares = tuple[float, ...]
-"""One a member, in relation to each other."""
-Found = TypeVar("Found")
+MemberWeights = tuple[float, ...]
+"""Weight of each member in order; only their ratios matter."""
+WeightsByModality = Mapping[str, MemberWeights]
+"""Under ALL the weights of modalities without weights of their own."""
 
 VALUES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Shares tried for a member beside 1 for the first one."""
+"""Weights tried for a member; that of the first one stays 1."""
+
+_RENAMED = {"shares": "weights", "score_alike": "score_equal"}
+_REMEDY = "delete it and make it again"
+
+NamedWeights = dict[Name, dict[Name, Weight]]
+"""Weights by modality and member, for JSON."""
 
 
-def find_shares(members: Mapping[str, Path], processed: Path, splits: Path, workers: int = 1) -> dict[str, Any]:
-    """What `shares.json` holds of members' out-of-fold maps: shares for the test images and, by fold, for its images.
+class EnsembleWeights(Record):
+    """The content of `ensemble_weights.json`: tuned on all images, and by fold on those outside it.
 
-    `score` is the mean over the images, each with its own fold's shares, `score_alike` that of an equal mean.
+    `score` is the mean over `n_images` images, each with the weights of its own fold, `score_equal`
+    that of equal weights.
+    """
+
+    weights: NamedWeights
+    fold: dict[str, NamedWeights]
+    n_images: int
+    score: Annotated[float, Field(ge=0, le=1)]
+    score_equal: Annotated[float, Field(ge=0, le=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_names(cls, values: Any) -> Any:
+        return rename_keys(values, _RENAMED, "ensemble weights") if isinstance(values, Mapping) else values
+
+    @model_validator(mode="after")
+    def _has_the_same_members_everywhere(self) -> Self:
+        for named in [self.weights, *self.fold.values()]:
+            if ALL not in named or any(weights.keys() != self.members for weights in named.values()):
+                raise UserError(f"expected weights of {sorted(self.members)} everywhere, and those of {ALL!r}")
+        return self
+
+    @property
+    def members(self) -> set[str]:
+        """Names of the members."""
+        return set(self.weights.get(ALL, {}))
+
+
+def tune_weights(members: Mapping[str, Path], processed: Path, splits: Path, workers: int = 1) -> EnsembleWeights:
+    """Ensemble weights tuned on the members' out-of-fold maps.
 
     Raises:
-        UserError: fewer than two members; maps that lack images of the splits; maps of different sizes.
+        UserError: fewer than two members; maps that lack images of the splits; maps of different
+            sizes.
     """
     if len(members) < 2:
-        raise UserError(f"shares are between members; got {list(members)}, give the maps of two or more")
+        raise UserError(f"ensemble weights are between members; got {list(members)}, give the maps of two or more")
     table = read_splits(splits).sort_values("image_id").reset_index(drop=True)
     everything = np.arange(len(table))
-    folds = sorted({int(fold) for fold in table.fold})
     with (
-        open_pool(workers, _ShareScorer, list(members.values()), processed) as run,
-        tqdm(desc="shares", unit=" segmentations", mininterval=1) as bar,
+        open_pool(workers, _WeightScorer, list(members.values()), processed) as run,
+        tqdm(desc="ensemble weights", unit=" segmentations", mininterval=1) as bar,
     ):
-        scores: Scores[Shares] = Scores(list(table.image_id), run, bar.update)
-        final = search_shares(scores, everything, len(members), table.modality)
+        scores: Scores[MemberWeights] = Scores(list(table.image_id), run, bar.update)
+        final = search_weights(scores, everything, len(members), table.modality)
         by_fold = {
-            fold: search_shares(scores, np.flatnonzero(table.fold != fold), len(members), table.modality)
-            for fold in folds
+            fold: search_weights(scores, np.flatnonzero(table.fold != fold), len(members), table.modality)
+            for fold in sorted({int(fold) for fold in table.fold})
         }
-        own = []
-        for (fold, modality), part in table.groupby(["fold", "modality"]):
-            rows, shares = part.index.to_numpy(), _of(by_fold[fold], modality)
-            scores.fill([shares], rows)
-            own.append(scores.by_image(shares, rows))
-    return {
-        "shares": _named(final, members),
-        "fold": {str(fold): _named(shares, members) for fold, shares in by_fold.items()},
-        "n_images": len(table),
-        "score": round(float(np.concatenate(own).mean()), 6),
-        "score_alike": round(scores.mean((1.0,) * len(members), everything), 6),
-    }
+        score = _score_folds(scores, by_fold, table)
+    return EnsembleWeights(
+        weights=_name(final, members),
+        fold={str(fold): _name(weights, members) for fold, weights in by_fold.items()},
+        n_images=len(table),
+        score=round(score, 6),
+        score_equal=round(scores.mean((1.0,) * len(members), everything), 6),
+    )
 
 
-def search_shares(scores: Scores[Shares], rows: Rows, members: int, modalities: pd.Series) -> dict[str, Shares]:
-    """The shares that the images of `rows` favour, and no other image: of ALL, and of modalities that differ."""
+def _score_folds(scores: Scores[MemberWeights], by_fold: Mapping[int, WeightsByModality], table: pd.DataFrame) -> float:
+    """Mean score over the images, each with the weights of its fold and modality."""
+    values = []
+    for (fold, modality), part in table.groupby(["fold", "modality"]):
+        rows, weights = part.index.to_numpy(), _choose(by_fold[fold], modality)
+        scores.fill([weights], rows)
+        values.append(scores.by_image(weights, rows))
+    return float(np.concatenate(values).mean())
 
-    def search(best: Shares, rows: Rows) -> Shares:
-        for member in range(1, members):
-            line = [(*best[:member], value, *best[member + 1 :]) for value in VALUES]
-            best = climb(scores, line, best, rows)
-        return best
 
-    found = {ALL: search((1.0,) * members, rows)}
+def search_weights(
+    scores: Scores[MemberWeights], rows: Rows, members: int, modalities: pd.Series
+) -> dict[str, MemberWeights]:
+    """Weights tuned on the images of `rows` alone, by modality: under ALL, and those that differ."""
+    found = {ALL: _climb_members(scores, (1.0,) * members, rows)}
     for modality, of_modality in rows_by_modality(rows, modalities):
-        if (own := search(found[ALL], of_modality)) != found[ALL]:
+        own = _climb_members(scores, found[ALL], of_modality)
+        if own != found[ALL]:
             found[modality] = own
     return found
 
 
-def read_shares(path: Path, names: Sequence[str], index: Path, splits: Path | None = None) -> dict[str, Shares]:
-    """The shares of the members `names` for each image of an `index.csv`.
+def _climb_members(scores: Scores[MemberWeights], best: MemberWeights, rows: Rows) -> MemberWeights:
+    for member in range(1, len(best)):
+        line = [(*best[:member], value, *best[member + 1 :]) for value in VALUES]
+        best = climb(scores, line, best, rows)
+    return best
 
-    `path` is a `shares.json` or the card of an ensemble of weights. With splits a training image gets what was searched
-    without its fold, else every image what all images favour.
+
+def read_weights_by_image(
+    path: Path, names: Sequence[str], index: Path, splits: Path | None = None
+) -> dict[str, MemberWeights]:
+    """The ensemble weights of the members `names` for each image of an `index.csv`.
+
+    `path` is an `ensemble_weights.json` or an ensemble's card. With splits, a training image gets
+    the weights tuned without its fold; otherwise images get those tuned on all.
 
     Raises:
-        UserError: shares of other members; splits with a fold that they lack.
+        UserError: weights of other members; splits with a fold that they lack.
     """
-    content, table = read_json(path), read_table(index, INDEX_COLUMNS, "run `make data`")
+    weights, by_fold = _read(path)
+    table = read_table(index, INDEX_COLUMNS, "run `make data`")
     folds = {} if splits is None else read_splits(splits).set_index("image_id").fold.astype(str).to_dict()
-    missing = sorted(set(folds.values()) - set(content.get("fold", {})))
+    missing = sorted(set(folds.values()) - set(by_fold))
     if missing:
-        raise UserError(f"{path}: no shares for the folds {missing} of {splits}; delete it and make it again")
-    found = {None: content["shares"], **content.get("fold", {})}
-    return {
-        row.image_id: _in_order(path, _of(found[folds.get(row.image_id)], row.modality), names)
-        for row in table.itertuples()
-    }
+        raise UserError(f"{path}: no ensemble weights for the folds {missing} of {splits}; {_REMEDY}")
+    found: dict[str, MemberWeights] = {}
+    for row in table.itertuples():
+        own = by_fold[folds[row.image_id]] if row.image_id in folds else weights
+        found[row.image_id] = _in_order(path, own.get(row.modality, own[ALL]), names)
+    return found
 
 
-def read_general(path: Path, names: Sequence[str]) -> Shares:
-    """The shares that hold for modalities without some of their own; raises as `read_shares`."""
-    return _in_order(path, read_json(path)["shares"][ALL], names)
+def read_general_weights(path: Path, names: Sequence[str]) -> MemberWeights:
+    """The weights for modalities without weights of their own. Raises as `read_weights_by_image`."""
+    return _in_order(path, _read(path)[0][ALL], names)
 
 
-def _named(found: Mapping[str, Shares], members: Iterable[str]) -> dict[str, dict[str, float]]:
-    return {modality: dict(zip(members, shares, strict=True)) for modality, shares in found.items()}
+def read_ensemble_weights(path: Path) -> EnsembleWeights:
+    """The content of an `ensemble_weights.json`.
+
+    Raises:
+        UserError: the file is missing or of another kind.
+    """
+    return validate_record(read_values(path, _REMEDY), EnsembleWeights, str(path), _REMEDY)
 
 
-def _of(found: Mapping[str, Found], modality: str) -> Found:
+def _read(path: Path) -> tuple[NamedWeights, dict[str, NamedWeights]]:
+    """Weights for all images, and by fold; an ensemble's card has no folds."""
+    values = read_values(path, _REMEDY)
+    if isinstance(values, dict) and "members" in values:
+        return validate_record(values, EnsembleCard, str(path), _REMEDY).weights, {}
+    found = validate_record(values, EnsembleWeights, str(path), _REMEDY)
+    return found.weights, found.fold
+
+
+def _name(found: WeightsByModality, members: Iterable[str]) -> NamedWeights:
+    return {modality: dict(zip(members, weights, strict=True)) for modality, weights in found.items()}
+
+
+def _choose(found: WeightsByModality, modality: str) -> MemberWeights:
     return found.get(modality, found[ALL])
 
 
-def _in_order(path: Path, shares: Mapping[str, float], names: Sequence[str]) -> Shares:
-    if sorted(shares) != sorted(names):
+def _in_order(path: Path, weights: Mapping[str, float], names: Sequence[str]) -> MemberWeights:
+    if sorted(weights) != sorted(names):
         raise UserError(
-            f"{path}: shares of {sorted(shares)}, but the maps are of {sorted(names)}; delete it and make it again"
+            f"{path}: ensemble weights of {sorted(weights)}, but the maps are of {sorted(names)}; {_REMEDY}"
         )
-    return tuple(shares[name] for name in names)
+    return tuple(weights[name] for name in names)
 
 
-class _ShareScorer:
-    """Scores of an image under several shares; opened once in each worker."""
+class _WeightScorer:
+    """Scores of an image under several ensemble weights; one is opened in each worker."""
 
     def __init__(self, members: Sequence[Path], processed: Path) -> None:
         self.members, self.images = [Maps(path) for path in members], Images(processed)
 
-    def __call__(self, job: tuple[str, list[Shares]]) -> list[Float64Array]:
+    def __call__(self, job: tuple[str, list[MemberWeights]]) -> list[Float64Array]:
         image_id, candidates = job
-        truth, parameters = self.images.label_map(image_id), START
+        truth = self.images.label_map(image_id)
         maps = [read_maps(archive, image_id, truth, self.images.folder) for archive in self.members]
-        return [average_precision(truth, segment_maps(mean_of_maps(maps, shares), parameters)) for shares in candidates]
+        return [average_precision(truth, segment_maps(mean_of_maps(maps, weights), START)) for weights in candidates]

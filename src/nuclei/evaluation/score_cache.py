@@ -12,7 +12,7 @@ import numpy as np
 from nuclei.arrays import BoolArray, Float64Array, Int64Array, LabelMap, UInt8Array
 from nuclei.data.prepared_images import Images
 from nuclei.evaluation.metric import THRESHOLDS, average_precision
-from nuclei.evaluation.scores import Record, score_image
+from nuclei.evaluation.scores import ImageScores, score_image
 from nuclei.io.probability_maps import Maps, read_maps
 from nuclei.postprocessing.parameters import FILTER_PARAMETERS, Parameters
 from nuclei.postprocessing.watershed import (
@@ -126,8 +126,8 @@ class MapScorer:
         self._measures: dict[tuple[Any, ...], Float64Array] = {}
         self._scores: dict[tuple[Any, ...], Float64Array] = {}
 
-    def __call__(self, job: tuple[str, list[Parameters] | Parameters]) -> list[Float64Array] | Record:
-        """Scores (10,) of the image under each of several candidates, or its record under one."""
+    def __call__(self, job: tuple[str, list[Parameters] | Parameters]) -> list[Float64Array] | ImageScores:
+        """Scores (10,) of the image under each of several candidates, or its `ImageScores` under one."""
         image_id, candidates = job
         if isinstance(candidates, Parameters):
             maps, truth = self._read(image_id)

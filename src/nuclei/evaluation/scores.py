@@ -1,116 +1,240 @@
-"""Scores of label maps against the annotation, image by image and in summary: what stands in `cv.json`."""
+"""Scores of label maps against the annotation: of images, of groups of images, of an experiment.
 
-from collections.abc import Iterator, Mapping, Sequence
+`CrossValidation` is the content of `runs/<experiment>/cv.json`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
+from pydantic import ConfigDict, Field
 from tqdm import tqdm
 
-from nuclei.arrays import LabelMap
+from nuclei.arrays import BoolArray, Int64Array, LabelMap
 from nuclei.data.intensity import to_display
 from nuclei.data.prepared_images import Images
+from nuclei.errors import UserError
 from nuclei.evaluation.metric import THRESHOLDS, average_precision, error_counts, outcomes
+from nuclei.io.names import Name
 from nuclei.io.parallel import open_pool
+from nuclei.io.records import Record, read_record
 from nuclei.io.tables import read_splits
 from nuclei.postprocessing.otsu import otsu_watershed
-
-Record = dict[str, Any]
-"""An image's scores: ap (10 values at THRESHOLDS), nuclei annotated and predicted, errors at an IoU of 0.5; `sizes` has
-for each of SIZES the nuclei annotated and those of them found at each of FOUND."""
-
+from nuclei.postprocessing.parameters import Tuned, TunedRecord
 
 SIZES = {"under 64": 0, "64 to 255": 64, "256 to 1023": 256, "1024 to 4095": 1024, "4096 and more": 4096}
 """Classes of annotated nuclei by area, each with its smallest area in pixels."""
-
-
 FOUND = (0.5, 0.75, 0.9)
 """IoU above which an annotated nucleus counts as found, in the counts by size."""
 
-
-_COUNTS = ("nuclei", "predicted", "hits", "missed", "extra", "split", "merged")
-
-
 _DECIMALS = 6
 
+Count = Annotated[int, Field(ge=0)]
+Score = Annotated[float, Field(ge=0, le=1)]
+SizeCounts = Annotated[list[list[Count]], Field(min_length=len(SIZES), max_length=len(SIZES))]
+"""For each of SIZES the number of annotated nuclei, and of those found at each of FOUND."""
 
-def score_image(truth: LabelMap, predicted: LabelMap) -> Record:
-    """The record of an image."""
+
+class ErrorCounts(Record):
+    """Numbers of nuclei at an IoU threshold of 0.5, see `metric.error_counts`."""
+
+    nuclei: Count
+    """Annotated ones."""
+    predicted: Count
+    hits: Count
+    missed: Count
+    extra: Count
+    split: Count
+    merged: Count
+
+
+class ImageScores(ErrorCounts):
+    """Scores of an image."""
+
+    ap: Annotated[list[Score], Field(min_length=len(THRESHOLDS), max_length=len(THRESHOLDS))]
+    """TP / (TP + FP + FN) at each of THRESHOLDS."""
+    sizes: SizeCounts
+
+
+class FoldImageScores(ImageScores):
+    """Scores of an image that is held out by a fold."""
+
+    fold: int
+    modality: str
+
+
+class GroupScores(Record):
+    """Mean scores and summed counts of a group of images."""
+
+    images: Count
+    score: Score
+    ap: dict[str, Score]
+    """Mean TP / (TP + FP + FN) by threshold, with two decimals."""
+    errors: ErrorCounts
+    sizes: SizeCounts
+
+
+class FoldScores(GroupScores):
+    """Scores of a fold's images under `parameters`, tuned without them; None if nothing was tuned."""
+
+    parameters: TunedRecord | None
+
+
+class ExperimentScores(Record):
+    """Scores of an experiment, each image predicted by the fold that holds it out."""
+
+    experiment: Name
+    n_images: Count
+    score: Score
+    ap: dict[str, Score]
+    errors: ErrorCounts
+    sizes: SizeCounts
+    modality: dict[str, GroupScores]
+    fold: dict[str, FoldScores]
+    image: dict[str, FoldImageScores]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values for JSON."""
+        return self.model_dump(mode="json")
+
+
+class CrossValidation(ExperimentScores):
+    """The content of `cv.json`: out-of-fold scores, and the parameters for the test images.
+
+    The last three fields are None for the classical baseline, which has nothing to tune.
+    """
+
+    parameters: TunedRecord | None
+    score_default_parameters: Score | None
+    """With the untuned parameters."""
+    score_fitted: Score | None
+    """With `parameters`, on the images that they were tuned on: too high, shown for comparison."""
+
+
+class TunedScore(Record):
+    """The part of `cv.json` that a submission and a card of weights need."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    experiment: Name
+    n_images: Count
+    score: Score
+    parameters: TunedRecord | None
+
+    @property
+    def tuned(self) -> Tuned:
+        """The tuned parameters.
+
+        Raises:
+            UserError: nothing was tuned.
+        """
+        if self.parameters is None:
+            raise UserError(
+                f"cv.json of {self.experiment} holds no post-processing parameters; tune it with scripts/tune.py"
+            )
+        return self.parameters
+
+
+def read_tuned_score(path: Path) -> TunedScore:
+    """The tuned parameters and score of a `cv.json`.
+
+    Raises:
+        UserError: the file is missing or not a `cv.json`.
+    """
+    return read_record(path, TunedScore, "run the tuning, which writes it")
+
+
+def score_image(truth: LabelMap, predicted: LabelMap) -> ImageScores:
+    """Scores of the predicted label map of an image."""
     errors = error_counts(truth, predicted)
-    return {
-        "ap": [round(float(value), _DECIMALS) for value in average_precision(truth, predicted)],
-        "nuclei": errors["hits"] + errors["missed"],
-        "predicted": errors["hits"] + errors["extra"],
-        "sizes": _found_by_size(truth, predicted),
+    return ImageScores(
         **errors,
-    }
+        ap=[round(float(value), _DECIMALS) for value in average_precision(truth, predicted)],
+        nuclei=errors["hits"] + errors["missed"],
+        predicted=errors["hits"] + errors["extra"],
+        sizes=_count_found_by_size(truth, predicted),
+    )
 
 
-def _found_by_size(truth: LabelMap, predicted: LabelMap) -> list[list[int]]:
+def _count_found_by_size(truth: LabelMap, predicted: LabelMap) -> list[list[int]]:
     found = outcomes(truth, predicted)
     classes = np.searchsorted(list(SIZES.values()), found.true_areas, side="right") - 1
-    kept = [np.ones(len(classes), bool), *(found.true_iou > threshold for threshold in FOUND)]
-    return [list(counts) for counts in zip(*(_count(classes[which]) for which in kept), strict=True)]
+    columns = [_count_classes(classes)]
+    columns += [_count_classes(classes[found.true_iou > threshold]) for threshold in FOUND]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _count(classes: npt.NDArray[np.int64]) -> list[int]:
+def _count_classes(classes: Int64Array) -> list[int]:
     return [int(count) for count in np.bincount(classes, minlength=len(SIZES))]
 
 
-def summarise(
-    experiment: str, table: pd.DataFrame, records: Sequence[Record], parameters: Mapping[int, dict[str, Any] | None]
-) -> dict[str, Any]:
-    """The scores of an experiment: mean over images, by threshold, modality and fold, and every image's record.
+def summarise_scores(
+    experiment: str,
+    table: pd.DataFrame,
+    records: Sequence[ImageScores],
+    parameters: Mapping[int, Tuned | None],
+) -> ExperimentScores:
+    """Scores of an experiment from those of its images.
 
-    `table` has image_id, fold and modality, one row a record; `parameters` are those of the post-processing by fold.
+    `table` has the columns image_id, fold and modality, one row a record; `parameters` are the
+    post-processing's, by fold.
     """
     folds, modalities = table.fold.to_numpy(int), table.modality.to_numpy(str)
 
-    def mean_where(chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
-        return _mean([records[row] for row in np.flatnonzero(chosen).tolist()])
+    def average_where(chosen: BoolArray) -> GroupScores:
+        return average_scores([records[row] for row in np.flatnonzero(chosen).tolist()])
 
-    overall = _mean(records)
-    return {
-        "experiment": experiment,
-        "n_images": overall.pop("images"),
-        **overall,
-        "modality": {modality: mean_where(modalities == modality) for modality in sorted(set(modalities.tolist()))},
-        "fold": {str(fold): {**mean_where(folds == fold), "parameters": parameters[fold]} for fold in parameters},
-        "image": {
-            image_id: {**record, "fold": int(fold), "modality": str(modality)}
-            for image_id, record, fold, modality in zip(table.image_id, records, folds, modalities, strict=True)
-        },
-    }
+    overall = average_scores(records)
+    by_fold = {}
+    for fold, tuned in parameters.items():
+        by_fold[str(fold)] = FoldScores(**dict(average_where(folds == fold)), parameters=tuned)
+    images = {}
+    for image_id, record, fold, modality in zip(table.image_id, records, folds, modalities, strict=True):
+        images[image_id] = FoldImageScores(**dict(record), fold=int(fold), modality=str(modality))
+    return ExperimentScores(
+        experiment=experiment,
+        n_images=overall.images,
+        score=overall.score,
+        ap=overall.ap,
+        errors=overall.errors,
+        sizes=overall.sizes,
+        modality={name: average_where(modalities == name) for name in sorted(set(modalities.tolist()))},
+        fold=by_fold,
+        image=images,
+    )
 
 
-def _mean(records: Sequence[Record]) -> dict[str, Any]:
-    ap = np.array([record["ap"] for record in records], np.float64).reshape(len(records), len(THRESHOLDS))
-    return {
-        "images": len(records),
-        "score": round(float(ap.mean()), _DECIMALS),
-        "ap": {
+def average_scores(records: Sequence[ImageScores]) -> GroupScores:
+    """Mean scores and summed counts of one or more images."""
+    ap = np.array([record.ap for record in records], np.float64).reshape(len(records), len(THRESHOLDS))
+    names = list(ErrorCounts.model_fields)
+    return GroupScores(
+        images=len(records),
+        score=round(float(ap.mean()), _DECIMALS),
+        ap={
             f"{threshold:.2f}": round(float(value), _DECIMALS)
             for threshold, value in zip(THRESHOLDS, ap.mean(axis=0), strict=True)
         },
-        "errors": {name: sum(record[name] for record in records) for name in _COUNTS},
-        "sizes": np.sum([record["sizes"] for record in records], axis=0, dtype=int).tolist(),
-    }
+        errors=ErrorCounts(**{name: sum(getattr(record, name) for record in records) for name in names}),
+        sizes=np.sum([record.sizes for record in records], axis=0, dtype=int).tolist(),
+    )
 
 
 class _OtsuScorer:
-    """Records of training images segmented by Otsu's threshold; opened once in each worker."""
+    """Scores of training images segmented by Otsu's threshold; one is opened in each worker."""
 
     def __init__(self, processed: Path) -> None:
         self.images = Images(processed)
 
-    def __call__(self, image_id: str) -> Record:
-        return score_image(self.images.label_map(image_id), otsu_watershed(to_display(self.images.image(image_id))))
+    def __call__(self, image_id: str) -> ImageScores:
+        predicted = otsu_watershed(to_display(self.images.image(image_id)))
+        return score_image(self.images.label_map(image_id), predicted)
 
 
 class _OtsuSegmenter:
-    """Label maps of images by Otsu's threshold; opened once in each worker."""
+    """Label maps of images by Otsu's threshold; one is opened in each worker."""
 
     def __init__(self, processed: Path) -> None:
         self.images = Images(processed)
@@ -119,34 +243,41 @@ class _OtsuSegmenter:
         return otsu_watershed(to_display(self.images.image(image_id)))
 
 
-def score_otsu(experiment: str, processed: Path, splits: Path, workers: int = 1) -> dict[str, Any]:
-    """The `cv.json` of the classical baseline on the images of the splits; it has nothing to tune.
+def score_otsu(experiment: str, processed: Path, splits: Path, workers: int = 1) -> CrossValidation:
+    """Scores of the classical baseline on the images of the splits; it has nothing to tune.
 
     Raises:
         UserError: files that are missing or do not fit each other.
     """
     table = read_splits(splits).sort_values("image_id")
     with open_pool(workers, _OtsuScorer, processed) as run:
-        records = list(tqdm(run(table.image_id), total=len(table), desc="otsu", unit="image", mininterval=1))
-    summary = summarise(experiment, table, records, {fold: None for fold in sorted(set(table.fold.tolist()))})
-    return {**summary, "parameters": None, "score_default_parameters": None, "score_fitted": None}
+        records = list(_show_progress(run(table.image_id), len(table)))
+    untuned = dict.fromkeys(sorted(set(table.fold.tolist())))
+    scores = summarise_scores(experiment, table, records, untuned)
+    return CrossValidation(**dict(scores), parameters=None, score_default_parameters=None, score_fitted=None)
 
 
 def segment_otsu(processed: Path, image_ids: Sequence[str], workers: int = 1) -> Iterator[tuple[str, LabelMap]]:
     """Image ids in their order, each with the classical baseline's label map."""
     with open_pool(workers, _OtsuSegmenter, processed) as run:
-        label_maps = run(image_ids)
-        yield from zip(
-            image_ids, tqdm(label_maps, total=len(image_ids), desc="otsu", unit="image", mininterval=1), strict=True
-        )
+        yield from zip(image_ids, _show_progress(run(image_ids), len(image_ids)), strict=True)
 
 
-def score_table(summary: Mapping[str, Any]) -> str:
-    """A table for people: score and AP at each threshold of every modality and of all images, then the errors."""
-    parts = {**summary["modality"], "all": {**summary, "images": summary["n_images"]}}
-    lines = [f"{'':20} images  score  AP " + "  ".join(summary["ap"])]
-    for name, part in parts.items():
-        ap = " ".join(f"{value:5.3f}" for value in part["ap"].values())
-        lines.append(f"{name:20} {part['images']:6}  {part['score']:5.3f}    {ap}")
-    errors = ", ".join(f"{count} {name}" for name, count in summary["errors"].items())
+def _show_progress(items: Iterable[Any], total: int) -> Iterable[Any]:
+    progress: Iterable[Any] = tqdm(items, total=total, desc="otsu", unit="image", mininterval=1)
+    return progress
+
+
+def format_scores_table(scores: ExperimentScores) -> str:
+    """Text table for people: score and AP by threshold for each modality and all images, then the errors."""
+    lines = [f"{'':20} images  score  AP " + "  ".join(scores.ap)]
+    for name, group in scores.modality.items():
+        lines.append(_format_row(name, group.images, group.score, group.ap))
+    lines.append(_format_row("all", scores.n_images, scores.score, scores.ap))
+    errors = ", ".join(f"{count} {name}" for name, count in dict(scores.errors).items())
     return "\n".join([*lines, f"{errors} (IoU > 0.5)"])
+
+
+def _format_row(name: str, images: int, score: float, ap: Mapping[str, float]) -> str:
+    values = " ".join(f"{value:5.3f}" for value in ap.values())
+    return f"{name:20} {images:6}  {score:5.3f}    {values}"

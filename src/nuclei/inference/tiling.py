@@ -166,16 +166,16 @@ def predict_tiles(
     image: Pixels,
     side: int = SIDE,
     margin: int = MARGIN,
-    shares: Sequence[float] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> Iterator[tuple[Box, UInt8Array]]:
-    """The image's tiles, each with the mean of the networks' maps (3, H, W) uint8, alike or by their shares."""
+    """The image's tiles, each with the mean of the networks' maps (3, H, W) uint8, equal or by ensemble weights."""
     scenes = [survey(predictor, image) for predictor in predictors]
     tiles = list_tiles(scenes[0].shape, side)
     middle = tiles[len(tiles) // 2]
     pairs = zip(predictors, scenes, strict=True)
     looks = [(predictor, scene, predictor.choose_scales(scene.read(middle))) for predictor, scene in pairs]
     for tile in tiles:
-        yield tile, mean_of_maps([predict_tile(*look, tile, margin) for look in looks], shares)
+        yield tile, mean_of_maps([predict_tile(*look, tile, margin) for look in looks], weights)
 
 
 def predict_tile(

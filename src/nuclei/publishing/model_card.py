@@ -1,6 +1,4 @@
-"""The card that a file of weights carries, what the network is, how well it does and what it was trained on; and that
-of an ensemble, which names folders of such files beside it.
-"""
+"""Makes the card of a file of weights, that of an ensemble, and the README of a folder of weights."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,54 +6,54 @@ from typing import Any
 
 from nuclei.config import Config
 from nuclei.config_files import parse_config
-from nuclei.data.modality import ALL
 from nuclei.errors import UserError
+from nuclei.evaluation.ensemble_weights import EnsembleWeights
+from nuclei.evaluation.scores import TunedScore
 from nuclei.io.files import write_text
 from nuclei.models.weights_file import VERSION, Card, EnsembleCard
-from nuclei.postprocessing.parameters import Tuned
 
 
-def make_ensemble_card(cv: Mapping[str, Any], shares: Mapping[str, Any], members: Mapping[str, float]) -> EnsembleCard:
-    """The card of an ensemble from its `cv.json` and `shares.json`; `members` are the scores on the members' cards.
+def make_ensemble_card(tuned: TunedScore, weights: EnsembleWeights, members: Mapping[str, float]) -> EnsembleCard:
+    """The card of an ensemble; `members` are the scores on the members' cards, by name.
 
     Raises:
-        UserError: shares of other members; a `cv.json` without tuned parameters.
+        UserError: ensemble weights of other members; nothing was tuned.
     """
-    if any(set(one) != set(members) for one in shares["shares"].values()) or not cv.get("parameters"):
+    if set(weights.members) != set(members):
         raise UserError(
-            f"the weights are of {sorted(members)}, the shares of {sorted(shares['shares'][ALL])}, cv.json of "
-            f"{cv['experiment']}; give the files of one ensemble, cv.json with tuned parameters"
+            f"the networks are of {sorted(members)}, the ensemble weights of {sorted(weights.members)}; give the "
+            "files of one ensemble"
         )
     return EnsembleCard(
         version=VERSION,
         members=dict(members),
-        weights=shares["shares"],
-        parameters=Tuned.from_dict(cv["parameters"]),
-        score=cv["score"],
-        images=cv["n_images"],
+        weights=weights.weights,
+        parameters=tuned.tuned,
+        score=tuned.score,
+        images=tuned.n_images,
     )
 
 
-def make_card(checkpoint: Mapping[str, Any], cv: Mapping[str, Any], data: str, licence: str) -> Card:
-    """The card of a checkpoint and of its experiment's `cv.json`.
+def make_card(checkpoint: Mapping[str, Any], tuned: TunedScore, data: str, licence: str) -> Card:
+    """The card of a checkpoint, with the score and parameters of its experiment's `cv.json`.
 
     Raises:
-        UserError: the two are of different experiments; a `cv.json` without tuned parameters.
+        UserError: the two are of different experiments; nothing was tuned.
     """
     config = parse_config(checkpoint["config"], "checkpoint")
-    if cv["experiment"] != config.name or not cv.get("parameters"):
+    if tuned.experiment != config.name:
         raise UserError(
-            f"the checkpoint is of {config.name}, cv.json of {cv['experiment']} with parameters "
-            f"{cv.get('parameters')}; give the cv.json that the tuning wrote for this experiment"
+            f"the checkpoint is of {config.name}, cv.json of {tuned.experiment}; give the cv.json that the tuning "
+            "wrote for this experiment"
         )
     return Card(
         version=VERSION,
         name=config.name,
         fold=checkpoint.get("fold"),
         config=config.model_dump(mode="json"),
-        parameters=Tuned.from_dict(cv["parameters"]),
-        score=cv["score"],
-        images=cv["n_images"],
+        parameters=tuned.tuned,
+        score=tuned.score,
+        images=tuned.n_images,
         trained_on=sorted(checkpoint["trained_on"]),
         data=data,
         licence=licence,

@@ -20,11 +20,11 @@ from nuclei.data.splits import held_out_images
 from nuclei.errors import UserError
 from nuclei.evaluation.bootstrap import bootstrap_interval, paired_difference
 from nuclei.evaluation.metric import THRESHOLDS
-from nuclei.evaluation.scores import Record, score_image, summarise
+from nuclei.evaluation.scores import score_image, summarise_scores
 from nuclei.io.files import read_json
 from nuclei.io.probability_maps import Maps, read_maps
 from nuclei.io.tables import read_splits, read_table
-from nuclei.postprocessing.parameters import Parameters
+from nuclei.postprocessing.parameters import Parameters, Tuned
 from nuclei.postprocessing.watershed import segment_maps
 from nuclei.reporting.leaderboard import SHOWN_THRESHOLDS, format_difference
 from nuclei.reporting.rendering import table_line
@@ -59,7 +59,7 @@ _NOTED = ("seed", "steps", "batch", "hardware", "commit")
 class StepScores:
     """A step on one kind of held-out images: score records by image id, and the effort of each training."""
 
-    images: dict[str, Record]
+    images: dict[str, dict[str, Any]]
     efforts: list[dict[str, Any]]
 
     def scores(self) -> dict[str, float]:
@@ -96,8 +96,8 @@ def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, s
         truth = images.label_map(image_id)
         records.append(score_image(truth, segment_maps(read_maps(archive, image_id, truth, processed), parameters)))
     rows = table.set_index("image_id").loc[ids].reset_index()
-    summary = summarise(experiment, rows, records, {weights["fold"]: parameters.to_dict()})
-    return {**summary, "effort": training_effort(weights, checkpoint)}
+    scores = summarise_scores(experiment, rows, records, {weights["fold"]: Tuned(parameters, {})})
+    return {**scores.to_dict(), "effort": training_effort(weights, checkpoint)}
 
 
 def training_effort(weights: Mapping[str, Any], path: Path) -> dict[str, Any]:

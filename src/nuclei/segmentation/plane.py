@@ -53,7 +53,7 @@ def _segment(pixels: Pixels, weights: Weights, scratch: Path | None) -> tuple[La
         label_map = segment_maps(weights(pixels), weights.parameters)
         return label_map, int(label_map.max(initial=0))
     maps = allocate((3, *shape), np.uint8, scratch, "maps")
-    tiles = tiling.predict_tiles(weights.predictors, pixels, shares=weights.weights)
+    tiles = tiling.predict_tiles(weights.predictors, pixels, weights=weights.weights)
     count = len(tiling.list_tiles(shape))
     for tile, part in tqdm(tiles, total=count, desc="tiles", unit="tile", leave=False, disable=None):
         maps[(slice(None), *tile.slices)] = part

@@ -73,8 +73,9 @@ RUN = """if shutil.which("make") is None:
     raise SystemExit("this image has no make: choose the latest environment")
 submissions = WORKING / "submissions"
 settings = [f"PYTHON={sys.executable}", f"SOURCE={source}", f"DATA={SCRATCH / 'data'}", f"RUNS={WORKING / 'runs'}"]
-settings += [f"SUBMISSIONS={submissions}", f"MEMBERS={MEMBERS}", f"SHARES={SHARES}", "WORKERS=2"]
+settings += [f"SUBMISSIONS={submissions}", f"MEMBERS={MEMBERS}", "WORKERS=2"]
 settings += [f"SPLIT_INTO={len(FOLDS.split())}"]
+settings += [f"ENSEMBLE_WEIGHTS={ENSEMBLE_WEIGHTS}"]
 process = subprocess.Popen(
     ["make", "--no-print-directory", "-C", code, *settings, "leaderboard"],
     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -88,7 +89,7 @@ shutil.copyfile(submissions / f"{name}.csv", WORKING / "submission.csv")
 print((submissions / "README.md").read_text())"""
 
 
-def pack_notebook(root: Path, out: Path, user: str, members: str, shares: str, folds: str) -> None:
+def pack_notebook(root: Path, out: Path, user: str, members: str, weights: str, folds: str) -> None:
     """Writes `out/notebook` for `kaggle kernels push` and `out/dataset` for `kaggle datasets create`, less the wheels.
 
     `root` is the repository. The wheels that `out/dataset/wheels.txt` names are fetched by pip, beside it.
@@ -104,7 +105,7 @@ def pack_notebook(root: Path, out: Path, user: str, members: str, shares: str, f
     write_json(out / "dataset" / "dataset-metadata.json", title)
     write_text(out / "dataset" / "wheels.txt", "".join(f"{_pin(package)}\n" for package in WHEELS.values()))
     _zip_code(root, out / "dataset" / ARCHIVE)
-    write_text(out / "notebook" / "nuclei.ipynb", _notebook(dataset, members, shares, folds))
+    write_text(out / "notebook" / "nuclei.ipynb", _notebook(dataset, members, weights, folds))
     write_json(out / "notebook" / "kernel-metadata.json", _kernel(user, dataset))
 
 
@@ -140,11 +141,11 @@ def _zip_code(root: Path, path: Path) -> None:
                     archive.writestr(zipfile.ZipInfo(file.relative_to(root).as_posix()), file.read_bytes())
 
 
-def _notebook(dataset: str, members: str, shares: str, folds: str) -> str:
+def _notebook(dataset: str, members: str, weights: str, folds: str) -> str:
     import nbformat
 
     new = nbformat.v4
-    parameters = f"MEMBERS = {members!r}\nSHARES = {shares!r}\nFOLDS = {folds!r}"
+    parameters = f"MEMBERS = {members!r}\nENSEMBLE_WEIGHTS = {weights!r}\nFOLDS = {folds!r}"
     install = INSTALL.format(wheels=WHEELS, needed=NEEDED)
     cells = [new.new_markdown_cell(INTRODUCTION.format(competition=COMPETITION, dataset=dataset))]
     cells += [new.new_code_cell(source) for source in (parameters, FIND, install, RUN, FINISH)]

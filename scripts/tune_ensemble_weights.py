@@ -1,4 +1,4 @@
-"""Finds how much each member counts in the ensemble's mean, on out-of-fold maps: runs/ensemble/shares.json."""
+"""Tunes the ensemble weights on the members' out-of-fold maps: runs/ensemble/ensemble_weights.json."""
 
 import argparse
 import os
@@ -12,19 +12,19 @@ def main() -> None:
     parser.add_argument("--inputs", type=Path, nargs="+", required=True, help="runs/<member>/oof.npz of each member")
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--splits", type=Path, required=True, help="data/splits.csv")
-    parser.add_argument("--out", type=Path, required=True, help="shares.json")
+    parser.add_argument("--out", type=Path, required=True, help="ensemble_weights.json")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     arguments = parser.parse_args()
 
-    from nuclei.evaluation.ensemble_weights import find_shares
+    from nuclei.evaluation.ensemble_weights import tune_weights
     from nuclei.io.files import write_json
 
     members = {path.absolute().parent.name: path for path in arguments.inputs}
-    found = find_shares(members, arguments.processed, arguments.splits, arguments.workers)
-    write_json(arguments.out, found)
-    for modality, shares in found["shares"].items():
-        print(f"{modality}: " + ", ".join(f"{name} {share:g}" for name, share in shares.items()))
-    print(f"score of {found['n_images']} images: {found['score']:.4f}, with equal shares {found['score_alike']:.4f}")
+    found = tune_weights(members, arguments.processed, arguments.splits, arguments.workers)
+    write_json(arguments.out, found.model_dump(mode="json"))
+    for modality, weights in found.weights.items():
+        print(f"{modality}: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items()))
+    print(f"score of {found.n_images} images: {found.score:.4f}, with equal weights {found.score_equal:.4f}")
 
 
 if __name__ == "__main__":
