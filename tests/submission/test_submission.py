@@ -1,5 +1,10 @@
 """Submissions: what is written is what was meant, what the competition would refuse is refused and named."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -62,7 +67,7 @@ def test_the_same_label_maps_give_the_same_bytes_in_a_file_that_pandas_reads_ali
 def test_a_submission_that_fails_half_way_leaves_the_old_file_as_it_was(tmp_path):
     path = write(tmp_path / "submission.csv", GOOD)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="image a comes twice"):
+    with pytest.raises(ValueError, match="image a occurs twice"):
         submission.write_submission(path, [("a", np.ones((2, 2), np.int32))] * 2)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -90,7 +95,7 @@ def test_quoted_fields_and_spaces_at_the_end_of_runs_do_no_harm(tmp_path):
 
 FAULTS = {
     "odd runs": ("a,5", ["line 6: image a: 1 numbers; expected pairs"]),
-    "descending runs": ("a,20 1 14 2", ["line 6: image a: the run at 14 stands behind the run at 20"]),
+    "descending runs": ("a,20 1 14 2", ["line 6: image a: the run at 14 comes after the run at 20"]),
     "counted from zero": ("c,0 1", ["line 6: image c: a run starts at 0"]),
     "length of zero": ("c,2 0", ["line 6: image c: the run at 2 has the length 0"]),
     "not a number": ("c,NaN", ["line 6: image c: 'NaN' is not a whole number"]),
@@ -143,6 +148,30 @@ def test_of_many_faults_ten_are_told_and_all_are_counted(tmp_path):
     assert count == "14 faults"
     assert len(found) == 11
     assert found[-1] == "... and 4 more"
+
+
+MILLION = """
+import resource, sys
+from nuclei.submission.submission import validate
+try:
+    validate(sys.argv[1], {"a" * 64: (500, 500)})
+except ValueError as error:
+    print(str(error).splitlines()[0].rpartition(": ")[2], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.parametrize("runs", [lambda _: "1 2 " * 25, lambda k: f"{k % 200_000 + 1} 50000"], ids=["same", "other"])
+def test_a_million_rows_that_repeat_or_overlap_are_refused_in_little_memory(tmp_path, runs):
+    path, image_id = tmp_path / "submission.csv", "a" * 64
+    with open(path, "w") as file:
+        file.write("ImageId,EncodedPixels\n")
+        file.writelines(f"{image_id},{runs(number).strip()}\n" for number in range(1_000_000))
+    command = [sys.executable, "-c", MILLION, str(path)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=60)
+    *count, kibibytes = answer.stdout.split()
+    assert count[-1] == "faults"
+    assert int(kibibytes) < 500_000
 
 
 @pytest.mark.parametrize("lost", range(1, 8))

@@ -1,23 +1,20 @@
-"""Run-length encoding as Kaggle writes masks: `start length` pairs, pixels counted from 1, down the columns first.
+"""Run-length encoding of masks in Kaggle's format: `start length` pairs, pixels from 1 in column order.
 
-Pixel 1 is the top left corner, pixel 2 lies below it, pixel H + 1 begins the second column. A run may go on from the
-bottom of one column to the top of the next. Whole images are coded in one pass, whatever the number of nuclei.
+Pixel 1 is the top left corner, pixel 2 lies below it, pixel H + 1 begins the second column. A run may continue from
+the bottom of one column to the top of the next. An image is encoded in one pass for all nuclei.
 
 Source: https://www.kaggle.com/c/data-science-bowl-2018/overview/evaluation
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from nuclei.arrays import Int64Array, LabelMap, Labels
+from nuclei.arrays import Int64Array, LabelMap, Labels, Mask
 from nuclei.errors import UserError
 
-Mask = npt.NDArray[np.bool_]
-
 LARGEST_IMAGE = 2**31
-"""Pixels beyond which no image goes: image number times this stays within 64 bits."""
+"""Most pixels of an image: image number times this fits 64 bits."""
 
 # Sums of a start and a length below this stay exact in 64 bits.
 _LARGEST_NUMBER = 10**18
@@ -50,22 +47,23 @@ def encode_label_map(label_map: Labels) -> list[str]:
     if begun.min() < 0:
         raise UserError(f"expected 0 for background and labels from 1, got the label {begun.min()}")
     if int(begun.max()) >= _LARGEST_NUMBER // label_map.size:  # the keys below would not fit 64 bits
-        names = np.unique(np.append(begun, 0))
+        # A 0 of the labels' own type: NumPy would turn uint64 beside int64 into float64.
+        names = np.unique(np.append(begun, begun.dtype.type(0)))
         begun, ended = np.searchsorted(names, begun), np.searchsorted(names, ended)
-    # One sort by label and place brings the k-th beginning and the k-th end of all runs together.
+    # Sorted by label and position, the k-th start and the k-th end belong to the same run.
     above = label_map.size + 1
     begins = np.sort((begun.astype(np.int64) * above + places)[begun > 0])
-    places[0] = label_map.size  # the first change, before the first pixel, is where the last pixel's run ends
+    places[0] = label_map.size  # the first change stands for the end of the last pixel's run
     ends = np.sort((ended.astype(np.int64) * above + places)[ended > 0])
     labels, starts = np.divmod(begins, above)
     return _write(starts + 1, ends - begins, np.flatnonzero(np.diff(labels, prepend=0)))
 
 
 def _changes(label_map: Labels) -> tuple[Int64Array, Labels, Labels]:
-    """Where, down the columns first, a pixel differs from the one before, and the labels of the two.
+    """Positions in column order at which the label changes, and the labels after and before.
 
-    The first pixel always counts, and before it comes the last. Neighbours are compared along the rows of memory, and
-    only the few places are put into the order of the columns: turning the whole image takes several times longer.
+    The first pixel is always one of them; the pixel before it is the last. Neighbours are compared in memory order
+    and only the few changes are sorted by column: transposing the whole image takes several times longer.
     """
     height, width = label_map.shape
     differs = np.ones(label_map.shape, bool)
@@ -78,7 +76,7 @@ def _changes(label_map: Labels) -> tuple[Int64Array, Labels, Labels]:
 def _write(starts: Int64Array, lengths: Int64Array, first_runs: Int64Array) -> list[str]:
     """`start length` pairs in decimal, a string from each of `first_runs` on to the next.
 
-    All digits of all numbers are made at once, and the zeros in front left out: a third of the time of `str`.
+    The digits of all numbers are computed at once and leading zeros dropped: a third of the time of `str`.
     """
     if not len(starts):
         return []
@@ -121,7 +119,7 @@ def parse_rows(rows: Sequence[str]) -> tuple[Int64Array, Int64Array, Int64Array]
     is_digit = (characters >= ord("0")) & (characters <= ord("9"))
     newlines = np.flatnonzero(characters == ord("\n"))
     spaces = np.count_nonzero(characters == ord(" "))
-    # A row that holds a newline itself would shift all that follow.
+    # A row with a newline in it would shift the rows after it.
     if np.count_nonzero(is_digit) + len(newlines) + spaces == len(characters) and len(newlines) == len(rows) - 1:
         numbers = np.fromstring(text, np.int64, sep=" ") if is_digit.any() else np.empty(0, np.int64)
         first_digits = np.flatnonzero(is_digit & ~np.append(False, is_digit[:-1]))
@@ -133,7 +131,7 @@ def parse_rows(rows: Sequence[str]) -> tuple[Int64Array, Int64Array, Int64Array]
         message = fault(row)
         if message:
             raise UserError(f"row {number} of {len(rows)}: {message}" if len(rows) > 1 else message)
-    raise AssertionError("rows were refused in which no fault can be found")
+    raise AssertionError("rows were refused, but no row has a fault")
 
 
 def _are_sound(starts: Int64Array, lengths: Int64Array, row_of_run: Int64Array) -> bool:
@@ -147,34 +145,35 @@ def _are_sound(starts: Int64Array, lengths: Int64Array, row_of_run: Int64Array) 
 
 def find_overlaps(
     starts: Int64Array, lengths: Int64Array, row_of_run: Int64Array, image_of_row: Sequence[int]
-) -> list[tuple[int, int, int]]:
-    """Pairs of rows of one image that share pixels: earlier row, later row, and their first shared pixel (from 1).
+) -> Iterator[tuple[int, int, int]]:
+    """Pairs of rows of one image that share pixels: earlier row, later row, first shared pixel.
 
-    Takes the runs of many nuclei as `parse_rows` gives them, none beyond LARGEST_IMAGE, and the number of each row's
-    image. A row that lies on several others is told once at least; an empty list means that no two rows overlap.
+    Takes the runs of many nuclei as `parse_rows` gives them, none beyond LARGEST_IMAGE, and the
+    number of each row's image. A row that overlaps several others is in at least one pair; without
+    a pair no two rows overlap. Pixels count from 1.
     """
-    # One line of pixels for all images, one image after the other: one sort then serves for all.
+    # The images lie one after the other on one line of pixels, so that one sort serves for all.
     offsets = np.asarray(image_of_row, np.int64)[row_of_run] * (LARGEST_IMAGE + 1)
     order = np.argsort(starts + offsets, kind="stable")
     first_pixels, rows = (starts + offsets)[order], row_of_run[order]
     last_pixels = first_pixels + lengths[order] - 1
-    # Each run is held against the one before it that reaches furthest, not only against its neighbour.
+    # Each run is compared with the one before it that reaches furthest, not only with its neighbour.
     furthest = np.maximum.accumulate(last_pixels)
     reaching = np.maximum.accumulate(np.where(last_pixels == furthest, np.arange(len(order)), 0))
     meeting = np.flatnonzero(first_pixels[1:] <= furthest[:-1]) + 1
-    pairs: dict[tuple[int, int], int] = {}
-    for run, other in zip(meeting.tolist(), reaching[meeting - 1].tolist(), strict=True):
-        one, two = int(rows[run]), int(rows[other])
-        pairs.setdefault((min(one, two), max(one, two)), int(starts[order[run]]))
-    return [(earlier, later, pixel) for (earlier, later), pixel in pairs.items()]
+    rows_here, rows_there = rows[meeting], rows[reaching[meeting - 1]]
+    earlier, later = np.minimum(rows_here, rows_there), np.maximum(rows_here, rows_there)
+    _, first = np.unique(earlier * (len(image_of_row) + 1) + later, return_index=True)
+    for place in np.sort(first).tolist():
+        yield int(earlier[place]), int(later[place]), int(starts[order[meeting[place]]])
 
 
 def fault(runs: str) -> str:
-    """What is wrong with the runs of one nucleus, in words; empty where nothing is."""
+    """Description of what is wrong with the runs of one nucleus; empty if they are well-formed."""
     words = [word for word in runs.split(" ") if word]
     for word in words:
         if not (word.isascii() and word.isdigit()):
-            return f"{word[:40]!r} is not a whole number; expected `start length` pairs parted by spaces, or nothing"
+            return f"{word[:40]!r} is not a whole number; expected `start length` pairs separated by spaces, or nothing"
         if len(word) > 18 and int(word) > _LARGEST_NUMBER:
             return f"{word[:40]} is larger than any image"
     if len(words) % 2:
@@ -187,7 +186,7 @@ def fault(runs: str) -> str:
         if length < 1:
             return f"the run at {start} has the length {length}; expected at least 1"
         if start < previous[0]:
-            return f"the run at {start} stands behind the run at {previous[0]}; expected ascending starts"
+            return f"the run at {start} comes after the run at {previous[0]}; expected ascending starts"
         if start < end:
             return f"the run at {start} overlaps the run `{previous[0]} {previous[1]}` before it"
         previous, end = (start, length), start + length
@@ -216,7 +215,7 @@ def decode_label_map(rows: Sequence[str], height: int, width: int) -> LabelMap:
         run = outside[0]
         raise UserError(
             f"nucleus {row_of_run[run] + 1}: the run `{starts[run]} {lengths[run]}` ends at pixel {ends[run]}, but an "
-            f"image of height {height} and width {width} has {height * width}; are height and width exchanged?"
+            f"image of height {height} and width {width} has {height * width}; are height and width swapped?"
         )
     before = np.cumsum(lengths) - lengths
     positions = np.repeat(starts - 1 - before, lengths) + np.arange(lengths.sum())
