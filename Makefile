@@ -23,7 +23,7 @@ PACKED         = weights              # trained networks to pass on
 CONFIGS        = configs              # one TOML an experiment
 # experiments
 MEMBERS        = encoder_resunet resunet_wide  # the ensemble
-SHARES         =                      # weights of the members, in their order; tuned out of fold where empty
+ENSEMBLE_WEIGHTS =                    # weights of the members, in their order; tuned out of fold where empty
 EXP            =                      # one experiment instead of MEMBERS, or `ensemble`
 SPLIT_INTO     = 5                    # how many folds `make splits` makes
 FOLDS          =                      # some of the folds: '0 1'; all where empty

@@ -17,7 +17,7 @@ $(dir_exported)bioimageio.zip: $(checkpoint) $(exported).onnx | $(publish)
 
 kaggle-notebook: | $(ready)  ## a notebook for Kaggle's GPU and its data set of code: KAGGLE_USER=<name>
 	$(python) scripts/pack_notebook.py --out $(kaggle) --user $(or $(kaggle_user),'') --members '$(members)' \
-	  --shares '$(shares)' --folds '$(folds)'
+	  --ensemble-weights '$(ensemble_weights)' --folds '$(folds)'
 	$(python) -m pip download --quiet --no-deps --only-binary=:all: --dest $(kaggle)/dataset \
 	  --requirement $(kaggle)/dataset/wheels.txt
 

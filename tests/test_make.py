@@ -170,7 +170,8 @@ def test_a_make_without_grouped_targets_is_refused_before_any_include():
         (["train", "FOLD=one"], "FOLD=one: a number expected"),
         (["train", "FOLD=0", "FOLDS=1"], "give FOLD= or FOLDS=, not both"),
         (["train", "FOLDS=0 0"], "a fold stands there twice"),
-        (["train", "SHARES=1"], "SHARES=1: give a number for each of first second"),
+        (["train", "SHARES=1"], "SHARES= is now called ENSEMBLE_WEIGHTS="),
+        (["train", "ENSEMBLE_WEIGHTS=1"], "ENSEMBLE_WEIGHTS=1: give a number for each of first second"),
         (["train", "MEMBERS=`x`"], "'`x`' is no name"),
         (["{folder}/submissions/frist.csv"], "{folder}/submissions/frist.csv: nothing makes it; did you mean"),
         (["{folder}/runs/first/fold_7/best.pt"], "did you mean {folder}/runs/first/fold_"),
@@ -179,7 +180,7 @@ def test_a_make_without_grouped_targets_is_refused_before_any_include():
         (["summary", "EXP=ensemble"], "EXP=ensemble is no single network; there are: first second"),
         (["submit", "EXP=first", "WEIGHTS={root}/weights/ensemble.json"], "give EXP= or WEIGHTS=, not both"),
         (["compare", "VARIANTS=unet_ad"], "VARIANTS: no config unet_ad; did you mean unet_add?"),
-        (["ablation", "RUNGS=6_view"], "RUNGS: no config 6_view; did you mean 6_views?"),
+        (["ablation", "RUNGS=6_tt"], "RUNGS: no config 6_tt; did you mean 6_tta?"),
         (["submission", "WEIGHTS={root}/weights/ensembl.json"], "did you mean {root}/weights/ensemble.json?"),
         (["data", "DATA=it's"], "DATA=it's: make keeps files here"),
         (["data", "SPLITS=other.csv", "RUNS=runs"], "give RUNS=<folder> as well"),
@@ -440,8 +441,8 @@ def test_networks_from_before_there_were_records_are_kept(done):
 
 
 def test_another_set_of_members_is_averaged_anew(done):
-    ran = done.run("submission", "SHARES=0.5 0.5")
-    assert "weigh" not in ran
+    ran = done.run("submission", "ENSEMBLE_WEIGHTS=0.5 0.5")
+    assert "tune_ensemble_weights" not in ran
     assert ran.count("ensemble") == 2
     assert "train" not in ran
 

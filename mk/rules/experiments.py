@@ -142,22 +142,22 @@ def write_ensemble(book: Book, settings: Settings) -> None:
     """The ensemble weights, tuned on out-of-fold maps unless they are given, and the averaged maps."""
     members, folder = settings.chosen, settings.path("RUNS", "ensemble")
     oof, test = ([settings.path("RUNS", name, f"{maps}.npz") for name in members] for maps in ("oof", "test"))
-    found = f"{folder}/shares.json" if len(members) > 1 and not settings["SHARES"] else ""
-    results = [f"{folder}/{file}" for file in ("shares.json", "oof.npz", "test.npz")]
-    made_from = canonical({"members": members, "weights": settings.words("SHARES")})
+    found = f"{folder}/ensemble_weights.json" if len(members) > 1 and not settings["ENSEMBLE_WEIGHTS"] else ""
+    results = [f"{folder}/{file}" for file in ("ensemble_weights.json", "oof.npz", "test.npz")]
+    made_from = canonical({"members": members, "weights": settings.words("ENSEMBLE_WEIGHTS")})
     needs, after = book.record(f"{folder}/made_from.json", made_from, results)
     splits = path_text(settings["SPLITS"])
     if found:
         book.add(
             [found],
             [*oof, settings["SPLITS"], *needs],
-            "weigh",
+            "tune_ensemble_weights",
             f"--inputs {' '.join(map(path_text, oof))}",
             f"--processed {path_text(settings.path('DATA', 'processed'))} --splits {splits} --out {path_text(found)}",
             after=after,
         )
-    flags = [f"--shares {path_text(found)} --splits {splits}"] if found else []
-    flags += ["--weights $(shares)"] if settings["SHARES"] else []
+    flags = [f"--ensemble-weights {path_text(found)} --splits {splits}"] if found else []
+    flags += ["--weights $(ensemble_weights)"] if settings["ENSEMBLE_WEIGHTS"] else []
     for inputs, maps, subset in ((oof, "oof", "train"), (test, "test", "test")):
         average(book, settings, inputs, f"{folder}/{maps}.npz", subset, *flags, needs=[found] if found else needs)
 
@@ -180,14 +180,16 @@ def write_packed_ensemble(book: Book, settings: Settings) -> None:
     folder, card = settings.path("RUNS", "ensemble"), settings.path("PACKED", "ensemble.json")
     cards = [settings.path("PACKED", name, "README.md") for name in settings.chosen]
     members = " ".join(path_text(path.removesuffix("/README.md")) for path in cards)
-    tuned = len(settings.chosen) > 1 and not settings["SHARES"]
-    needs = [f"{folder}/cv.json", *cards, *([f"{folder}/shares.json"] if tuned else [])]
+    tuned = len(settings.chosen) > 1 and not settings["ENSEMBLE_WEIGHTS"]
+    needs = [f"{folder}/cv.json", *cards, *([f"{folder}/ensemble_weights.json"] if tuned else [])]
     book.add(
         [card],
         needs if tuned else [],
         "pack_ensemble",
         f"--members {members} --cv {path_text(folder)}/cv.json",
-        f"--shares {path_text(folder)}/shares.json --out {path_text(card)}",
+        f"--ensemble-weights {path_text(folder)}/ensemble_weights.json --out {path_text(card)}",
     )
     if not tuned:
-        book.rules[-1].recipe = fail("an ensemble is packed with weights tuned out of fold: several MEMBERS, no SHARES")
+        book.rules[-1].recipe = fail(
+            "an ensemble is packed with weights tuned out of fold: several MEMBERS, no ENSEMBLE_WEIGHTS"
+        )

@@ -13,6 +13,8 @@ MAKEFILE = Path("Makefile")
 SETTING = re.compile(r"^([A-Z_]+) +=([^#\n]*)", re.MULTILINE)
 NO_HOLD_OUT = "all"
 """As a fold: train on all images and hold out none."""
+RENAMED = {"SHARES": "ENSEMBLE_WEIGHTS"}
+"""Settings of earlier versions and their names of today."""
 MAKES_OWN = {"MAKE", "SHELL", "MAKEFLAGS", "CURDIR", ".FEATURES"}
 """Variables of make itself, which people may set too."""
 
@@ -34,7 +36,7 @@ FOLDERS = frozenset(
 """Paths that become targets of make."""
 NUMBERS, NUMBER_LISTS = {"FOLD", "HELD_OUT", "STEPS", "SPLIT_INTO"}, {"FOLDS", "MODALITIES", "SEEDS"}
 NAMES, NAME_LISTS = {"EXP", "MODEL"}, {"MEMBERS", "VARIANTS", "RUNGS", "LEFT_OUT_RUNGS", "COUNTS", "COMPLETE", "ROWS"}
-LISTS = NUMBER_LISTS | NAME_LISTS | {"SHARES"}
+LISTS = NUMBER_LISTS | NAME_LISTS | {"ENSEMBLE_WEIGHTS"}
 """Settings of several words; all others that are no paths and no numbers or names may hold any text."""
 
 
@@ -44,6 +46,8 @@ class Settings:
     def __init__(self, given: dict[str, str], goals: list[str]) -> None:
         defaults = read_defaults()
         unknown = [name for name in given if name not in defaults and name not in MAKES_OWN]
+        if unknown and unknown[0] in RENAMED:
+            raise RefusedError(f"{unknown[0]}= is now called {RENAMED[unknown[0]]}=")
         if unknown:
             known = {name.upper(): name for name in defaults}
             raise RefusedError(f"{unknown[0]}= is no setting{nearest(unknown[0].upper(), known, 0.5)}")
@@ -90,8 +94,9 @@ class Settings:
         self.members = self.words("MEMBERS")
         for name in [*self.members, *self.words("MODEL")]:
             self._check_experiment("MODEL" if name not in self.members else "MEMBERS", name)
-        if self["SHARES"] and len(self.words("SHARES")) != len(self.members):
-            raise RefusedError(f"SHARES={self['SHARES']}: give a number for each of {' '.join(self.members)}")
+        weights = self["ENSEMBLE_WEIGHTS"]
+        if weights and len(weights.split()) != len(self.members):
+            raise RefusedError(f"ENSEMBLE_WEIGHTS={weights}: give a number for each of {' '.join(self.members)}")
         self.experiment = self["EXP"] or "ensemble"
         made = [Path(self["SUBMISSIONS"]).joinpath(f"{self.experiment}.csv").is_file()]
         if self.experiment not in ("ensemble", "otsu") and not any(made):

@@ -94,7 +94,7 @@ def write_shipped(book: Book, settings: Settings) -> None:
         average(book, settings, maps[place], f"{place}/test.npz", "test")
     if is_card:
         inputs = [f"{place}/test.npz" for place in places]
-        average(book, settings, inputs, f"{folder}/test.npz", "test", "--shares $(weights)", needs=needs)
+        average(book, settings, inputs, f"{folder}/test.npz", "test", "--ensemble-weights $(weights)", needs=needs)
     book.add(
         [csv],
         [f"{folder}/test.npz"],

@@ -218,7 +218,7 @@ def test_maps_that_do_not_fit_the_splits_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"lacks 0 of the 11 images .* holds 1 others \['image03'\]"):
         tune(folder)
     write_csv(folder / "splits.csv", splits.assign(fold=0))
-    with pytest.raises(ValueError, match="1 fold; tuning needs two"):
+    with pytest.raises(ValueError, match="1 fold; tuning needs at least two"):
         tune(folder)
     write_csv(folder / "splits.csv", splits)
     write_maps(folder / "oof.npz", [(image_id, np.zeros((3, 5, 5), np.uint8)) for image_id in splits.image_id])
@@ -239,7 +239,7 @@ def end(_):
 
 
 def test_a_worker_that_the_system_ends_is_reported():
-    with pytest.raises(ValueError, match="want of memory"), open_pool(2, end, None) as work:
+    with pytest.raises(ValueError, match="out of memory"), open_pool(2, end, None) as work:
         list(work([1]))
     with pytest.raises(ValueError, match="at least one worker"), open_pool(0, end, None) as work:
         list(work([1]))
