@@ -190,7 +190,7 @@ def read_pictures(path: Path, name: str, reading: Reading | None = None) -> Iter
         count = len(contents.planes)
         for number, plane in enumerate(contents.planes, start=1):
             page = f"{name}_page{number:03d}" if count > 1 else name
-            yield _read_plane(page, plane, contents.notes, reading)
+            yield _read_plane(page, plane, contents, reading)
 
 
 @contextmanager
@@ -217,7 +217,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"{printable(path)}: cannot be read ({printable(text)}); save it again")
 
 
-def _read_plane(name: str, plane: Plane, notes: list[str], reading: Reading) -> Picture:
+def _read_plane(name: str, plane: Plane, contents: Contents, reading: Reading) -> Picture:
     pixels = plane.load()
     check_size(pixels.shape[0], pixels.shape[1], reading.max_pixels)
     if not pixels.dtype.isnative:
@@ -225,7 +225,8 @@ def _read_plane(name: str, plane: Plane, notes: list[str], reading: Reading) -> 
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
     pixels, outside, note = fill_gaps(pixels, reading)
-    said = tuple(one for one in (*notes, *plane.notes, note) if one)
+    kind = f"{contents.format}, {'grey' if pixels.ndim == 2 else 'colour'} {pixels.dtype}"
+    said = tuple(one for one in (kind, *contents.notes, *plane.notes, note) if one)
     return Picture(name, pixels, plane.pixel_size, plane.label, said, outside)
 
 
