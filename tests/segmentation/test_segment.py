@@ -1,5 +1,10 @@
 import csv
+import errno
 import json
+import os
+import socket
+import subprocess
+import sys
 import zipfile
 import zlib
 
@@ -20,6 +25,8 @@ from nuclei.models.factory import build_model
 from nuclei.models.weights_file import write_weights
 from nuclei.postprocessing.parameters import Parameters
 from nuclei.publishing.model_card import make_card
+from nuclei.segmentation import exports, results
+from nuclei.segmentation import segment as module
 from nuclei.synthetic.images import make_image
 
 GREY = make_image("small_fluorescence", 0, 90, 130)[0][..., 0]
@@ -173,3 +180,142 @@ def test_the_same_stem_twice_keeps_both(weights, tmp_path):
 def test_a_folder_without_pictures_is_refused(weights, tmp_path):
     with pytest.raises(ValueError, match="no pictures there"):
         segment_folder(tmp_path, tmp_path / "out", weights)
+
+
+def write_grey(path, image=GREY):
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    return path
+
+
+def statuses(out):
+    return {row["file"]: row["status"] for row in read_csv(out / "summary.csv")}
+
+
+def test_a_second_folder_into_the_same_out_says_what_it_replaces_and_keeps_the_rest(weights, tmp_path, caplog):
+    out = tmp_path / "out"
+    for name in ("dayA/a.png", "dayA/only_a.png"):
+        write_grey(tmp_path / name)
+    write_grey(tmp_path / "dayB/a.png", GREY[:70])
+    segment_folder(tmp_path / "dayA", out, weights, device="cpu")
+    rows = segment_folder(tmp_path / "dayB", out, weights, device="cpu")
+    assert [row.height for row in rows] == [70]
+    assert "replaces the results of a (of" in caplog.text
+    assert "keeps earlier results of only_a" in caplog.text
+    assert statuses(out) == {"a.png": "done", "only_a.png": "earlier"}
+
+
+def test_results_of_pages_that_are_gone_are_removed(weights, tmp_path):
+    path, out = tmp_path / "images/a.tif", tmp_path / "out"
+    path.parent.mkdir()
+    tifffile.imwrite(path, np.stack([GREY] * 3), photometric="minisblack")
+    segment_folder(path, out, weights, device="cpu")
+    tifffile.imwrite(path, np.stack([GREY] * 2), photometric="minisblack")
+    segment_folder(path, out, weights, device="cpu")
+    for folder in ("labels", "geojson", "rois", "measurements", "overlays", "page"):
+        assert [made.stem for made in sorted((out / folder).iterdir())] == ["a_page001", "a_page002"]
+
+
+def test_results_of_files_with_names_alike_do_not_overwrite_each_other(weights, tmp_path):
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    tifffile.imwrite(images / "j.tif", np.stack([GREY, GREY]), photometric="minisblack")
+    tifffile.imwrite(images / "j_page001.tif", GREY[:50])
+    rows = segment_folder(images, out, weights, device="cpu")
+    heights = [tifffile.imread(out / f"labels/{row.image}.tif").shape[0] for row in rows]
+    assert heights == [row.height for row in rows] == [90, 90, 50]
+
+
+def test_a_full_disk_stops_the_run_at_once_and_says_what_is_done(weights, tmp_path, monkeypatch):
+    for name in "abc":
+        write_grey(tmp_path / f"images/{name}.png")
+    write = exports.write_overlay
+    calls = []
+
+    def fill_up(path, *arguments):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, *arguments)
+
+    monkeypatch.setattr(exports, "write_overlay", fill_up)
+    with pytest.raises(ValueError, match="the disk is full; 1 of 3 files of this run are done"):
+        segment_folder(tmp_path / "images", tmp_path / "out", weights, device="cpu")
+    assert len(calls) == 2
+
+
+def test_scratch_of_a_killed_run_is_removed_and_that_of_a_living_one_is_respected(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = tmp_path / f".scratch-{socket.gethostname()}-{ended.pid}-abc"
+    left.mkdir()
+    with results.open_scratch(tmp_path) as scratch:
+        assert [path.name for path in tmp_path.iterdir()] == [scratch.name]
+    assert not list(tmp_path.iterdir())
+    (tmp_path / f".scratch-{socket.gethostname()}-{os.getppid()}-abc").mkdir()
+    with pytest.raises(ValueError, match="is writing there"), results.open_scratch(tmp_path):
+        pass
+
+
+def test_nothing_is_found_where_the_picture_has_no_values(weights, tmp_path):
+    values = GREY.astype(np.float32)
+    values[:, :60] = np.nan
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values)
+    label_map = segment(path, weights)
+    assert not label_map[:, :60].any()
+    assert label_map.max() > 0
+    assert np.array_equal(np.unique(label_map), np.arange(label_map.max() + 1))
+    assert np.array_equal(segment(values, weights), label_map)
+
+
+def test_pixels_that_are_not_square_give_the_true_area(weights, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", GREY, imagej=True, resolution=(5, 2.5), metadata={"unit": "um"})
+    (row,) = segment_folder(tmp_path / "a.tif", tmp_path / "out", weights, device="cpu")
+    assert (row.pixel_size_um, row.pixel_size_y_um) == (0.2, 0.4)
+    table = read_csv(tmp_path / "out/measurements/a.csv")
+    assert all(float(line["area_um2"]) == pytest.approx(0.08 * float(line["area"]), rel=1e-4) for line in table)
+    with tifffile.TiffFile(tmp_path / "out/labels/a.tif") as file:
+        tags = file.pages[0].tags
+        assert [tags[name].value for name in ("XResolution", "YResolution")] == [(50_000, 1), (25_000, 1)]
+
+
+def test_a_file_name_that_is_not_utf8_is_done_like_any_other(weights, tmp_path):
+    write_grey(tmp_path / "images/b\udcff.png")
+    write_grey(tmp_path / "images/c.png")
+    rows = segment_folder(tmp_path / "images", tmp_path / "out", weights, device="cpu")
+    assert [row.file for row in rows] == ["b\\xff.png", "c.png"]
+    assert list(statuses(tmp_path / "out").values()) == ["done", "done"]
+
+
+def test_enormous_pictures_wait_until_the_others_are_done(weights, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    write_grey(tmp_path / "images/a.png")
+    write_grey(tmp_path / "images/b.png", GREY[:50])
+    monkeypatch.setattr(module, "_ENORMOUS", GREY.size - 1)
+    rows = segment_folder(tmp_path / "images", tmp_path / "out", weights, device="cpu")
+    assert caplog.text.index("1 of 2: b.png") < caplog.text.index("2 of 2: a.png")
+    assert [row.image for row in rows] == ["a", "b"]
+    assert "2 planes in 2 files (2 PNG)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"channel": 0}, "counted from 1"), ({"device": "gpu"}, "DEVICE=gpu"), ({"scale": 0}, "SCALE=0")],
+)
+def test_an_impossible_setting_is_refused_from_python(options, said):
+    with pytest.raises(ValueError, match=said):
+        segment(GREY, "no weights are looked for", **options)
+
+
+def test_results_do_not_go_into_the_folder_of_the_pictures(weights, tmp_path):
+    write_grey(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="holds the pictures; give OUT= another folder"):
+        segment_folder(tmp_path, tmp_path, weights)
+
+
+def test_scale_leaves_the_label_map_at_the_size_of_the_picture(weights):
+    doubled = segment(np.kron(GREY, np.ones((2, 2), np.uint8)), weights)
+    enlarged = segment(GREY, weights, scale=2)
+    assert enlarged.shape == GREY.shape
+    assert ((doubled[::2, ::2] > 0) == (enlarged > 0)).mean() > 0.95
