@@ -20,7 +20,7 @@ from nuclei.evaluation.metric import average_precision
 from nuclei.evaluation.tuning import cross_validate
 from nuclei.inference.predictor import Predictor
 from nuclei.inference.tile_merging import SIDE as STITCHED
-from nuclei.inference.tiling import Box, list_tiles, predict_tile, survey
+from nuclei.inference.tiling import Box, list_tiles, measure_image, predict_tile
 from nuclei.io.files import read_json, write_csv
 from nuclei.io.probability_maps import Maps, write_maps
 from nuclei.io.tables import read_splits
@@ -132,7 +132,7 @@ def _write_mosaic(path: Path, data: Data, side: int) -> np.ndarray:
 
 def _check_seams(image: np.ndarray, labels: np.ndarray, predictor: Predictor, parameters: Parameters) -> str:
     """The nuclei near seams against those of windows around them that are predicted and segmented in one piece."""
-    shape, scene, scores, counts = labels.shape, survey(predictor, image), [], 0
+    shape, scene, scores, counts = labels.shape, measure_image(predictor, image), [], 0
     predicted, stitched = list_tiles(shape), list_tiles(shape, STITCHED)
     for tile in (*predicted[len(predicted) // 3 :: len(predicted) // 5], *stitched[len(stitched) // 3 :: 80]):
         row, column = (max(WINDOW // 2, edge // 16 * 16) for edge in (tile.top, tile.left))

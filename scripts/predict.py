@@ -1,4 +1,4 @@
-"""Predicts the maps of a fold's held-out images (oof.npz) and of the test images (test.npz; --weights: these alone)."""
+"""Predicts maps of a fold's held-out images (oof.npz) and of the test images (test.npz); with --weights test only."""
 
 import argparse
 from pathlib import Path
@@ -10,15 +10,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--checkpoint", type=Path, help="runs/<experiment>/fold_<k>/best.pt")
-    source.add_argument("--weights", type=Path, help="one file of weights, .safetensors")
+    source.add_argument("--weights", type=Path, help="a file of shared weights, .safetensors")
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--splits", type=Path, help="data/splits.csv")
-    parser.add_argument("--oof", type=Path, help="maps of the held-out images, .npz")
-    parser.add_argument("--test", type=Path, help="maps of the test images, .npz; not predicted where absent")
-    parser.add_argument("--config", type=Path, help="whose [prediction] counts instead of the checkpoint's own")
+    parser.add_argument("--oof", type=Path, help="output: maps of the held-out images, .npz")
+    parser.add_argument("--test", type=Path, help="output: maps of the test images, .npz; skipped where absent")
+    parser.add_argument("--config", type=Path, help="use its [prediction] instead of the checkpoint's")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
-    parser.add_argument("--devices", type=int, default=1, help="processes, or GPUs, of this machine (default 1)")
-    parser.add_argument("--nodes", type=int, default=1, help="machines (default 1)")
+    parser.add_argument("--devices", type=int, default=1, help="processes or GPUs per machine (default: 1)")
+    parser.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
     parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
     arguments = parser.parse_args()
     if not (arguments.splits and arguments.oof if arguments.checkpoint else arguments.test and not arguments.config):
@@ -31,14 +31,14 @@ def main() -> None:
     images = Images(arguments.processed)
     jobs = [(images.ids("test"), arguments.test)] if arguments.test else []
 
-    import torch  # seconds, so not before the first line
+    import torch  # takes seconds, so after everything that can be wrong with the arguments
 
     from nuclei.data.splits import held_out_images
     from nuclei.devices import choose_device
     from nuclei.inference.predictor import load_predictor
     from nuclei.inference.weights import load_trained
     from nuclei.models.checkpoint_file import load_checkpoint
-    from nuclei.training.distributed import explain_lost_processes, launch, predict_shares
+    from nuclei.training.distributed import explain_lost_processes, launch, predict_in_parallel
 
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
     fabric = launch(choose_device(arguments.device), arguments.devices, arguments.nodes)
@@ -52,7 +52,7 @@ def main() -> None:
         predictor = load_predictor(checkpoint, str(arguments.checkpoint), fabric.device, asked)
     with explain_lost_processes():
         for ids, path in jobs:
-            predict_shares(fabric, predictor, images, ids, path)
+            predict_in_parallel(fabric, predictor, images, ids, path)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Networks without training whose answer is known."""
+"""Networks without training whose output is known."""
 
 import torch
 
 
 class Brightness(torch.nn.Module):
-    """Takes what is bright for a nucleus, and nothing for a border, in any zoom."""
+    """Finds nuclei where the image is bright and no borders, at any scale."""
 
     smallest = multiple = 1
 

@@ -21,6 +21,8 @@ OptionalName = Annotated[str, AfterValidator(lambda name: name and check_name(na
 # The upper bounds are far above useful values. They refuse a config that would exhaust the memory.
 Channels = Annotated[int, Field(ge=1, le=1024)]
 Layers = Annotated[int, Field(ge=1, le=64)]
+MAX_BOTTLENECK = 8192
+"""Most channels at the bottleneck of a UNet: one such convolution takes 2.4 GB."""
 
 
 class Section(BaseModel):
@@ -42,8 +44,12 @@ class ModelConfig(Section):
     """
 
     architecture: str = "unet"
-    """unet, transunet or encoder_unet; smp-<name>, such as smp-unet: segmentation_models_pytorch."""
-    in_channels: Literal[1, 3] = 3
+    """unet, transunet or encoder_unet; smp-<name>, such as smp-unet: segmentation_models_pytorch; a
+    class of your own as my_module:MyNet, see `models.custom`."""
+    options: dict[str, bool | int | float | str] = {}
+    """Keyword arguments of a class of your own."""
+    in_channels: Channels = 3
+    """Channels of the input. Images are read as 3 (RGB) or 1 (their mean)."""
     width: Channels = 64
     """Channels of the first level; each level below has twice as many."""
     depth: Annotated[int, Field(ge=1, le=6)] = 4
@@ -71,6 +77,16 @@ class ModelConfig(Section):
     frozen_stages: Annotated[int, Field(ge=0, le=64)] = 0
     """First stages of encoder_unet's encoder that are not trained. They take most of its time and
     hold generic features."""
+
+    @model_validator(mode="after")
+    def fits_in_memory(self) -> Self:
+        bottleneck = self.width * 2**self.depth
+        if bottleneck > MAX_BOTTLENECK:
+            raise UserError(
+                f"width {self.width} at depth {self.depth} makes {bottleneck} channels at the bottleneck, expected at "
+                f"most {MAX_BOTTLENECK}; lower width or depth"
+            )
+        return self
 
     @model_validator(mode="after")
     def uses_its_attention_place(self) -> Self:
@@ -107,6 +123,9 @@ class LossConfig(Section):
     focal: NonNegative = 0.0
     tversky: NonNegative = 0.0
     lovasz: NonNegative = 0.0
+    custom: str = ""
+    """A loss of your own as my_module:MyLoss, see `models.custom`; none where empty."""
+    custom_weight: Positive = 1.0
     focal_gamma: NonNegative = 2.0
     tversky_beta: Probability = 0.7
     """Weight of false negatives; false positives weigh 1 - tversky_beta."""
@@ -117,7 +136,9 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def has_a_term(self) -> Self:
-        if not any((self.cross_entropy, self.dice, self.focal, self.tversky, self.lovasz)):
+        if self.custom and ":" not in self.custom:
+            raise UserError(f'custom = "{self.custom}", expected "my_module:MyLoss"')
+        if not any((self.cross_entropy, self.dice, self.focal, self.tversky, self.lovasz, self.custom)):
             raise UserError("all terms have weight 0; give cross_entropy, dice, focal, tversky or lovasz a weight")
         return self
 
@@ -125,6 +146,7 @@ class LossConfig(Section):
     def uses_its_parameters(self) -> Self:
         _refuse_unused(self, not self.focal, ("focal_gamma",), "focal is 0")
         _refuse_unused(self, not self.tversky, ("tversky_beta",), "tversky is 0")
+        _refuse_unused(self, not self.custom, ("custom_weight",), "custom is empty")
         no_pixel_term = not (self.cross_entropy or self.focal)
         reason = "cross_entropy and focal are 0, and only they have pixel weights"
         _refuse_unused(self, no_pixel_term, ("border_weight", "small_weight"), reason)

@@ -82,7 +82,7 @@ def test_folds_that_overlap_are_refused(tmp_path):
     second = write(tmp_path / "1.npz", {"b": maps["b"], "c": maps["c"]})
     with pytest.raises(ValueError, match=r"2 of 3 images are not in all 2 inputs"):
         average_maps([first, second], SIZES)
-    with pytest.raises(ValueError, match=r"1 of 3 images are not in one input alone, first b"):
+    with pytest.raises(ValueError, match=r"1 of 3 images are not in one input only, first b"):
         average_maps([first, second], SIZES, "disjoint")
 
 

@@ -6,7 +6,7 @@ from tiny_networks import Brightness
 from nuclei.config import Config, IntensityConfig, ModelConfig, PredictionConfig, TrainingConfig
 from nuclei.inference import predictor as predictor_module
 from nuclei.inference.predictor import Predictor, load_predictor
-from nuclei.inference.tta import average_views, deal_views, list_views
+from nuclei.inference.tta import average_over_flips, flips_for_scale, list_flips
 from nuclei.models.checkpoint_file import load_checkpoint
 from nuclei.models.factory import build_model
 from nuclei.synthetic.images import make_image
@@ -16,45 +16,45 @@ PIXELS = torch.rand(3, 37, 50, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("flips", [1, 2, 4, 8])
-def test_averaging_the_views_of_an_identity_is_the_identity(flips):
-    assert torch.allclose(average_views(lambda views: views, PIXELS, list_views(flips)), PIXELS)
+def test_averaging_the_flips_of_an_identity_is_the_identity(flips):
+    assert torch.allclose(average_over_flips(lambda flipped: flipped, PIXELS, list_flips(flips)), PIXELS)
 
 
 @pytest.mark.parametrize("flips", [1, 2, 4, 8])
-def test_as_many_views_are_seen_as_asked_for_and_no_two_are_the_same(flips):
+def test_as_many_flips_are_predicted_as_asked_for_and_no_two_are_the_same(flips):
     seen = []
 
-    def forward(views):
-        seen.extend(views)
-        return views
+    def forward(flipped):
+        seen.extend(flipped)
+        return flipped
 
-    average_views(forward, PIXELS, list_views(flips))
-    assert len({view.numpy().tobytes() for view in seen}) == len(seen) == flips
-
-
-@pytest.mark.parametrize(("flips", "zooms"), [(1, 8), (2, 4), (4, 2), (8, 1)])
-def test_zooms_to_which_views_are_dealt_have_all_eight_between_them(flips, zooms):
-    dealt = [view for place in range(zooms) for view in deal_views(flips, place)]
-    assert set(dealt) == set(list_views(8))
-    assert sum(view.transposed for place in range(4) for view in deal_views(1, place)) == 2
+    average_over_flips(forward, PIXELS, list_flips(flips))
+    assert len({image.numpy().tobytes() for image in seen}) == len(seen) == flips
 
 
-def test_a_zoom_has_its_own_views_where_they_are_dealt_and_keeps_them_when_all_are_halved():
+@pytest.mark.parametrize(("flips", "scales"), [(1, 8), (2, 4), (4, 2), (8, 1)])
+def test_scales_with_different_flips_have_all_eight_between_them(flips, scales):
+    chosen = [flip for index in range(scales) for flip in flips_for_scale(flips, index)]
+    assert set(chosen) == set(list_flips(8))
+    assert sum(flip.transposed for index in range(4) for flip in flips_for_scale(1, index)) == 2
+
+
+def test_a_scale_keeps_its_own_flips_when_all_scales_are_halved():
     network = predictor(scales=(0.5, 1.0, 2.0), flips=2, vary_flips=True)
-    views = [network.choose_views(scale, place) for place, scale in enumerate((0.5, 1.0, 2.0))]
-    assert views == [deal_views(2, place) for place in range(3)]
-    assert [network.choose_views(scale, place) for place, scale in enumerate((0.25, 0.5, 1.0))] == [
-        deal_views(2, 0),
-        *views[:2],
+    flips = [network.choose_flips(scale, index) for index, scale in enumerate((0.5, 1.0, 2.0))]
+    assert flips == [flips_for_scale(2, index) for index in range(3)]
+    assert [network.choose_flips(scale, index) for index, scale in enumerate((0.25, 0.5, 1.0))] == [
+        flips_for_scale(2, 0),
+        *flips[:2],
     ]
 
 
-def test_eight_views_make_any_answer_turn_with_the_image():
-    def forward(views):
-        return views * torch.linspace(0, 1, views.shape[-1])
+def test_with_eight_flips_the_maps_flip_with_the_image():
+    def forward(flipped):
+        return flipped * torch.linspace(0, 1, flipped.shape[-1])
 
-    turned = average_views(forward, PIXELS.transpose(1, 2).flip(1), list_views(8))
-    assert torch.allclose(turned, average_views(forward, PIXELS, list_views(8)).transpose(1, 2).flip(1), atol=1e-6)
+    turned = average_over_flips(forward, PIXELS.transpose(1, 2).flip(1), list_flips(8))
+    assert torch.allclose(turned, average_over_flips(forward, PIXELS, list_flips(8)).transpose(1, 2).flip(1), atol=1e-6)
 
 
 def predictor(**prediction):
@@ -83,27 +83,27 @@ def disc(diameter, side=256):
 
 
 @pytest.mark.parametrize(
-    ("diameter", "zooms"), [(40, (0.5, 1.0, 2.0)), (70, (0.25, 0.5, 1.0)), (150, (0.125, 0.25, 0.5))]
+    ("diameter", "scales"), [(40, (0.5, 1.0, 2.0)), (70, (0.25, 0.5, 1.0)), (150, (0.125, 0.25, 0.5))]
 )
-def test_zooms_are_halved_as_often_as_the_nuclei_are_large(diameter, zooms):
+def test_scales_are_halved_for_large_nuclei(diameter, scales):
     network = predictor(scales=(0.5, 1.0, 2.0), halve_scales_from=60.0)
     network.model = Brightness()
-    assert network.choose_scales(disc(diameter)) == zooms
-    fixed = predictor(scales=zooms)
+    assert network.choose_scales(disc(diameter)) == scales
+    fixed = predictor(scales=scales)
     fixed.model = Brightness()
     assert np.array_equal(network(disc(diameter)), fixed(disc(diameter)))
 
 
-def test_an_image_without_nuclei_keeps_the_zooms():
+def test_an_image_without_nuclei_keeps_the_scales():
     network = predictor(scales=(1.0, 2.0), halve_scales_from=60.0)
     network.model = Brightness()
     assert network.choose_scales(np.zeros((64, 64, 3), np.uint8)) == (1.0, 2.0)
 
 
-def test_views_give_the_same_maps_in_one_batch_and_one_by_one(monkeypatch):
+def test_flips_give_the_same_maps_in_one_batch_and_one_by_one(monkeypatch):
     image = make_image("purple_tissue", 0, 65, 80)[0]
     together = predictor()(image)
-    monkeypatch.setattr(predictor_module, "PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(predictor_module, "PIXELS_PER_BATCH", 1)
     assert np.abs(predictor()(image).astype(int) - together).max() <= 1
 
 
@@ -111,7 +111,7 @@ def checkpoint_of(network):
     return {"config": network.config.model_dump(), "model": network.model.state_dict()}
 
 
-def test_weights_that_are_there_predict_as_another_config_asks():
+def test_trained_weights_predict_with_the_prediction_section_of_another_config():
     image = make_image("purple_tissue", 0, 65, 80)[0]
     asked = predictor(flips=4, scales=(1.0, 1.5))
     loaded = load_predictor(checkpoint_of(predictor(flips=1)), "best.pt", CPU, asked.config)
@@ -119,7 +119,7 @@ def test_weights_that_are_there_predict_as_another_config_asks():
     assert not np.array_equal(loaded(image), predictor(flips=1)(image))
 
 
-def test_a_config_that_asks_for_more_than_another_prediction_is_refused_by_its_keys():
+def test_another_config_that_changes_the_weights_is_refused_by_its_keys():
     network = predictor(flips=1)
     changes = {"model": ModelConfig(width=4, depth=2, residual=True), "training": TrainingConfig(seed=1)}
     asked = network.config.model_copy(update={"name": "other", **changes})
@@ -135,4 +135,7 @@ def test_a_file_that_is_no_checkpoint_is_named_with_a_remedy(tmp_path):
         load_checkpoint(tmp_path / "best.pt")
     torch.save({"weights": torch.zeros(1)}, tmp_path / "best.pt")
     with pytest.raises(ValueError, match=r"lacks `config` and `model`"):
+        load_checkpoint(tmp_path / "best.pt")
+    torch.save({"config": {}, "model": {"outc.weight": torch.tensor([1.0, float("nan")])}}, tmp_path / "best.pt")
+    with pytest.raises(ValueError, match=r"best\.pt: the tensor 'outc.weight' holds NaN"):
         load_checkpoint(tmp_path / "best.pt")

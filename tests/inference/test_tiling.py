@@ -6,12 +6,12 @@ from tiny_networks import Brightness
 
 from nuclei.config import Config, IntensityConfig, ModelConfig, PredictionConfig, TrainingConfig
 from nuclei.inference.predictor import Predictor
-from nuclei.inference.tiling import Box, Scene, list_tiles, predict_tiles, resample
+from nuclei.inference.tiling import Box, ScaledImage, list_tiles, predict_tiles, resample
 from nuclei.models.factory import build_model
 from nuclei.synthetic.images import make_image
 
 REACH = 48
-"""Pixels beyond which a UNet of depth 2 does not look."""
+"""Pixels beyond the receptive field of a UNet of depth 2."""
 
 
 def predictor(normalisation="half", window="percentile", flips=8, scales=(1.0,), **model):
@@ -89,20 +89,20 @@ def test_without_a_margin_seams_appear():
 
 @pytest.mark.parametrize("scale", [0.5, 0.71, 1.41, 2.0])
 @pytest.mark.parametrize("flips", [1, 8])
-def test_tiles_of_a_zoomed_image_give_its_maps(scale, flips):
+def test_tiles_of_a_scaled_image_give_its_maps(scale, flips):
     found = differences([predictor(flips=flips, scales=(scale,))], picture(height=240), 2 * REACH)
     assert found.max() <= (1 if scale > 1 else 4)  # a smaller image is rounded in another way here and there
     assert found.mean() < 0.05
 
 
-def test_tiles_see_the_views_that_are_dealt_to_each_zoom():
+def test_tiles_use_the_flips_of_each_scale():
     prediction = PredictionConfig(flips=1, scales=(1.0, 1.41, 2.0), vary_flips=True)
     network = predictor()
     network.config = network.config.model_copy(update={"prediction": prediction})
     assert differences([network], picture(height=240), 2 * REACH).max() <= 1
 
 
-def test_all_tiles_take_the_zooms_that_the_size_of_the_nuclei_asks_for():
+def test_all_tiles_use_the_scales_that_fit_the_size_of_the_nuclei():
     halving, halved, whole = (predictor(flips=1, scales=scales) for scales in ((2.0,), (1.0,), (2.0,)))
     prediction = PredictionConfig(flips=1, scales=(2.0,), halve_scales_from=40)
     halving.config = halving.config.model_copy(update={"prediction": prediction})
@@ -117,14 +117,14 @@ def test_all_tiles_take_the_zooms_that_the_size_of_the_nuclei_asks_for():
 
 @pytest.mark.parametrize("shape", [(157, 198), (33, 300)])
 @pytest.mark.parametrize(("scale", "allowed"), [(0.5, 1), (0.71, 1), (1.41, 0), (2.0, 0)])
-def test_a_part_of_a_zoomed_image_is_that_of_opencv(shape, scale, allowed):
+def test_a_part_of_a_scaled_image_is_that_of_opencv(shape, scale, allowed):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    scene = Scene(image, None, None, scale)
-    height, width = scene.shape
+    scaled = ScaledImage(image, None, None, scale)
+    height, width = scaled.shape
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     whole = cv2.resize(image, (width, height), interpolation=method).astype(int)
     for box in (Box(0, 0, height, width), Box(3, 5, 14, 60), Box(height - 9, width - 40, height, width)):
-        assert np.abs(scene.read(box) - whole[box.slices]).max() <= allowed
+        assert np.abs(scaled.read(box) - whole[box.slices]).max() <= allowed
 
 
 @pytest.mark.parametrize(("source", "target", "area"), [(50, 36, True), (50, 36, False), (50, 83, False)])

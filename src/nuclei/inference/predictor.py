@@ -1,4 +1,4 @@
-"""Maps of an image from a trained network: test-time averaging, zooms, images of any size.
+"""Probability maps of an image from a trained network: test-time augmentation, several scales, any image size.
 
 Letters: B batch, C channels, H height, W width.
 """
@@ -17,13 +17,13 @@ from torch.nn import functional
 from nuclei.arrays import CHANNELS, Pixels, UInt8Array
 from nuclei.config import Config
 from nuclei.config_files import parse_config
-from nuclei.data.intensity import normalise, window_image
+from nuclei.data.intensity import check_channels, normalise, window_image
 from nuclei.data.prepared_images import Images
 from nuclei.devices import autocast_type
 from nuclei.errors import UserError
-from nuclei.inference.tta import View, average_views, deal_views, list_views
+from nuclei.inference.tta import Flip, average_over_flips, flips_for_scale, list_flips
 from nuclei.models.activation import activate
-from nuclei.models.blocks import Span
+from nuclei.models.blocks import TileOffset
 from nuclei.models.factory import build_model
 from nuclei.postprocessing.label_ops import mean_diameter
 from nuclei.postprocessing.parameters import Parameters
@@ -32,22 +32,27 @@ from nuclei.postprocessing.watershed import segment_maps
 log = logging.getLogger(__name__)
 
 
-PIXELS_AT_ONCE = 2**20
-"""Pixels of a batch of views; bounds the memory that a forward pass takes."""
+PIXELS_PER_BATCH = 2**20
+"""Pixels of a batch of flipped images; bounds the memory of a forward pass."""
 
 
 class Predictor:
-    """A network in evaluation mode with the settings it was trained with; call it with an image to get its maps."""
+    """A network in evaluation mode with its config; call it with an image to get probability maps.
+
+    Raises:
+        UserError: a network whose input channels images do not have.
+    """
 
     def __init__(self, model: nn.Module, config: Config, device: torch.device, autocast: torch.dtype | None) -> None:
+        check_channels(config.model.in_channels)
         self.model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.config, self.device, self.autocast = config, device, autocast
 
     def __call__(self, image: Pixels) -> UInt8Array:
         """Foreground, border and core of an image: probability * 255, (3, H, W) uint8.
 
-        The image is (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, of any number type, and is put into the
-        window of the config that the network was trained with.
+        The image is (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, of any number type. The config's
+        intensity window is applied to it.
 
         Raises:
             UserError: an image that `intensity.window_image` refuses.
@@ -55,63 +60,67 @@ class Predictor:
         height, width = image.shape[:2]
         windowed = window_image(image, self.config.intensity)
         total = np.zeros((CHANNELS, height, width), np.float32)
-        seen: dict[float, np.ndarray] = {}
-        scales = self.choose_scales(windowed, seen)
-        for place, scale in enumerate(scales):
-            total += seen[scale] if scale in seen else self._probabilities(windowed, scale, place)
+        predicted: dict[float, np.ndarray] = {}
+        scales = self.choose_scales(windowed, predicted)
+        for index, scale in enumerate(scales):
+            total += predicted[scale] if scale in predicted else self._probabilities(windowed, scale, index)
         return np.round(total * (255 / len(scales))).clip(0, 255).astype(np.uint8)
 
-    def choose_scales(self, image: UInt8Array, seen: dict[float, np.ndarray] | None = None) -> tuple[float, ...]:
-        """The zooms of `prediction.scales`, halved as often as the nuclei in the windowed image (H, W, 3) are large.
+    def choose_scales(self, image: UInt8Array, predicted: dict[float, np.ndarray] | None = None) -> tuple[float, ...]:
+        """`prediction.scales` for a windowed image (H, W, 3), halved if its nuclei are large.
 
-        They are measured in the maps of the zooms up to 1, which `seen` takes up: (3, H, W) float32 by zoom.
+        With `prediction.halve_scales_from`, nuclei are measured in the maps of the scales up to 1. These
+        maps, (3, H, W) float32 by scale, are added to `predicted`, so that they need not be made again.
         """
         scales, limit = self.config.prediction.scales, self.config.prediction.halve_scales_from
         if limit is None:
             return scales
-        seen = {} if seen is None else seen
-        for place, scale in enumerate(scales):
+        predicted = {} if predicted is None else predicted
+        for index, scale in enumerate(scales):
             if scale <= max(1, min(scales)):
-                seen[scale] = self._probabilities(image, scale, place)
-        mean_CHW = np.mean(list(seen.values()), axis=0)
+                predicted[scale] = self._probabilities(image, scale, index)
+        mean_CHW = np.mean(list(predicted.values()), axis=0)
         diameter = mean_diameter(segment_maps(np.round(mean_CHW * 255).astype(np.uint8), Parameters()))
         halvings = max(0, math.floor(math.log2(diameter / limit)) + 1) if diameter else 0
         return tuple(scale / 2**halvings for scale in scales)
 
-    def choose_views(self, scale: float, place: int) -> list[View]:
-        """The views of a zoom, which is at `place` of those of an image; once dealt, a zoom keeps its views."""
+    def choose_flips(self, scale: float, index: int) -> list[Flip]:
+        """The flips for a scale, which is the `index`-th of an image; a scale of the config keeps its flips."""
         prediction = self.config.prediction
         if not prediction.vary_flips:
-            return list_views(prediction.flips)
-        return deal_views(prediction.flips, prediction.scales.index(scale) if scale in prediction.scales else place)
+            return list_flips(prediction.flips)
+        if scale in prediction.scales:
+            index = prediction.scales.index(scale)
+        return flips_for_scale(prediction.flips, index)
 
-    def _probabilities(self, image: UInt8Array, scale: float, place: int) -> np.ndarray:
-        """Mean over the views of one zoom, (3, H, W) float32 at the image's own size."""
+    def _probabilities(self, image: UInt8Array, scale: float, index: int) -> np.ndarray:
+        """Mean over the flips at one scale, (3, H, W) float32 at the image's own size."""
         height, width = image.shape[:2]
         if scale != 1:
-            size = zoom_size(width, scale), zoom_size(height, scale)
+            size = scaled_size(width, scale), scaled_size(height, scale)
             resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
             image = resized.astype(np.uint8, copy=False)
         pixels = normalise(image, self.config.intensity.normalisation, self.config.model.in_channels)
-        mean_CHW = average_views(self.forward, torch.from_numpy(pixels), self.choose_views(scale, place)).numpy()
+        mean_CHW = average_over_flips(self.forward, torch.from_numpy(pixels), self.choose_flips(scale, index)).numpy()
         if scale == 1:
             return mean_CHW
         return np.stack([cv2.resize(channel, (width, height)) for channel in mean_CHW])
 
     @torch.inference_mode()
-    def forward_tile(self, pixels_CHW: torch.Tensor, place: tuple[Span, Span]) -> torch.Tensor:
-        """Probabilities (3, H, W) of a tile that lies at `place` (rows, columns) of a larger image."""
-        if not hasattr(self.model, "set_place"):
+    def forward_tile(self, pixels_CHW: torch.Tensor, offsets: tuple[TileOffset, TileOffset]) -> torch.Tensor:
+        """Probabilities (3, H, W) of a tile at `offsets` (rows, columns) of a larger image."""
+        if not hasattr(self.model, "set_tile"):
             return self._forward_batch(pixels_CHW[None])[0]
-        self.model.set_place(place)
+        self.model.set_tile(offsets)
         try:
             return self._forward_batch(pixels_CHW[None])[0]
         finally:
-            self.model.set_place(None)
+            self.model.set_tile(None)
 
     @torch.inference_mode()
     def forward(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        batch = max(1, PIXELS_AT_ONCE // (pixels_BCHW.shape[-1] * pixels_BCHW.shape[-2]))
+        """Probabilities (B, 3, H, W) float32 on the CPU of normalised images (B, C, H, W)."""
+        batch = max(1, PIXELS_PER_BATCH // (pixels_BCHW.shape[-1] * pixels_BCHW.shape[-2]))
         return torch.cat([self._forward_batch(part) for part in pixels_BCHW.split(batch)])
 
     def _forward_batch(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
@@ -122,13 +131,13 @@ class Predictor:
         return activate(logits_BCHW.float(), self.config.target)[..., :height, :width].cpu()
 
     def _pad_small(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """The pixels with their edge repeated where an image is smaller than the network takes."""
+        """Pads images that are smaller than the network takes, by repeating their edge."""
         bottom, right = (max(0, int(self.model.smallest) - size) for size in pixels_BCHW.shape[-2:])
         return functional.pad(pixels_BCHW, (0, right, 0, bottom), mode="replicate") if bottom or right else pixels_BCHW
 
 
-def zoom_size(size: int, scale: float) -> int:
-    """Pixels of a zoomed side."""
+def scaled_size(size: int, scale: float) -> int:
+    """Pixels of a side of `size` pixels at a scale, 16 at least."""
     return max(16, round(size * scale))
 
 
@@ -137,18 +146,18 @@ def load_predictor(
 ) -> Predictor:
     """The checkpoint's network, ready to predict; `source` names the file in errors.
 
-    The [prediction] of the config `asked` counts instead of the checkpoint's own, where one is given.
+    The [prediction] of the config `asked`, where one is given, is used instead of the checkpoint's own.
 
     Raises:
-        UserError: a config that differs from the checkpoint's in more than [prediction] and its name.
+        UserError: the config differs from the checkpoint's in a setting that changes the weights.
     """
     config = parse_config(checkpoint["config"], source)
     if asked:
         changed = _changed_keys(config, asked)
         if changed:
             raise UserError(
-                f"config {asked.name} differs from that of {source} in {', '.join(changed)}; weights that are there "
-                "can change in [prediction] alone: train them with this config, or give one with the same values"
+                f"config {asked.name} differs from that of {source} in {', '.join(changed)}; with trained weights "
+                "only [prediction] can change: train with this config, or use one with the same values"
             )
         config = asked
     model = build_model(config.model, CHANNELS, pretrained=False)
@@ -163,7 +172,7 @@ def _changed_keys(config: Config, other: Config) -> list[str]:
 
 
 def predict_images(predictor: Predictor, images: Images, ids: Sequence[str]) -> Iterator[tuple[str, UInt8Array]]:
-    """Image id and maps of every image, in sorted order."""
+    """Yields image id and maps (3, H, W) uint8 of every image, in sorted order."""
     from tqdm import tqdm
 
     for image_id in tqdm(sorted(ids), desc="predict", unit="image", mininterval=1):

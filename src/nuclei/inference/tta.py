@@ -1,48 +1,53 @@
-"""The eight ways to lay an image before a network, and the mean of its answers."""
+"""Test-time augmentation (TTA): the eight flips and transposes of an image, averaged."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 
-class View(NamedTuple):
-    """One of the eight ways to lay an image: transposed or not, then mirrored along the axes named."""
+class Flip(NamedTuple):
+    """One of the eight flips and transposes: transposed or not, then flipped along `axes`."""
 
     transposed: bool
-    mirror: tuple[int, ...]
+    axes: tuple[int, ...]
 
-    def turn(self, pixels_CHW: torch.Tensor) -> torch.Tensor:
-        return (pixels_CHW.transpose(-1, -2) if self.transposed else pixels_CHW).flip(self.mirror)
+    def apply(self, pixels_CHW: torch.Tensor) -> torch.Tensor:
+        return (pixels_CHW.transpose(-1, -2) if self.transposed else pixels_CHW).flip(self.axes)
 
-    def turn_back(self, answer_CHW: torch.Tensor) -> torch.Tensor:
-        turned = answer_CHW.flip(self.mirror)
-        return turned.transpose(-1, -2) if self.transposed else turned
-
-
-def list_views(flips: int) -> list[View]:
-    """The 1, 2, 4 or 8 views of `prediction.flips`."""
-    mirrors = [(), (-1,), (-2,), (-1, -2)][: min(flips, 4)]
-    return [View(transposed, mirror) for transposed in (False, True)[: max(1, flips // 4)] for mirror in mirrors]
+    def undo(self, output_CHW: torch.Tensor) -> torch.Tensor:
+        flipped = output_CHW.flip(self.axes)
+        return flipped.transpose(-1, -2) if self.transposed else flipped
 
 
-def deal_views(flips: int, place: int) -> list[View]:
-    """1, 2, 4 or 8 views for the zoom at a place, none of them those of its neighbours while there are others.
+def list_flips(count: int) -> list[Flip]:
+    """The 1, 2, 4 or 8 flips of `prediction.flips`; the first is the image itself."""
+    axes = [(), (-1,), (-2,), (-1, -2)][: min(count, 4)]
+    return [Flip(transposed, each) for transposed in (False, True)[: max(1, count // 4)] for each in axes]
 
-    Of four zooms with a view each two are transposed, and two mirrored along each axis; with two views each they have
-    all eight.
+
+def flips_for_scale(count: int, index: int) -> list[Flip]:
+    """1, 2, 4 or 8 flips for one scale of several, by its index: neighbouring scales get different ones.
+
+    With one flip per scale, two of four scales are transposed, and two are flipped along each axis; with
+    two per scale, four scales have all eight between them.
     """
-    order = [list_views(8)[number] for number in (0, 3, 5, 6, 7, 4, 2, 1)]
-    dealt = [order[(place + turn * 8 // flips) % 8] for turn in range(flips)]
-    return sorted(dealt, key=lambda view: view.transposed)
+    order = [list_flips(8)[number] for number in (0, 3, 5, 6, 7, 4, 2, 1)]
+    chosen = [order[(index + turn * 8 // count) % 8] for turn in range(count)]
+    return sorted(chosen, key=lambda flip: flip.transposed)
 
 
-def average_views(forward: Any, pixels_CHW: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
-    """Mean (C, H, W) of `forward`'s answers to mirrored and transposed views, the transposed ones last, turned back."""
-    answers = []
-    for _, same_size in groupby(views, key=lambda view: view.transposed):
-        together = list(same_size)
-        batch = torch.stack([view.turn(pixels_CHW) for view in together])
-        answers += [view.turn_back(answer) for view, answer in zip(together, forward(batch), strict=True)]
-    return torch.stack(answers).mean(dim=0)
+def average_over_flips(
+    forward: Callable[[torch.Tensor], torch.Tensor], pixels_CHW: torch.Tensor, flips: Sequence[Flip]
+) -> torch.Tensor:
+    """Mean (C, H, W) of the network's outputs for the flipped images, each flipped back.
+
+    `forward` takes and returns a batch. Flips of one shape share a batch, so transposed ones must be last.
+    """
+    outputs = []
+    for _, same_shape in groupby(flips, key=lambda flip: flip.transposed):
+        group = list(same_shape)
+        batch = torch.stack([flip.apply(pixels_CHW) for flip in group])
+        outputs += [flip.undo(output) for flip, output in zip(group, forward(batch), strict=True)]
+    return torch.stack(outputs).mean(dim=0)

@@ -1,9 +1,6 @@
-"""The bricks of a UNet: double convolution, a step down, a step up, the output layer, and what may be switched on.
+"""What the UNet's blocks may have beside the plain ones: normalisations, attention, residuals, upsampling of tiles.
 
-Shape suffixes: B batch, C channels, H height, W width of the level at hand; 1 where an axis is averaged away.
-
-A block never changes height or width by itself: 3x3 convolutions are padded by one pixel. Only `Down` halves (max-pool)
-and only `Up` doubles. Convolutions that a normalisation follows have no bias, since it would subtract it again.
+Letters: B batch, C channels, H height, W width of the level; 1 where an axis is averaged away.
 """
 
 from collections.abc import Callable
@@ -13,14 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Block = Callable[..., "DoubleConv"]
+from nuclei.models.unet import DoubleConv, Up, pad_to
+
+Block = Callable[..., DoubleConv]
 
 
 class InstanceNorm(nn.InstanceNorm2d):
-    """Each channel of each image to mean 0 and deviation 1, then a learned scale and shift.
+    """Instance normalisation with a learned scale and shift, fast on a CPU in channels_last.
 
-    The same numbers as torch's, which on a CPU leaves channels_last and takes three times as long as batch
-    normalisation. The batch normalisation of a batch of one image is that image's instance normalisation.
+    torch's own leaves channels_last on a CPU and takes three times as long as batch normalisation. The
+    batch normalisation of a batch of one image is that image's instance normalisation.
     """
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
@@ -36,11 +35,9 @@ class InstanceNorm(nn.InstanceNorm2d):
 
 
 def make_normalisation(kind: str, channels: int) -> nn.Module:
-    """The normalisation layer of that kind, with a learned scale and shift a channel.
+    """The normalisation layer of a kind, batch, instance or group, with a learned scale and shift per channel.
 
-    batch averages over the batch, instance over each image and channel alone, group over each image and a group of
-    channels: the largest number of groups up to 32 that divides the channels and leaves at least 4 in a group (where
-    there are so many).
+    group: the largest number of groups up to 32 that divides the channels and leaves at least 4 in each.
 
     Source: Ioffe and Szegedy 2015 (batch), Ulyanov et al. 2016 (instance), Wu and He 2018 (group).
     """
@@ -54,7 +51,7 @@ def make_normalisation(kind: str, channels: int) -> nn.Module:
 
 
 class SqueezeExcite(nn.Module):
-    """Weighs each channel by what all channels hold on average over the image. Source: Hu et al. 2018."""
+    """Channel attention: weights each channel by the image-wide means of all. Source: Hu et al. 2018."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
@@ -69,7 +66,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Cbam(nn.Module):
-    """Weighs channels by their means and maxima, then places by the mean and maximum over channels.
+    """Channel attention from means and maxima, then spatial attention from the mean and maximum over channels.
 
     Source: Woo et al. 2018, Convolutional Block Attention Module.
     """
@@ -96,11 +93,11 @@ CHANNEL_ATTENTION: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-class DoubleConv(nn.Module):
-    """(convolution 3x3, normalisation, ReLU) twice, the unit that every level of a UNet has.
+class ConfigurableConv(DoubleConv):
+    """`DoubleConv` with a choice of normalisation, channel attention and a residual connection.
 
-    `middle_channels` lie between the two convolutions (`out_channels` where absent). A residual block adds its input
-    before the last ReLU, through a 1x1 convolution where the channels differ (He et al. 2016).
+    A residual block adds its input before the last ReLU, through a 1x1 convolution where the number of
+    channels differs. Source: He et al. 2016.
     """
 
     def __init__(
@@ -112,19 +109,15 @@ class DoubleConv(nn.Module):
         channel_attention: str = "none",
         residual: bool = False,
     ) -> None:
-        super().__init__()
-        middle_channels = middle_channels or out_channels
-        self.conv1 = nn.Conv2d(in_channels, middle_channels, 3, padding=1, bias=False)
-        self.norm1 = make_normalisation(normalisation, middle_channels)
-        self.conv2 = nn.Conv2d(middle_channels, out_channels, 3, padding=1, bias=False)
+        super().__init__(in_channels, out_channels, middle_channels)
+        self.norm1 = make_normalisation(normalisation, middle_channels or out_channels)
         self.norm2 = make_normalisation(normalisation, out_channels)
         self.attention = CHANNEL_ATTENTION[channel_attention](out_channels)
         self.residual = residual
         self.shortcut: nn.Module = nn.Identity()
         if residual and in_channels != out_channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, bias=False), make_normalisation(normalisation, out_channels)
-            )
+            projection = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+            self.shortcut = nn.Sequential(projection, make_normalisation(normalisation, out_channels))
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         inner_BCHW = functional.relu(self.norm1(self.conv1(features_BCHW)), inplace=True)
@@ -135,23 +128,11 @@ class DoubleConv(nn.Module):
         return out_BCHW
 
 
-class Down(nn.Module):
-    """One level down: the largest of each 2x2 pixels (an odd last row or column is dropped), then `DoubleConv`."""
-
-    def __init__(self, in_channels: int, out_channels: int, block: Block = DoubleConv) -> None:
-        super().__init__()
-        self.block = block(in_channels, out_channels)
-
-    def forward(self, features_BCHW: Tensor) -> Tensor:
-        out_BCHW: Tensor = self.block(functional.max_pool2d(features_BCHW, 2))
-        return out_BCHW
-
-
 class AttentionGate(nn.Module):
-    """Fades out those places of the skip that what comes from below gives no reason to look at.
+    """Attention gate: weights skip features by the decoder signal.
 
-    Both are projected to half the channels, added, and squeezed to one weight in 0..1 a pixel. The gating signal is
-    taken after its upsampling, so that any size fits.
+    Both are projected to half the channels, added, and reduced to one weight in 0..1 per pixel. The
+    decoder signal is taken after its upsampling, so any size fits.
 
     Source: Oktay et al. 2018, Attention U-Net.
     """
@@ -163,64 +144,54 @@ class AttentionGate(nn.Module):
         self.from_below = nn.Conv2d(channels, inner, 1)
         self.weigh = nn.Conv2d(inner, 1, 1)
 
-    def forward(self, skip_BCHW: Tensor, below_BCHW: Tensor) -> Tensor:
-        joined_BCHW = functional.relu(self.from_skip(skip_BCHW) + self.from_below(below_BCHW))
+    def forward(self, skip_BCHW: Tensor, up_BCHW: Tensor) -> Tensor:
+        joined_BCHW = functional.relu(self.from_skip(skip_BCHW) + self.from_below(up_BCHW))
         return skip_BCHW * torch.sigmoid(self.weigh(joined_BCHW))
 
 
-class Span(NamedTuple):
-    """Where a tile lies along one axis of a level: its first pixel, and how many the level has of the whole image."""
+class TileOffset(NamedTuple):
+    """Position of a tile along one axis of a level: its first pixel, and the pixels of the whole image there."""
 
     start: int
     full: int
 
-    def shrink(self, factor: int) -> "Span":
-        """The span on a level that is smaller by this factor."""
-        return Span(self.start // factor, self.full // factor)
+    def shrink(self, factor: int) -> "TileOffset":
+        """The position on a level that is smaller by this factor."""
+        return TileOffset(self.start // factor, self.full // factor)
 
 
-class Doubling(nn.Module):
-    """Bilinear interpolation to twice the height and width, the corner pixels on the corners.
+class BilinearUpsampling(nn.Module):
+    """Bilinear interpolation to twice the height and width, with aligned corners.
 
-    Corners on corners means that the picture is drawn out from its corner, so what a place gets depends on where it
-    lies in the whole: half a pixel (of this level) between the left edge and the right. A tile of a larger image has
-    to be told its `place`, rows and columns, to get what it would get there.
+    With aligned corners, what a pixel gets depends on its position in the whole image: the shift grows
+    from zero at the left edge to half a pixel at the right. A tile of a larger image has to be told its
+    `tile` offsets (rows, columns) to get the values of the whole image.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.place: tuple[Span, Span] | None = None
+        self.tile: tuple[TileOffset, TileOffset] | None = None
 
     def forward(self, below_BCHW: Tensor) -> Tensor:
-        if self.place is None:
+        if self.tile is None:
             return functional.interpolate(below_BCHW, scale_factor=2, mode="bilinear", align_corners=True)
-        rows, columns = self.place
+        rows, columns = self.tile
         return _double_axis(_double_axis(below_BCHW.float(), rows, 2), columns, 3)
 
 
-def _double_axis(below_BCHW: Tensor, span: Span, axis: int) -> Tensor:
-    """Linear interpolation along an axis to twice its size, for a tile that lies at `span`."""
+def _double_axis(below_BCHW: Tensor, offset: TileOffset, axis: int) -> Tensor:
+    """Linear interpolation along an axis to twice its size, for a tile at `offset`."""
     size = below_BCHW.shape[axis]
-    wanted = torch.arange(2 * size, device=below_BCHW.device, dtype=torch.float64) + 2 * span.start
-    source = (wanted * (span.full - 1) / (2 * span.full - 1) - span.start).clamp(0, size - 1)
+    wanted = torch.arange(2 * size, device=below_BCHW.device, dtype=torch.float64) + 2 * offset.start
+    source = (wanted * (offset.full - 1) / (2 * offset.full - 1) - offset.start).clamp(0, size - 1)
     first = source.floor().long()
-    share = (source - first).to(below_BCHW.dtype).view(-1, *[1] * (3 - axis))
+    weight = (source - first).to(below_BCHW.dtype).view(-1, *[1] * (3 - axis))
     before, after = (below_BCHW.index_select(axis, index.clamp(max=size - 1)) for index in (first, first + 1))
-    return torch.lerp(before, after, share)
+    return torch.lerp(before, after, weight)
 
 
-class Up(nn.Module):
-    """One level up: double the size, meet the skip of that level, then `DoubleConv`.
-
-    After upsampling there are always `skip_channels`, whichever way is chosen:
-
-    - transposed: a 2x2 transposed convolution learns the upsampling and halves the channels, 2 x skip -> skip;
-    - bilinear: interpolation keeps the channels, so what comes from below has only `skip_channels` already, because
-      the block of the level below halved them (`out_channels` there is half of what it is with transposed).
-
-    Mixing the two up, a bottleneck of the bilinear kind before a transposed upsampling, is the common mistake: such a
-    network has channel counts that do not meet and cannot run.
-    """
+class ConfigurableUp(Up):
+    """`Up` with a choice of how the skip is joined: concat, add, or attention (a gate, then concat)."""
 
     def __init__(
         self,
@@ -228,12 +199,13 @@ class Up(nn.Module):
         out_channels: int,
         upsampling: str = "bilinear",
         skip: str = "concat",
-        block: Block = DoubleConv,
+        block: Block = ConfigurableConv,
     ) -> None:
-        super().__init__()
+        # not Up's own __init__: parts draw their random weights in the order in which they are made
+        nn.Module.__init__(self)
         learned = upsampling == "transposed"
         self.transposed = nn.ConvTranspose2d(2 * skip_channels, skip_channels, 2, stride=2) if learned else None
-        self.bilinear = None if learned else Doubling()
+        self.bilinear = BilinearUpsampling()
         self.gate = AttentionGate(skip_channels) if skip == "attention" else None
         self.adds = skip == "add"
         self.block = block(skip_channels if self.adds else 2 * skip_channels, out_channels, skip_channels)
@@ -242,38 +214,11 @@ class Up(nn.Module):
         if self.transposed is not None:
             up_BCHW = self.transposed(below_BCHW)
         else:
-            assert self.bilinear is not None
-            up_BCHW = self.bilinear(below_BCHW)
-            # autocast interpolates in float32; joined as it is, the whole level would leave channels_last and bfloat16
-            up_BCHW = up_BCHW.to(skip_BCHW.dtype)
+            # autocast interpolates in float32; the level would leave channels_last and bfloat16
+            up_BCHW = self.bilinear(below_BCHW).to(skip_BCHW.dtype)
         up_BCHW = pad_to(up_BCHW, skip_BCHW.shape[-2], skip_BCHW.shape[-1])
         if self.gate is not None:
             skip_BCHW = self.gate(skip_BCHW, up_BCHW)
-        met_BCHW = skip_BCHW + up_BCHW if self.adds else torch.cat([skip_BCHW, up_BCHW], 1)
-        out_BCHW: Tensor = self.block(met_BCHW)
+        joined_BCHW = skip_BCHW + up_BCHW if self.adds else torch.cat([skip_BCHW, up_BCHW], 1)
+        out_BCHW: Tensor = self.block(joined_BCHW)
         return out_BCHW
-
-
-class OutConv(nn.Module):
-    """Features to logits, pixel by pixel: a 1x1 convolution with bias."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1)
-
-    def forward(self, features_BCHW: Tensor) -> Tensor:
-        logits_BCHW: Tensor = self.conv(features_BCHW)
-        return logits_BCHW
-
-
-def pad_to(features_BCHW: Tensor, height: int, width: int) -> Tensor:
-    """The features with zeros around them up to that size; where the difference is odd, right and bottom get more.
-
-    Halving drops an odd row or column, so doubling returns one pixel less than the skip has; it is put back here.
-    """
-    missing_h, missing_w = height - features_BCHW.shape[-2], width - features_BCHW.shape[-1]
-    # a graph for all sizes cannot ask whether this one is odd: it always pads, by nothing where nothing is missing
-    if not torch.compiler.is_exporting() and not missing_h and not missing_w:
-        return features_BCHW
-    top, left = missing_h // 2, missing_w // 2
-    return functional.pad(features_BCHW, (left, missing_w - left, top, missing_h - top))

@@ -1,11 +1,11 @@
-"""Depthwise convolutions whose backward pass does not crawl on a CPU in bfloat16.
+"""Depthwise convolutions with a fast backward pass on a CPU in bfloat16.
 
-In bfloat16 oneDNN runs the forward pass of a depthwise convolution fast, but falls back to slow reference code for the
-gradient of the input where the stride is over 1, and of the weight where the kernel is over 3: on the encoder of
-EfficientNet-Lite0 these few took a third of a training step. Computed in float32 the same gradients take a third to a
-tenth of the time. `python benchmarks/depthwise.py` measures it. Other devices and types take the usual way.
+oneDNN runs the forward pass fast, but falls back to slow reference code for the gradient of the input
+where the stride is over 1, and of the weight where the kernel is over 3: a third of a training step of
+EfficientNet-Lite0. In float32 the same gradients take a third to a tenth of the time. Other devices and
+types use torch's own convolution.
 
-Shape suffixes: B batch, C channels, H height, W width.
+Letters: B batch, C channels, H height, W width.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from nuclei.models.same_padding import SameConv2d, pad_same, replace_same
 
 
 class DepthwiseConv2d(nn.Module):
-    """Takes the place of a depthwise `nn.Conv2d` without bias and has its parameters under the same name."""
+    """Replaces a depthwise `nn.Conv2d` without bias, whose weight it shares under the same name."""
 
     def __init__(self, convolution: nn.Conv2d, pads_like_tensorflow: bool) -> None:
         super().__init__()
@@ -44,6 +44,8 @@ class DepthwiseConv2d(nn.Module):
 
 
 class _Depthwise(torch.autograd.Function):
+    """Convolution in the autocast type, with the slow gradients computed in float32."""
+
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
         ctx.save_for_backward(features, weight)
@@ -57,7 +59,7 @@ class _Depthwise(torch.autograd.Function):
         (gradient,) = gradients
         features, weight = ctx.saved_tensors
         kind = features.dtype
-        if ctx.geometry[0][0] > 1:  # the input's gradient is slow too
+        if ctx.geometry[0][0] > 1:  # the gradient of the input is slow too
             to_input, to_weight = _gradients(ctx, gradient.float(), features.float(), weight, [True, True])
             return to_input.to(kind), to_weight, None, None, None
         to_input, _ = _gradients(ctx, gradient, features, weight.to(kind), [True, False])
@@ -74,7 +76,7 @@ def _gradients(ctx: Any, gradient: Tensor, features: Tensor, weight: Tensor, wan
 
 
 def replace_depthwise(network: nn.Module) -> None:
-    """Puts `DepthwiseConv2d` in the place of every depthwise convolution, in place; names of parameters stay."""
+    """Replaces every depthwise convolution by `DepthwiseConv2d`, in place; parameter names stay."""
     replace_same(network)
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):

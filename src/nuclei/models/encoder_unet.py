@@ -1,11 +1,10 @@
-"""Our UNet's way up over a pretrained encoder: where the way down need not be learned from 500 images.
+"""UNet decoder on a pretrained encoder.
 
-Shape suffixes: B batch, C channels, H height, W width.
+Letters: B batch, C channels, H height, W width.
 
-The encoder's first features have half the image's size. A decoder level at full size would work on few channels and
-many pixels, which is a third of a training step for little: here the last level stays at half size, sees the image
-itself with each 2x2 pixels packed into channels (nothing is lost), and answers with four values a channel that are
-unpacked to full size.
+The encoder's first features have half the image's size. A decoder level at full size would take a third
+of a training step for little gain. So the last level stays at half size, gets the image itself with each
+2x2 pixels packed into channels, and returns four values per channel, which are unpacked to full size.
 
 Source: Shi et al. 2016, Efficient Sub-Pixel Convolutional Neural Network (packing and unpacking).
 """
@@ -17,17 +16,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nuclei.errors import UserError
-from nuclei.models.blocks import Block, DoubleConv
+from nuclei.models.blocks import Block, ConfigurableConv
 from nuclei.models.depthwise import replace_depthwise
 
 ENCODER_UNET = "encoder_unet"
 """Name of this architecture in configs."""
 PACKING = 2
-"""Pixels a side that are packed into channels at the last level."""
+"""Side of the pixel squares that are packed into channels at the last level."""
 
 
 class EncoderUNet(nn.Module):
-    """Images (B, C, H, W), H and W multiples of the encoder's stride, to logits of the same size."""
+    """Images (B, C, H, W), H and W multiples of the encoder's stride, to logits of the same size.
+
+    `widths` are the channels of the decoder's levels, deepest first.
+    """
 
     def __init__(
         self,
@@ -36,7 +38,7 @@ class EncoderUNet(nn.Module):
         widths: tuple[int, ...],
         out_channels: int,
         frozen_stages: int = 0,
-        block: Block = DoubleConv,
+        block: Block = ConfigurableConv,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -54,7 +56,7 @@ class EncoderUNet(nn.Module):
         self.outc = nn.Conv2d(below, out_channels * PACKING**2, 3, padding=1)
 
     def train(self, mode: bool = True) -> Self:
-        """Frozen stages keep the statistics that they came with."""
+        """Frozen stages stay in evaluation mode: their normalisation statistics do not change."""
         super().train(mode)
         for module in self.frozen:
             module.eval()
@@ -71,7 +73,7 @@ class EncoderUNet(nn.Module):
 
 
 def _first_stages(encoder: Any, count: int) -> list[nn.Module]:
-    """The modules of timm's EfficientNet up to its `count`-th stage of blocks; none where count is 0."""
+    """The modules of timm's EfficientNet up to its `count`-th stage; none where count is 0."""
     if not count:
         return []
     network = getattr(encoder, "model", encoder)

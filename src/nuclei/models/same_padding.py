@@ -1,10 +1,10 @@
-"""Convolutions that pad as TensorFlow does, for images of a size that is known and for graphs of all sizes.
+"""Convolutions with TensorFlow's "same" padding that can be exported for all image sizes.
 
-TensorFlow's networks, and timm's ports of them, pad as little as it takes to get ceil(size / stride) pixels out, and
-where that is an odd number the larger half goes behind. How much is a matter of the size. timm works it out with
-floating point numbers, which no graph of all sizes can hold; here it is whole numbers that a tracer can follow.
+TensorFlow's networks, and timm's ports of them, pad by the least that gives ceil(size / stride) output
+pixels, the larger half at the right and bottom. timm computes it with floating-point numbers, which an
+exported graph of all sizes cannot hold; here they are integers.
 
-Shape suffixes: B batch, C channels, H height, W width.
+Letters: B batch, C channels, H height, W width.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from torch.nn import functional
 
 
 class SameConv2d(nn.Conv2d):
-    """Takes the place of timm's `Conv2dSame`, has its parameters under the same names and gives the same answers."""
+    """Replaces timm's `Conv2dSame`: the same parameters under the same names, the same output."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
-        # without memory of their own: the parameters are those of the other
+        # on the meta device, without memory: the parameters are those of `convolution`
         super().__init__(
             convolution.in_channels,
             convolution.out_channels,
@@ -37,9 +37,9 @@ class SameConv2d(nn.Conv2d):
 
 
 def pad_same(features_BCHW: Tensor, reach: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """The features with zeros around them, such that a window of `reach` pixels fits ceil(size / stride) times.
+    """Zero-pads the features so that a window of `reach` pixels fits ceil(size / stride) times.
 
-    `reach` and `stride` are in pixels, of rows and of columns.
+    `reach` and `stride` are pixels along rows and columns.
     """
     gaps = [
         torch.sym_max(window - step + -size % step, 0)
@@ -50,10 +50,10 @@ def pad_same(features_BCHW: Tensor, reach: Sequence[int], stride: Sequence[int])
 
 
 def replace_same(network: nn.Module) -> None:
-    """Puts `SameConv2d` in the place of every `Conv2dSame` of timm, in place; names of parameters stay."""
+    """Replaces every `Conv2dSame` of timm by `SameConv2d`, in place; parameter names stay."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            # by name: the library takes seconds to load and may not be there
+            # by name: importing timm takes seconds, and it may be missing
             if type(child).__name__ == "Conv2dSame":
                 assert isinstance(child, nn.Conv2d)
                 setattr(parent, name, SameConv2d(child))

@@ -1,4 +1,4 @@
-"""What a network costs: its layers' shapes, parameters and multiply-adds."""
+"""Summary of a network: the shapes of its layers, parameters and multiply-adds."""
 
 from typing import Any
 
@@ -12,19 +12,19 @@ from nuclei.models.factory import OURS, build_model
 
 
 def summarise(model: ModelConfig, size: int) -> tuple[Any, list[tuple[int, ...]]]:
-    """torchinfo's statistics for one square image, and (C, H, W) of each level on the way down (ours only).
+    """torchinfo's statistics for one square image, and (C, H, W) of each encoder level (our UNets only).
 
-    Their total of multiply-adds is torch's own: torchinfo counts a transposed convolution by what it puts out and
-    leaves out the products of attention.
+    The total of multiply-adds is torch's own count: torchinfo counts a transposed convolution by its
+    output and leaves out the products of attention.
     """
     ours = model.architecture in OURS
-    # on the device `meta` shapes are computed but no numbers; the library's networks need numbers to be built
+    # the meta device computes shapes without numbers; the library's networks cannot be built there
     device = "meta" if ours else "cpu"
     with torch.device(device):
         network: Any = build_model(model, CHANNELS, pretrained=False).eval()
     levels: list[tuple[int, ...]] = []
     for block in [network.inc, *network.downs] if ours else []:
-        block.register_forward_hook(lambda module, given, answer: levels.append(tuple(answer.shape[1:])))
+        block.register_forward_hook(lambda module, inputs, output: levels.append(tuple(output.shape[1:])))
     shape = (1, model.in_channels, size, size)
     columns = ("input_size", "output_size", "num_params", "mult_adds")
     with FlopCounterMode(display=False) as counter:

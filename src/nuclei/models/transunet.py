@@ -1,15 +1,14 @@
-"""TransUNet: the UNet with a transformer at its bottleneck, where every place may look at every other.
+"""TransUNet: a UNet with self-attention at the bottleneck.
 
-Shape suffixes: B batch, C channels, H height, W width of the bottleneck, N tokens (one a patch), D token width,
-K attention heads, E width of a head (D = K x E).
+Letters: B batch, C channels, H height, W width of the bottleneck, N tokens (one per patch), D token
+width, K attention heads, E width of a head (D = K x E).
 
-Convolutions see a neighbourhood; attention sees the whole image, which helps where a nucleus can only be told from its
-background by comparison with the others. At the bottleneck there are few enough places for it: the cost grows with the
-square of their number.
+Convolutions see a neighbourhood, self-attention the whole image. Its cost grows with the square of the
+number of positions, which is smallest at the bottleneck.
 
-Source: Chen et al. 2021, TransUNet (hybrid encoder); Dosovitskiy et al. 2021, ViT (the layers, pre-normalised). Unlike
-there nothing is pretrained, so the transformer's answer is added to the features instead of replacing them: at first,
-its last layer being zero, the network is the plain UNet, and learns to use attention from there.
+Source: Chen et al. 2021, TransUNet (hybrid encoder); Dosovitskiy et al. 2021, ViT (pre-norm layers).
+Unlike there nothing is pretrained, so the transformer's output is added to the features instead of
+replacing them. Its last layer starts at zero: before training the network is the plain UNet.
 """
 
 import torch
@@ -18,15 +17,15 @@ from torch.nn import functional
 
 from nuclei.config import ModelConfig
 from nuclei.errors import UserError
-from nuclei.models.blocks import pad_to
-from nuclei.models.unet import UNet
+from nuclei.models.unet import pad_to
+from nuclei.models.unet_variants import ConfigurableUNet
 
 POSITIONS = 16
-"""Side of the learned grid of positions: the bottleneck of a 256 pixel crop at depth 4."""
+"""Side of the learned position grid: the bottleneck of a 256-pixel crop at depth 4."""
 
 
-class TransUNet(UNet):
-    """Our UNet, all its switches included, with transformer layers between its way down and its way up."""
+class TransUNet(ConfigurableUNet):
+    """The configurable UNet with transformer layers between encoder and decoder."""
 
     def __init__(self, config: ModelConfig, out_channels: int) -> None:
         super().__init__(config, out_channels)
@@ -41,14 +40,14 @@ class TransUNet(UNet):
 
 
 class TransformerBridge(nn.Module):
-    """Features (B, C, H, W) plus what attention makes of them, same shape, for any H and W."""
+    """Features (B, C, H, W) plus the output of transformer layers on them, same shape, for any H and W."""
 
     def __init__(self, channels: int, layers: int, heads: int, patch: int, dropout: float) -> None:
         super().__init__()
         if channels % heads:
             raise UserError(
                 f"model.transformer_heads = {heads} does not divide the {channels} channels of the bottleneck; "
-                "take a divisor or change model.width"
+                "use a divisor or change model.width"
             )
         self.patch = patch
         self.embed = nn.Conv2d(channels, channels, patch, stride=patch)
@@ -74,7 +73,7 @@ class TransformerBridge(nn.Module):
         restored_BCHW: Tensor = self.restore(attended_BCHW)
         more_h, more_w = rows * self.patch - height, columns * self.patch - width
         top, left = more_h // 2, more_w // 2
-        # a negative padding crops, and, unlike a slice, does not ask whether there is anything to crop
+        # negative padding crops, and unlike a slice it does not branch on the size
         return features_BCHW + functional.pad(restored_BCHW, (-left, left - more_w, -top, top - more_h))
 
     def _positions(self, height: int, width: int) -> Tensor:
@@ -84,7 +83,7 @@ class TransformerBridge(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Multi-head self-attention, then two linear layers, each normalised before and added to its input after."""
+    """Pre-norm transformer layer: multi-head self-attention, then two linear layers, each with a residual."""
 
     def __init__(self, channels: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -104,7 +103,7 @@ class TransformerLayer(nn.Module):
     def _attend(self, tokens_BND: Tensor) -> Tensor:
         heads_3BKNE = self.query_key_value(tokens_BND).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query_BKNE, key_BKNE, value_BKNE = heads_3BKNE.unbind(0)
-        # torch chooses the implementation; none of the fast ones keeps the N x N table of weights.
+        # torch chooses the implementation; the fast ones do not store the N x N attention weights
         mixed_BKNE = functional.scaled_dot_product_attention(query_BKNE, key_BKNE, value_BKNE)
         mixed_BND: Tensor = self.project(mixed_BKNE.transpose(1, 2).flatten(2))
         return mixed_BND

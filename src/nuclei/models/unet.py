@@ -1,155 +1,150 @@
-"""The UNet, from scratch: a contracting path that says what is there, an expanding path that says where.
+"""A plain UNet in one file: read it from top to bottom, or copy it.
 
-Shape suffixes: B batch, C channels, H height, W width of the level at hand.
+An encoder halves the image level by level and doubles the channels: it finds out what is there. A
+decoder doubles the size again and joins, at each level, the encoder's features of that size (the
+skip), which bring back where it is. `unet_variants.py` builds the configurable UNet on these classes.
 
-On the way down each level halves the picture and doubles the channels: every pixel of the bottleneck has seen much of
-the image, but knows its place only to 2**depth pixels. On the way up the size is restored level by level, and at each
-the features of the same size from the way down (the skip) are joined in, which bring the exact place back.
+Letters: B batch, C channels, H height, W width of the level.
 
-The sizes below an odd one are rounded down (572, 286, 143, 71, 35) and padded again on the way up, so any image fits.
-
-The first level costs most, many pixels with few channels each. With `packing = 2` each 2x2 pixels come in as channels
-and go out from four channels a class, nothing of them lost, and all levels are half as large.
-
-Source: Ronneberger, Fischer, Brox 2015, U-Net: Convolutional Networks for Biomedical Image Segmentation. As in nearly
-every later implementation the convolutions are padded, so that the output has the size of the input, and normalised.
-Packing: Shi et al. 2016, Efficient Sub-Pixel Convolutional Neural Network.
+Source: Ronneberger, Fischer, Brox 2015, U-Net: Convolutional Networks for Biomedical Image
+Segmentation. As in most later implementations convolutions are padded, so that the output has the
+size of the input, and followed by batch normalisation.
 """
 
-from functools import partial
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nuclei.config import ModelConfig
-from nuclei.errors import UserError
-from nuclei.models.blocks import DoubleConv, Down, OutConv, Span, Up
+
+class DoubleConv(nn.Module):
+    """(3x3 convolution, batch normalisation, ReLU) twice; height and width stay.
+
+    The convolutions have no bias, since the normalisation would subtract it again.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, middle_channels: int | None = None) -> None:
+        super().__init__()
+        middle_channels = middle_channels or out_channels
+        self.conv1 = nn.Conv2d(in_channels, middle_channels, 3, padding=1, bias=False)
+        self.norm1: nn.Module = nn.BatchNorm2d(middle_channels)
+        self.conv2 = nn.Conv2d(middle_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2: nn.Module = nn.BatchNorm2d(out_channels)
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        features_BCHW = functional.relu(self.norm1(self.conv1(features_BCHW)), inplace=True)
+        return functional.relu(self.norm2(self.conv2(features_BCHW)), inplace=True)
+
+
+class Down(nn.Module):
+    """One level down: 2x2 max-pooling, which drops an odd last row or column, then `DoubleConv`."""
+
+    def __init__(self, in_channels: int, out_channels: int, block: Callable[..., DoubleConv] = DoubleConv) -> None:
+        super().__init__()
+        self.block = block(in_channels, out_channels)
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        out_BCHW: Tensor = self.block(functional.max_pool2d(features_BCHW, 2))
+        return out_BCHW
+
+
+class Up(nn.Module):
+    """One level up: twice the size, concatenation with the skip, then `DoubleConv`.
+
+    What comes from below must have `skip_channels` after the upsampling. A transposed convolution
+    halves the channels itself, from 2 x skip to skip. Bilinear interpolation keeps them, so the block
+    of the level below must already return `skip_channels`. Mixing the two is a common mistake.
+    """
+
+    def __init__(self, skip_channels: int, out_channels: int, upsampling: str = "bilinear") -> None:
+        super().__init__()
+        self.transposed: nn.Module | None = None
+        if upsampling == "transposed":
+            self.transposed = nn.ConvTranspose2d(2 * skip_channels, skip_channels, 2, stride=2)
+        self.block: nn.Module = DoubleConv(2 * skip_channels, out_channels, skip_channels)
+
+    def forward(self, below_BCHW: Tensor, skip_BCHW: Tensor) -> Tensor:
+        if self.transposed is not None:
+            up_BCHW = self.transposed(below_BCHW)
+        else:
+            up_BCHW = functional.interpolate(below_BCHW, scale_factor=2, mode="bilinear", align_corners=True)
+        up_BCHW = pad_to(up_BCHW, skip_BCHW.shape[-2], skip_BCHW.shape[-1])
+        out_BCHW: Tensor = self.block(torch.cat([skip_BCHW, up_BCHW], 1))
+        return out_BCHW
+
+
+class OutConv(nn.Module):
+    """Features to logits, pixel by pixel: a 1x1 convolution with bias."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        logits_BCHW: Tensor = self.conv(features_BCHW)
+        return logits_BCHW
 
 
 class UNet(nn.Module):
-    """Images to logits of the same height and width; every switch of `ModelConfig` above `transformer_layers`.
+    """Images (B, in_channels, H, W) to logits (B, out_channels, H, W), for any H and W from 2**(depth + 1) up.
 
-    With deep supervision and in training mode the answer is a list of logits, one a decoder level: full size, half,
-    quarter and so on, rounded down. In evaluation it is the full size alone.
+    `width` is the number of channels of the first level, `depth` how often the image is halved.
     """
 
-    def __init__(self, config: ModelConfig, out_channels: int) -> None:
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        width: int = 64,
+        depth: int = 4,
+        upsampling: str = "bilinear",
+        encoder_block: Callable[..., DoubleConv] = DoubleConv,
+        up: Callable[..., Any] = Up,
+    ) -> None:
         super().__init__()
-        self.depth = config.depth
-        self.packing = config.packing
-        self.multiple = config.packing * 2**config.depth
-        self.smallest = 2 * self.multiple
-        self.in_channels = config.in_channels
-        widths = [config.width * 2**level for level in range(config.depth + 1)]
-        # Bilinear upsampling keeps the channels, so the block below it has to hand up half as many (see blocks.Up).
-        shrink = 2 if config.upsampling == "bilinear" else 1
-        self.bottleneck_channels = widths[-1] // shrink
-        encoder_block, decoder_block = _block(config, "encoder"), _block(config, "decoder")
-
-        self.inc = encoder_block(config.in_channels * config.packing**2, widths[0])
-        down_channels = [*widths[:-1], self.bottleneck_channels]
-        self.downs = nn.ModuleList(Down(above, here, encoder_block) for above, here in pairwise(down_channels))
-        # The original drops out at the end of the contracting path, nowhere else.
-        self.dropout = nn.Dropout2d(config.dropout)
-        self.bridge: nn.Module = nn.Identity()
-
-        up_channels = [widths[0], *(width // shrink for width in widths[1:-1])]
+        widths = [width * 2**level for level in range(depth + 1)]
+        # with bilinear upsampling each block returns half as many channels, see Up
+        shrink = 2 if upsampling == "bilinear" else 1
+        encoder_channels = [*widths[:-1], widths[-1] // shrink]
+        decoder_channels = [widths[0], *(channels // shrink for channels in widths[1:-1])]
+        self.inc = encoder_block(in_channels, width)
+        self.downs = nn.ModuleList(Down(above, here, encoder_block) for above, here in pairwise(encoder_channels))
         self.ups = nn.ModuleList(
-            Up(widths[level], up_channels[level], config.upsampling, config.skip, decoder_block)
-            for level in reversed(range(config.depth))
+            up(widths[level], decoder_channels[level], upsampling) for level in reversed(range(depth))
         )
-        out_channels *= config.packing**2
-        self.outc = OutConv(up_channels[0], out_channels)
-        coarse = up_channels[1:] if config.deep_supervision else []
-        self.coarse_heads = nn.ModuleList(OutConv(channels, out_channels) for channels in coarse)
-        _initialise(self)
+        self.outc = OutConv(decoder_channels[0], out_channels)
 
-    def forward(self, image_BCHW: Tensor) -> Tensor | list[Tensor]:
-        self._check(image_BCHW)
-        height, width = image_BCHW.shape[-2:]
-        skips = [self.inc(self._pack(image_BCHW))]
+    def forward(self, image_BCHW: Tensor) -> Any:
+        skips = self.encode(image_BCHW)
+        return self.outc(self.decode(skips.pop(), skips)[-1])
+
+    def encode(self, image_BCHW: Tensor) -> list[Tensor]:
+        """Features of every level, full size first."""
+        features = [self.inc(image_BCHW)]
         for down in self.downs:
-            skips.append(down(skips[-1]))
-        features_BCHW = self.bridge(self.dropout(skips.pop()))
+            features.append(down(features[-1]))
+        return features
 
+    def decode(self, features_BCHW: Tensor, skips: list[Tensor]) -> list[Tensor]:
+        """Features of every decoder level, full size last, from those of the bottleneck and the skips."""
         levels = []
-        for up in self.ups:
-            features_BCHW = up(features_BCHW, skips.pop())
+        for up, skip_BCHW in zip(self.ups, reversed(skips), strict=True):
+            features_BCHW = up(features_BCHW, skip_BCHW)
             levels.append(features_BCHW)
-        logits_BCHW = self._unpack(self.outc(levels.pop()), height, width)
-        if not (self.training and self.coarse_heads):
-            return logits_BCHW
-        coarse = [
-            self._unpack(head(level), height >> step, width >> step)
-            for step, (head, level) in enumerate(zip(self.coarse_heads, reversed(levels), strict=True), 1)
-        ]
-        return [logits_BCHW, *coarse]
-
-    def _pack(self, image_BCHW: Tensor) -> Tensor:
-        """Squares of pixels as channels; a last one that is not whole repeats the edge."""
-        if self.packing == 1:
-            return image_BCHW
-        for axis in (2, 3):
-            size = image_BCHW.shape[axis]
-            whole = (size + self.packing - 1) // self.packing * self.packing
-            # written so that a graph of all sizes, which cannot ask whether this one is whole, can hold it
-            if torch.compiler.is_exporting() or whole != size:
-                place = torch.arange(whole, device=image_BCHW.device).clamp(max=size - 1)
-                image_BCHW = image_BCHW.index_select(axis, place)
-        return functional.pixel_unshuffle(image_BCHW, self.packing)
-
-    def _unpack(self, logits_BCHW: Tensor, height: int, width: int) -> Tensor:
-        if self.packing == 1:
-            return logits_BCHW
-        whole_BCHW = functional.pixel_shuffle(logits_BCHW, self.packing)
-        # a negative padding crops, and, unlike a slice, does not ask whether there is anything to crop
-        return functional.pad(whole_BCHW, (0, width - whole_BCHW.shape[-1], 0, height - whole_BCHW.shape[-2]))
-
-    def set_place(self, place: tuple[Span, Span] | None) -> None:
-        """Tells that what comes next is a tile of a larger image, which lies there (None: whole images again).
-
-        A tile must begin at a multiple of `multiple` pixels, and end at one or at the edge of the image.
-        """
-        for level, up in zip(reversed(range(self.depth)), self.ups, strict=True):
-            assert isinstance(up, Up)
-            if up.bilinear is not None:
-                size = 2 ** (level + 1)
-                up.bilinear.place = place and (
-                    self._pack_span(place[0]).shrink(size),
-                    self._pack_span(place[1]).shrink(size),
-                )
-
-    def _pack_span(self, span: Span) -> Span:
-        return Span(span.start // self.packing, -(-span.full // self.packing))
-
-    def _check(self, image_BCHW: Tensor) -> None:
-        _, channels, height, width = image_BCHW.shape
-        if channels != self.in_channels:
-            raise UserError(
-                f"images have {channels} channels, the network takes {self.in_channels}; "
-                f"set model.in_channels = {channels} or convert the images"
-            )
-        if min(height, width) < self.smallest:
-            raise UserError(
-                f"image of {height}x{width} pixels: a UNet of depth {self.depth} needs {self.smallest} a side, so that "
-                "2 are left at the bottleneck; pad the image or lower model.depth"
-            )
+        return levels
 
 
-def _block(config: ModelConfig, place: str) -> partial[DoubleConv]:
-    attends = config.attention_place in (place, "both")
-    return partial(
-        DoubleConv,
-        normalisation=config.normalisation,
-        channel_attention=config.channel_attention if attends else "none",
-        residual=config.residual,
-    )
+def pad_to(features_BCHW: Tensor, height: int, width: int) -> Tensor:
+    """Zero-pads the features to that size; where the difference is odd, right and bottom get one pixel more.
 
-
-def _initialise(network: nn.Module) -> None:
-    """He's initialisation for the 3x3 convolutions, as the original asks: deviation sqrt(2 / incoming nodes)."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    Pooling drops an odd row or column, so upsampling returns one pixel less than the skip has.
+    """
+    missing_h, missing_w = height - features_BCHW.shape[-2], width - features_BCHW.shape[-1]
+    # an exported graph of all sizes cannot branch on the size: it always pads, by zero pixels if none is missing
+    if not torch.compiler.is_exporting() and not missing_h and not missing_w:
+        return features_BCHW
+    top, left = missing_h // 2, missing_w // 2
+    return functional.pad(features_BCHW, (left, missing_w - left, top, missing_h - top))

@@ -1,7 +1,7 @@
-"""Several processes at one job: their launch, sums over all of them, images shared out, one writer.
+"""Distributed training and prediction: launch of the processes, clear errors, prediction in parallel.
 
-Lightning Fabric launches the processes: it starts those of one machine itself, and under `torchrun` or Slurm it joins
-those that are there. Each is told its share, and the first one alone writes what others read.
+Lightning Fabric launches the processes: it starts those of one machine itself, and under `torchrun` or
+Slurm it joins those that are there. Only the first process writes results.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from nuclei.io.probability_maps import Maps, write_maps
 
 
 def launch(device: torch.device, devices: int, nodes: int, precision: str = "32-true") -> Fabric:
-    """This process as one of `devices` on each of `nodes` machines; with one and one it stays alone.
+    """Launches `devices` processes on each of `nodes` machines; returns this process's handle.
 
     Raises:
         UserError: fewer than one of either; more than the machine has, or than were started from outside.
@@ -30,17 +30,17 @@ def launch(device: torch.device, devices: int, nodes: int, precision: str = "32-
         fabric = Fabric(accelerator=device.type, devices=devices, num_nodes=nodes, precision=precision)  # type: ignore[arg-type]
         with explain_lost_processes():
             fabric.launch()
-    except (RuntimeError, LookupError) as error:  # Fabric's words for settings that the machine cannot meet
+    except (RuntimeError, LookupError) as error:  # Fabric's errors for settings that the machine cannot meet
         raise UserError(f"--device {device.type} --devices {devices} --nodes {nodes}: {error}") from error
     return fabric
 
 
 @contextmanager
 def explain_lost_processes() -> Iterator[None]:
-    """Turns the failure of a message between processes into words.
+    """Turns a failed communication between processes into a clear error.
 
     Raises:
-        UserError: another process has ended before its work was done.
+        UserError: another process has ended early.
     """
     try:
         yield
@@ -49,21 +49,21 @@ def explain_lost_processes() -> Iterator[None]:
         if not lost:
             raise
         raise UserError(
-            "another process of this run has ended (killed, out of memory, or stopped by an error of its own, which "
-            "then stands above), so this one ends too. The same command goes on from the last finished epoch. "
-            f"The message that failed: {' '.join(str(error).split())[:200]}"
+            "another process of this run has ended (killed, probably out of memory, or stopped by its own error, "
+            "shown above), so this one ends too. The same command resumes from the last finished epoch. "
+            f"The failed communication: {' '.join(str(error).split())[:200]}"
         ) from error
 
 
-def predict_shares(fabric: Fabric, predictor: Predictor, images: Images, ids: Sequence[str], path: Path) -> None:
-    """Writes the maps of all images to `path`: each process predicts its share, the first one joins the shares.
+def predict_in_parallel(fabric: Fabric, predictor: Predictor, images: Images, ids: Sequence[str], path: Path) -> None:
+    """Writes the maps of all images to `path`: each process predicts a part, the first one joins the parts.
 
-    The file's bytes do not depend on the number of processes. Those of several machines need a folder in common.
+    The file's bytes do not depend on the number of processes. Several machines need a shared folder.
     """
     if fabric.world_size == 1:
         write_maps(path, predict_images(predictor, images, ids))
         return
-    ordered, parts = sorted(ids), [_share(path, rank) for rank in range(fabric.world_size)]
+    ordered, parts = sorted(ids), [_part_name(path, rank) for rank in range(fabric.world_size)]
     write_maps(parts[fabric.global_rank], predict_images(predictor, images, ordered[fabric.global_rank :: len(parts)]))
     fabric.barrier()
     if fabric.is_global_zero:
@@ -73,11 +73,11 @@ def predict_shares(fabric: Fabric, predictor: Predictor, images: Images, ids: Se
     fabric.barrier()
 
 
-def _share(path: Path, rank: int) -> Path:
-    return path.with_name(f".{path.stem}.share{rank}{path.suffix}")
+def _part_name(path: Path, rank: int) -> Path:
+    return path.with_name(f".{path.stem}.part{rank}{path.suffix}")
 
 
 def _joined(parts: Sequence[Path], ordered: Sequence[str]) -> Iterator[tuple[str, UInt8Array]]:
-    shares = [Maps(part) for part in parts]
-    for place, image_id in enumerate(ordered):
-        yield image_id, shares[place % len(shares)][image_id]
+    archives = [Maps(part) for part in parts]
+    for number, image_id in enumerate(ordered):
+        yield image_id, archives[number % len(archives)][image_id]

@@ -22,7 +22,7 @@ from nuclei.arrays import CHANNELS, LabelMap, UInt8Array
 from nuclei.config import Config
 from nuclei.data.dataset import Batches, Crops
 from nuclei.data.external_sets import PooledImages
-from nuclei.data.intensity import window_image
+from nuclei.data.intensity import check_channels, window_image
 from nuclei.data.prepared_images import Images
 from nuclei.data.splits import Fold
 from nuclei.devices import autocast_type
@@ -67,9 +67,11 @@ def fit(
     <experiment>/fold_<k>: the start weights of a fine-tuning, the teacher of pseudo-labels.
 
     Raises:
-        UserError: the loss is not finite (with epoch, step and image ids); no compiler for a compiled network.
+        UserError: the loss is not finite (with epoch, step and image ids); no compiler for a compiled
+            network; an input that images do not have.
     """
     started, training = time.monotonic(), config.training
+    check_channels(config.model.in_channels)
     torch.manual_seed(_step_seed(training.seed, fold.number, 0))
     model = build_model(config.model, CHANNELS, pretrained=not training.start)
     # a network trained on all images starts from the one of the first fold

@@ -1,13 +1,12 @@
-"""What training minimises, and how logits become probabilities.
+"""Segmentation losses: a weighted sum of pixel-wise and overlap terms.
 
-Shape suffixes: B batch, C channels, H height, W width; 1 one channel.
+Letters: B batch, C channels, H height, W width; 1 one channel.
 
-Two kinds of term are added up, because each is weak where the other is strong. Pixel-wise terms (cross-entropy, focal)
-are well calibrated and smooth, but a border of a few pixels hardly counts among so many of background. Overlap terms
-(Dice, Tversky, Lovasz) measure each channel against its own size, so that the rare border weighs as much as the rest,
-but say little about how sure a pixel should be.
+Pixel-wise terms (cross-entropy, focal) are well calibrated and smooth, but a border of a few pixels hardly
+counts among the background. Overlap terms (Dice, Tversky, Lovasz) measure each channel against its own
+size, so that the rare border counts as much as the rest, but they calibrate the probabilities badly.
 
-Everything is computed in float32, also under autocast: sums over a million pixels lose the small ones in bfloat16.
+All is computed in float32, also under autocast: a bfloat16 sum over a million pixels loses small terms.
 """
 
 import importlib
@@ -20,8 +19,10 @@ from torch.nn import functional
 
 from nuclei.config import LossConfig, TargetConfig
 from nuclei.errors import UserError
+from nuclei.models.custom import build_custom_loss
 
 SMOOTH_PIXELS = 1.0
+"""Added to the denominator of overlap terms."""
 
 
 def build_loss(loss: LossConfig, target: TargetConfig) -> "SegmentationLoss":
@@ -32,11 +33,12 @@ def build_loss(loss: LossConfig, target: TargetConfig) -> "SegmentationLoss":
 class SegmentationLoss(nn.Module):
     """A scalar from logits and target: the weighted sum of the terms whose weight in `LossConfig` is not zero.
 
-    Logits (B, C, H, W), or a list of them from fine to coarse (deep supervision): then each scale is compared with the
-    target averaged down to its size, and the scales are averaged with weights 1, 1/2, 1/4 ..., which add up to 1.
+    Logits (B, C, H, W), or a list of them from fine to coarse (deep supervision): each scale is compared
+    with the target averaged down to its size, and the scales are averaged with weights proportional to
+    1, 1/2, 1/4 ...
 
-    target_BCHW is float32. energy: foreground and border 0 or 1, core in 0..1. three_class: one-hot background, body,
-    border. weight_B1HW multiplies the pixel-wise terms, whose mean is taken over the sum of weights; absent means 1.
+    target_BCHW is float32. energy: foreground and border 0 or 1, core in 0..1. three_class: one-hot
+    background, body, border. weight_B1HW weights the pixels of the pixel-wise terms; absent means 1.
     """
 
     def __init__(self, config: LossConfig, target: TargetConfig) -> None:
@@ -44,26 +46,30 @@ class SegmentationLoss(nn.Module):
         self.config = config
         self.exclusive = target.scheme == "three_class"
         self.lovasz = _library_lovasz(self.exclusive) if config.lovasz else None
+        self.custom = build_custom_loss(config.custom) if config.custom else None
 
     def forward(self, logits: Tensor | list[Tensor], target_BCHW: Tensor, weight_B1HW: Tensor | None = None) -> Tensor:
         scales = logits if isinstance(logits, list) else [logits]
-        shares = [0.5**scale for scale in range(len(scales))]
+        scale_weights = [0.5**scale for scale in range(len(scales))]
         total = target_BCHW.new_zeros(())
-        for share, scale_BCHW in zip(shares, scales, strict=True):
+        for scale_weight, scale_BCHW in zip(scale_weights, scales, strict=True):
             size = scale_BCHW.shape[-2:]
             parts = self.terms(scale_BCHW, _shrink(target_BCHW, size), _shrink(weight_B1HW, size))
-            total = total + share / sum(shares) * sum(parts.values())
+            total = total + scale_weight / sum(scale_weights) * sum(parts.values())
         return total
 
     def terms(self, logits_BCHW: Tensor, target_BCHW: Tensor, weight_B1HW: Tensor | None) -> dict[str, Tensor]:
-        """The terms at one scale by name, each already multiplied by its weight."""
+        """The terms at one scale by name, each multiplied by its weight."""
         _check(logits_BCHW, target_BCHW)
         with torch.autocast(logits_BCHW.device.type, enabled=False):
             logits_BCHW, target_BCHW = logits_BCHW.float(), target_BCHW.float()
-            return {
+            parts = {
                 **self._by_pixel(logits_BCHW, target_BCHW, weight_B1HW),
                 **self._by_overlap(logits_BCHW, target_BCHW),
             }
+            if self.custom is not None:
+                parts["custom"] = self.config.custom_weight * self.custom(logits_BCHW, target_BCHW)
+            return parts
 
     def _by_pixel(self, logits_BCHW: Tensor, target_BCHW: Tensor, weight_B1HW: Tensor | None) -> dict[str, Tensor]:
         config, parts = self.config, {}
@@ -72,7 +78,7 @@ class SegmentationLoss(nn.Module):
             if config.cross_entropy:
                 parts["cross_entropy"] = config.cross_entropy * _weighted_mean(entropy, weight_B1HW)
             if config.focal:
-                parts["focal"] = config.focal * _weighted_mean(_focus(entropy, config.focal_gamma), weight_B1HW)
+                parts["focal"] = config.focal * _weighted_mean(_focal(entropy, config.focal_gamma), weight_B1HW)
         return parts
 
     def _by_overlap(self, logits_BCHW: Tensor, target_BCHW: Tensor) -> dict[str, Tensor]:
@@ -94,15 +100,15 @@ class SegmentationLoss(nn.Module):
 
 
 def overlap_loss(probabilities_BCHW: Tensor, target_BCHW: Tensor, beta: float) -> Tensor:
-    """1 - Tversky index, the mean over channels: 0 where both agree everywhere, near 1 where nothing overlaps.
+    """1 - Tversky index, averaged over channels: 0 for perfect agreement, near 1 for no overlap.
 
-    beta weighs what was missed and 1 - beta what was found for nothing; 0.5 makes it the Dice loss. The overlap of a
-    pixel is min(probability, target), which for 0 and 1 is their product and is right for soft targets too: the loss is
-    least where they are equal.
+    beta weights false negatives and 1 - beta false positives; 0.5 makes it the Dice loss. The overlap of a
+    pixel is min(probability, target): for 0 and 1 their product, and for soft targets the form whose loss
+    is least where both are equal.
 
-    Sums run over the whole batch, with its shares on other processes, so that a crop without any border neither gives
-    nor takes by itself. Only the denominator is smoothed, by the size of one pixel: a channel that is empty in the
-    whole batch costs 0 only where nothing is predicted, and nearly 1 as soon as some pixels are.
+    Sums run over the whole batch of all processes, so that a crop without border has no loss of its own
+    there. Only the denominator is smoothed, by one pixel: a channel that is empty in the whole batch costs
+    0 where nothing is predicted, and nearly 1 as soon as some pixels are.
 
     Source: Salehi et al. 2017 (Tversky loss); Wang et al. 2023, Dice Semimetric Losses (soft targets).
     """
@@ -115,9 +121,9 @@ def overlap_loss(probabilities_BCHW: Tensor, target_BCHW: Tensor, beta: float) -
     return (wrong / (hit + wrong + SMOOTH_PIXELS)).mean()
 
 
-def _focus(entropy: Tensor, gamma: float) -> Tensor:
-    """Cross-entropy with the pixels that are right already faded out. Source: Lin et al. 2017, Focal Loss."""
-    # The lower limit keeps the gradient of a power under 1 finite where a pixel is perfectly right.
+def _focal(entropy: Tensor, gamma: float) -> Tensor:
+    """Cross-entropy with less weight on pixels that are right already. Source: Lin et al. 2017, Focal Loss."""
+    # the lower limit keeps the gradient of a power under 1 finite where the cross-entropy is 0
     return (-torch.expm1(-entropy)).clamp_min(1e-6) ** gamma * entropy
 
 
@@ -130,10 +136,10 @@ def _weighted_mean(values_BCHW: Tensor, weight_B1HW: Tensor | None) -> Tensor:
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """The sums over all processes of a distributed run, differentiable; in a single one the values as they are.
+    """Sums over all processes of a distributed run, differentiable; in a single process the values themselves.
 
-    A ratio of sums over the batch is no mean of the ratios of its shares: without this, a batch shared between
-    processes would have another loss than the same batch in one.
+    A ratio of sums over the batch is not the mean of the ratios of its parts: without this, a batch split
+    over processes would have another loss than the same batch in one process.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return values
@@ -142,7 +148,7 @@ def sum_over_processes(values: Tensor) -> Tensor:
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """Each process's loss depends on the values of all: what they ask of a value is summed as the values were."""
+    """All-reduce whose gradient is summed over the processes too, since each loss depends on all values."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -156,7 +162,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def _shrink(tensor: Any, size: torch.Size) -> Any:
-    """Averaged over the area that each coarse pixel covers: one-hot stays a distribution, thin borders stay visible."""
+    """Average pooling to a coarser size: one-hot stays a distribution, thin borders stay visible."""
     if tensor is None or tensor.shape[-2:] == size:
         return tensor
     return functional.adaptive_avg_pool2d(tensor.float(), (size[0], size[1]))
@@ -171,7 +177,7 @@ def _check(logits_BCHW: Tensor, target_BCHW: Tensor) -> None:
 
 
 def _library_lovasz(exclusive: bool) -> Callable[[Tensor, Tensor], Tensor]:
-    """Lovasz-softmax over classes, or Lovasz hinge on foreground and border; the soft core has no sets to overlap.
+    """Lovasz-softmax over classes, or Lovasz hinge on foreground and border; the core is soft and has no Lovasz loss.
 
     Source: Berman et al. 2018, The Lovasz-Softmax Loss.
     """
