@@ -185,7 +185,7 @@ def test_an_own_loss_may_be_the_only_term_and_must_name_a_module():
     ("section", "values", "message"),
     [
         ("model", {"width": 10**9}, "model.width = 1000000000"),
-        ("model", {"width": 4096, "depth": 4}, "makes 65536 channels at the bottleneck, expected at most 8192"),
+        ("model", {"width": 1024, "depth": 6}, "makes 65536 channels at the bottleneck, expected at most 8192"),
         ("model", {"transformer_layers": 10**6}, "model.transformer_layers = 1000000"),
         ("model", {"decoder_channels": [10**9]}, "decoder_channels"),
         ("model", {"in_channels": 0}, "model.in_channels = 0"),
