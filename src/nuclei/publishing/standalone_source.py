@@ -10,6 +10,7 @@ from pathlib import Path
 
 SOURCES: dict[str, tuple[str, ...]] = {
     "errors": ("UserError",),
+    "io/names": (),
     "config": (),
     "data/intensity": ("IMAGENET_MEAN", "IMAGENET_DEVIATION"),
     "arrays": ("CHANNELS",),
