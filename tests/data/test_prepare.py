@@ -14,17 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nuclei.data.masks import merge_masks, read_annotation
 from nuclei.data.modality import MODALITIES, find_modality, typical_diameter
 from nuclei.data.prepare import (
     KNOWN_BAD,
     build_index,
+    describe_images,
     find_images,
-    merge_masks,
     prepare_image,
-    read_annotation,
     read_archive_image,
-    remove_stale,
-    summarise,
+    remove_unlisted_files,
 )
 from nuclei.data.prepared_images import Images
 from nuclei.io import files
@@ -124,7 +123,7 @@ def test_an_enormous_image_is_refused_from_its_header(tmp_path):
     content = bytearray(path.read_bytes())
     content[16:24] = struct.pack(">II", 20_000, 5_001)
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.png: 20000x5001 pixels, more than the 100,000,000"):
+    with pytest.raises(ValueError, match=r"a\.png: 20000x5001 pixels, more than the limit of 100,000,000"):
         read_archive_image(tmp_path, "test", "a")
 
 
@@ -170,7 +169,7 @@ def test_contested_pixels_go_to_the_smaller_nucleus(rows, expected, contested, l
     annotation = merge_masks([f"m{k}" for k in range(len(rows))], as_masks(*rows), (1, 4))
     assert annotation.label_map.tolist() == [expected]
     assert annotation.label_map.dtype == np.int32
-    assert (annotation.contested_pixels, annotation.left_out) == (contested, left_out)
+    assert (annotation.contested_pixels, annotation.left_out) == (contested, tuple(left_out))
 
 
 @settings(deadline=None)  # the first example also pays for imports
@@ -192,13 +191,13 @@ def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path):
     write_train(tmp_path, "a", image, label_map)
     write_png(tmp_path / "stage1_train/a/masks/mask002.png", np.full((59, 60), 255, np.uint8))
     with pytest.raises(ValueError, match=r"mask002\.png: the mask is 59x60 .* its image 60x60; unpack"):
-        read_annotation(tmp_path, "a", (60, 60))
+        read_annotation(tmp_path / "stage1_train/a/masks", (60, 60))
 
 
 def test_missing_masks_are_refused(tmp_path):
     write_png(tmp_path / "stage1_train/a/images/a.png", np.zeros((9, 9), np.uint8))
     with pytest.raises(ValueError, match=r"masks: the masks are missing; unpack stage1_train\.zip again"):
-        read_annotation(tmp_path, "a", (9, 9))
+        read_annotation(tmp_path / "stage1_train/a/masks", (9, 9))
 
 
 @pytest.mark.parametrize("stored", ["zero and one", "rgba"])
@@ -207,7 +206,7 @@ def test_masks_are_read_however_they_are_stored(tmp_path, stored):
     mask[2:4, 1:3] = 1
     rgba = np.dstack([mask * 255] * 3 + [np.full_like(mask, 255)])
     write_png(tmp_path / "stage1_train/a/masks/m.png", mask if stored == "zero and one" else rgba)
-    assert (read_annotation(tmp_path, "a", (6, 5)).label_map == mask).all()
+    assert (read_annotation(tmp_path / "stage1_train/a/masks", (6, 5)).label_map == mask).all()
 
 
 # Modalities
@@ -271,7 +270,7 @@ def test_only_files_that_the_index_does_not_name_are_stale(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "images" / "notes.txt").touch()
-    assert remove_stale(tmp_path, index) == 3
+    assert remove_unlisted_files(tmp_path, index) == 3
     assert sorted(contents(tmp_path)) == ["images/a.png", "images/b.png", "images/notes.txt", "labels/a.png"]
 
 
@@ -287,14 +286,14 @@ def test_the_summary_names_faults_and_known_bad_annotations(tmp_path):
     write_png(tmp_path / "stage1_train" / "nested" / "masks" / "all.png", large)
     write_png(tmp_path / "stage1_train" / "nested" / "masks" / "half.png", np.triu(large))
     prepared = [prepare_image(tmp_path, tmp_path / "out", "train", i) for i in find_images(tmp_path, "train")]
-    lines = summarise(prepared, build_index(prepared))
+    lines = describe_images(prepared, build_index(prepared))
     warnings = [line for line in lines if line.startswith("warning")]
     assert warnings == [
         f"warning: {bad}/masks/void.png is empty or covered by smaller masks, left out",
         "warning: training image bare has no nucleus annotated",
         f"warning: training image {bad} is known to be badly annotated: {fault}",
     ]
-    assert "1830 pixels of 1 images claimed by several masks, given to the smallest" in lines
+    assert "1830 pixels of 1 images are in several masks; the smallest keeps them" in lines
 
 
 # The two stages

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from nuclei.data.tile_groups import find_groups, find_mosaics, find_near_duplicates, find_neighbours, outline
+from nuclei.data.tile_groups import find_groups, find_mosaics, find_near_duplicates, find_neighbours, image_signature
 from nuclei.synthetic.images import make_image, make_mosaic
 
 SIZE = (96, 128)
@@ -22,29 +22,29 @@ def strangers(modality, count, seed=100):
     return {f"stranger{k}": make_image(modality, seed + k, *SIZE)[0] for k in range(count)}
 
 
-def outlines(*families):
-    return {image_id: outline(image) for family in families for image_id, image in family.items()}
+def signatures(*families):
+    return {image_id: image_signature(image) for family in families for image_id, image in family.items()}
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_the_tiles_of_a_picture_are_put_in_their_places_among_strangers(modality):
     first, first_places = tiles_of(modality, 1, "x")
     second, second_places = tiles_of(modality, 2, "y")
-    found = find_mosaics(outlines(first, second, strangers(modality, 5)))
+    found = find_mosaics(signatures(first, second, strangers(modality, 5)))
     assert found == sorted([first_places, second_places])
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_unrelated_images_stay_alone(modality):
     images = strangers(modality, 12)
-    assert find_groups(outlines(images)) == {image_id: image_id for image_id in images}
+    assert find_groups(signatures(images)) == {image_id: image_id for image_id in images}
 
 
 def test_noise_on_one_background_is_no_mosaic():
     rng = np.random.default_rng(0)
     noise = {f"noise{k}": np.repeat(rng.normal(20, 2, (64, 64, 1)).astype(np.uint8), 3, 2) for k in range(12)}
-    assert find_mosaics(outlines(noise)) == []
-    assert find_neighbours(outlines(noise), []) == []
+    assert find_mosaics(signatures(noise)) == []
+    assert find_neighbours(signatures(noise), []) == []
 
 
 def test_black_edges_prove_nothing_although_all_other_images_are_bright():
@@ -54,15 +54,15 @@ def test_black_edges_prove_nothing_although_all_other_images_are_bright():
     for k in range(6):
         images[f"black{k}"] = np.zeros((80, 80, 3), np.uint8)
         cv2.circle(images[f"black{k}"], (20 + 6 * k, 40), 5 + 2 * k, (200, 200, 200), -1)
-    assert find_mosaics(outlines(images)) == []
-    assert find_neighbours(outlines(images), []) == []
+    assert find_mosaics(signatures(images)) == []
+    assert find_neighbours(signatures(images), []) == []
 
 
 @pytest.mark.parametrize("lost", range(4))
 def test_three_tiles_of_a_picture_are_one_group_without_the_fourth(lost):
     tiles, places = tiles_of("purple_tissue", 3, "x")
     del tiles[places[lost]]
-    groups = find_groups(outlines(tiles, strangers("purple_tissue", 6)))
+    groups = find_groups(signatures(tiles, strangers("purple_tissue", 6)))
     assert {groups[image_id] for image_id in tiles} == {min(tiles)}
     assert sum(group in tiles for group in groups.values()) == 3
 
@@ -74,7 +74,7 @@ def test_a_larger_picture_is_one_group():
         for row in range(2)
         for column in range(4)
     }
-    groups = find_groups(outlines(tiles, strangers("purple_tissue", 4)))
+    groups = find_groups(signatures(tiles, strangers("purple_tissue", 4)))
     assert {groups[image_id] for image_id in tiles} == {"x00"}
 
 
@@ -89,25 +89,25 @@ def test_two_mosaics_are_not_joined_by_one_seam():
         for row in range(2)
         for column in range(4)
     }
-    shapes = outlines(tiles)
+    shapes = signatures(tiles)
     mosaics = [("left00", "left01", "left10", "left11"), ("right02", "right03", "right12", "right13")]
     both = find_neighbours(shapes, mosaics)
     assert ("left01", "right02") in both
     assert ("left11", "right12") in both
     tiles["right12"] = tiles["right12"][::-1, ::-1].copy()
-    assert ("left01", "right02") not in find_neighbours(outlines(tiles), mosaics)
+    assert ("left01", "right02") not in find_neighbours(signatures(tiles), mosaics)
 
 
 def test_a_brighter_and_smaller_copy_is_a_near_duplicate():
     images = strangers("small_fluorescence", 4)
     copy = cv2.resize(images["stranger2"], (64, 48), interpolation=cv2.INTER_AREA)
     images["copy"] = np.clip(copy * 1.5 + 5, 0, 255).astype(np.uint8)
-    assert find_near_duplicates(outlines(images)) == [("copy", "stranger2")]
+    assert find_near_duplicates(signatures(images)) == [("copy", "stranger2")]
 
 
 def test_a_group_does_not_depend_on_the_order_of_the_images():
     tiles, _ = tiles_of("small_fluorescence", 7, "x")
-    shapes = outlines(strangers("small_fluorescence", 3), tiles)
+    shapes = signatures(strangers("small_fluorescence", 3), tiles)
     backwards = dict(reversed(shapes.items()))
     assert find_groups(shapes) == find_groups(backwards)
     assert find_groups(shapes)["xd"] == "xa"
@@ -116,7 +116,7 @@ def test_a_group_does_not_depend_on_the_order_of_the_images():
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (2, 3), (40, 1)])
 def test_the_smallest_images_have_an_outline(shape):
     images = {f"tiny{k}": np.full((*shape, 3), 10 * k, np.uint8) for k in range(5)}
-    assert set(find_groups(outlines(images))) == set(images)
+    assert set(find_groups(signatures(images))) == set(images)
 
 
 def test_no_images_have_no_groups():

