@@ -18,13 +18,21 @@ def main() -> None:
     from nuclei.config_files import read_title
     from nuclei.io.files import write_text
     from nuclei.io.spreadsheets import write_spreadsheet
-    from nuclei.reporting.ablation import FOLDS, MODALITIES, STEP, ablation, ablation_page, find_modalities, read_steps
+    from nuclei.reporting.ablation import (
+        FOLDS,
+        MODALITIES,
+        STEP,
+        ablation,
+        ablation_page,
+        measured_modalities,
+        read_steps,
+    )
 
     def describe(step: str) -> str:
         return read_title(arguments.configs / f"{step}.toml")
 
     measured = {FOLDS: read_steps(arguments.folds), MODALITIES: read_steps(arguments.modalities)}
-    frame, modalities = ablation(measured), find_modalities(measured)
+    frame, modalities = ablation(measured), measured_modalities(measured)
     write_spreadsheet(arguments.out / "ablation.csv", frame.round(6).assign(command=arguments.command))
     write_text(arguments.out / "README.md", ablation_page(frame, modalities, arguments.command, describe))
     print(frame[["held_out", STEP, "images", "score", "difference"]].round(4).to_string(index=False))

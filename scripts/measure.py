@@ -9,7 +9,12 @@ from nuclei.cli import run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="<run>/fold_<k>/best.pt, with log.csv beside it")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        help="<run>/fold_<k>/best.pt, with log.csv beside it",
+    )
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--splits", type=Path, required=True, help="data/splits.csv")
     parser.add_argument("--out", type=Path, required=True, help="measured.json")
@@ -20,10 +25,10 @@ def main() -> None:
 
     from nuclei.devices import choose_device
     from nuclei.io.files import write_json
-    from nuclei.reporting.comparison import measure
+    from nuclei.reporting.comparison import measure_checkpoint
 
     device = choose_device(arguments.device)
-    measured = measure(arguments.checkpoint, arguments.processed, arguments.splits, device)
+    measured = measure_checkpoint(arguments.checkpoint, arguments.processed, arguments.splits, device)
     write_json(arguments.out, measured)
     print(f"{measured['experiment']}: score {measured['score']:.4f}, Dice {measured['dice']:.4f}")
 

@@ -11,10 +11,10 @@ from nuclei.reporting.leaderboard import (
     OTHER,
     WORSE,
     entries_by_experiment,
-    find_modalities,
     leaderboard,
     leaderboard_page,
     name_members,
+    scored_modalities,
 )
 from nuclei.submission.submit import Entry
 
@@ -44,7 +44,12 @@ def summaries():
     scores = rng.uniform(0.2, 0.8, 200)
     noisy = scores + rng.normal(0, 0.1, 200)
     noisy += scores.mean() - noisy.mean() - 1e-4
-    trained = {"parameters": 2_000_000, "minutes": 10.0, "hardware": "2 CPU cores", "commit": "abcd1234"}
+    trained = {
+        "parameters": 2_000_000,
+        "minutes": 10.0,
+        "hardware": "2 CPU cores",
+        "commit": "abcd1234",
+    }
     return [
         make_summary("best", scores, {"noisy": 3.0, "worse": 1.0}),
         make_summary("noisy", noisy, effort=trained),
@@ -93,8 +98,15 @@ def test_an_experiment_on_other_images_stands_apart_and_has_no_difference(summar
     assert "[other](other.csv)" in below
 
 
-def test_an_experiment_recorded_without_its_images_keeps_its_interval_and_gets_no_verdict(summaries):
-    old = make_summary("old", [0.5] * 200) | {"image": {}, "low": 0.45, "high": 0.55, "ap": {"0.50": 0.7}}
+def test_an_experiment_recorded_without_its_images_keeps_its_interval_and_gets_no_verdict(
+    summaries,
+):
+    old = make_summary("old", [0.5] * 200) | {
+        "image": {},
+        "low": 0.45,
+        "high": 0.55,
+        "ap": {"0.50": 0.7},
+    }
     table = rows(leaderboard([*summaries, old], [*summaries, old], {}))
     assert (table["old"]["low"], table["old"]["high"], table["old"]["verdict"]) == (0.45, 0.55, "")
     line = next(
@@ -114,7 +126,7 @@ def test_the_page_has_at_most_nine_columns_and_names_the_members(summaries):
 
 
 def test_modalities_are_those_that_were_scored(summaries):
-    assert find_modalities(summaries) == ["grey_tissue"]
+    assert scored_modalities(summaries) == ["grey_tissue"]
 
 
 def test_the_page_shows_kaggles_scores_of_the_very_file(summaries, tmp_path):

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from nuclei.evaluation.metric import error_counts
-from nuclei.reporting.overlays import COLOURS, draw_comparison, embed_image, find_outlines, nucleus_kinds, svg_path
+from nuclei.reporting.overlays import (
+    KIND_COLOURS,
+    draw_comparison,
+    embed_image,
+    find_outlines,
+    nucleus_kinds,
+    svg_path,
+)
 from nuclei.synthetic.images import make_image
 
 
@@ -75,8 +82,8 @@ def test_the_comparison_shows_the_image_as_it_is_and_each_kind_in_its_colour():
     drawn = draw_comparison(image, TRUTH, PREDICTED)
     assert drawn.shape == (40, 180, 3)
     assert (drawn[:, :60] == image).all()
-    assert tuple(drawn[2, 60 + 20]) == COLOURS["missed"]
-    assert tuple(drawn[20, 60 + 2]) == COLOURS["split"]
-    assert tuple(drawn[2, 120 + 45]) == COLOURS["extra"]
-    assert tuple(drawn[20, 120 + 30]) == COLOURS["merged"]
-    assert tuple(drawn[2, 120 + 2]) == COLOURS["hit"]
+    assert tuple(drawn[2, 60 + 20]) == KIND_COLOURS["missed"]
+    assert tuple(drawn[20, 60 + 2]) == KIND_COLOURS["split"]
+    assert tuple(drawn[2, 120 + 45]) == KIND_COLOURS["extra"]
+    assert tuple(drawn[20, 120 + 30]) == KIND_COLOURS["merged"]
+    assert tuple(drawn[2, 120 + 2]) == KIND_COLOURS["hit"]

@@ -97,10 +97,10 @@ def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, s
         records.append(score_image(truth, segment_maps(read_maps(archive, image_id, truth, processed), parameters)))
     rows = table.set_index("image_id").loc[ids].reset_index()
     scores = summarise_scores(experiment, rows, records, {weights["fold"]: Tuned(parameters, {})})
-    return {**scores.to_dict(), "effort": training_effort(weights, checkpoint)}
+    return {**scores.to_dict(), "effort": fold_effort(weights, checkpoint)}
 
 
-def training_effort(weights: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def fold_effort(weights: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """What it took to train a checkpoint: its own record, its config's settings, and the minutes in log.csv."""
     log = read_table(path.parent / "log.csv", ("minutes",), "train again")
     config = parse_config(weights["config"], str(path))
@@ -134,7 +134,7 @@ def read_steps(paths: Iterable[Path]) -> dict[str, StepScores]:
     return steps
 
 
-def find_modalities(measured: Mapping[str, Mapping[str, StepScores]]) -> list[str]:
+def measured_modalities(measured: Mapping[str, Mapping[str, StepScores]]) -> list[str]:
     """Names of all modalities in the measured images, in alphabetical order."""
     steps = [step for by_name in measured.values() for step in by_name.values()]
     return sorted({record["modality"] for step in steps for record in step.images.values()})
@@ -150,7 +150,7 @@ def ablation(measured: Mapping[str, Mapping[str, StepScores]]) -> pd.DataFrame:
     Raises:
         UserError: nothing was measured; steps of one kind that were scored on different images.
     """
-    modalities = find_modalities(measured)
+    modalities = measured_modalities(measured)
     if not modalities:
         raise UserError("no scores of any step; give `make ablation` at least one of FOLDS or MODALITIES")
     rows = []
@@ -159,7 +159,12 @@ def ablation(measured: Mapping[str, Mapping[str, StepScores]]) -> pd.DataFrame:
         for name, step in sorted(steps.items()):
             scores = step.scores()
             _check_same_images(kind, name, scores, before)
-            row = {"held_out": kind, STEP: name, "images": len(scores), **_score_row(step, scores, before)}
+            row = {
+                "held_out": kind,
+                STEP: name,
+                "images": len(scores),
+                **_score_row(step, scores, before),
+            }
             by_modality = step.by_modality()
             row["modality_mean"] = float(np.mean(list(by_modality.values())))
             row |= {modality: by_modality.get(modality, np.nan) for modality in modalities}
@@ -220,7 +225,13 @@ def _noted(column: pd.Series) -> str:
 
 def _table(frame: pd.DataFrame, modalities: Sequence[str], describe: Callable[[str], str]) -> list[str]:
     shown = [name for name in modalities if frame[name].notna().any()]
-    header = ["step", "what it adds", "score (95%)", "adds (95%)", *(f"AP {t}" for t in SHOWN_THRESHOLDS)]
+    header = [
+        "step",
+        "what it adds",
+        "score (95%)",
+        "adds (95%)",
+        *(f"AP {t}" for t in SHOWN_THRESHOLDS),
+    ]
     header += ["mean of modalities", *(name.replace("_", " ") for name in shown), "minutes"]
     lines = [table_line(header), table_line(["---", "---"] + ["---:"] * (len(header) - 2))]
     for row in frame.to_dict("records"):

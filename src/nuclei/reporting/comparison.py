@@ -48,15 +48,15 @@ STARTS = [
 """Starting points of the search, the default first: with and without a minimum confidence and the border."""
 SEARCHED = {name: GRID[name] for name in ("foreground_threshold", "seed_threshold", "border_weight")}
 """Parameters that are searched: of the mask, of the watershed markers, and the weight of the border."""
-SIDE = 256
+IMAGE_SIZE = 256
 """Height and width of the image whose multiply-adds and time are given."""
-REPEATS = 7
+TIMED_PREDICTIONS = 7
 """Predictions of which the fastest counts: other programs only ever make one slower."""
 BASE = "unet_plain"
 """The variant that the others differ from."""
 AGAINST = ("against", "against_low", "against_high")
 """Columns of the difference to it."""
-FOUND = 127
+DICE_THRESHOLD = 127
 """Foreground above this of 255 counts as a nucleus in the Dice coefficient."""
 TABLES = ("compare", "learning_curve")
 """Tables of a comparison's folder."""
@@ -65,8 +65,8 @@ COMPARE_NOTE = (
     "the variation between seeds, for which see the spread at all images below. *Against plain* is the mean paired "
     f"difference to `{BASE}`. The score has its thresholds tuned on the other half of the held-out images, *as is* "
     "has the default ones. Dice is that of all nuclei as one. Speeds are those of the fastest interval, predictions "
-    f"of {SIDE}x{SIDE} pixels one by one; multiply-adds are for such an image. Memory is the peak of the training, "
-    "of the GPU or else of the process."
+    f"of {IMAGE_SIZE}x{IMAGE_SIZE} pixels one by one; multiply-adds are for such an image. Memory is the peak of the "
+    "training, of the GPU or else of the process."
 )
 CURVE_NOTE = (
     f"`{BASE}` on nested subsets with the same fraction of each modality; a seed decides the images, the first "
@@ -74,7 +74,7 @@ CURVE_NOTE = (
 )
 
 
-def measure(path: Path, processed: Path, splits: Path, device: "torch.device") -> dict[str, Any]:
+def measure_checkpoint(path: Path, processed: Path, splits: Path, device: "torch.device") -> dict[str, Any]:
     """Score of a checkpoint on the images that its fold holds out, and its cost.
 
     Raises:
@@ -92,7 +92,7 @@ def measure(path: Path, processed: Path, splits: Path, device: "torch.device") -
     halves = halve(table.set_index("image_id").loc[ids])
     default, fitted = cross_fit(maps, truths, halves)
     config, effort = predictor.config, checkpoint["effort"]
-    statistics, _ = summarise(config.model, SIDE)
+    statistics, _ = summarise(config.model, IMAGE_SIZE)
     log = read_table(path.parent / "log.csv", ("minutes", "images_per_second", "peak_mib"), "train again")
     return {
         "experiment": config.name,
@@ -155,14 +155,14 @@ def cross_fit(
 
 def dice(maps: UInt8Array, truth: LabelMap) -> float:
     """Dice coefficient of the foreground map (first of (3, H, W)) at 0.5; 1 where neither has any."""
-    found, there = maps[0] > FOUND, truth > 0
+    found, there = maps[0] > DICE_THRESHOLD, truth > 0
     total = int(found.sum()) + int(there.sum())
     return 2 * int((found & there).sum()) / total if total else 1.0
 
 
 def inference_speed(predictor: "Predictor") -> float:
-    """Images of SIDE x SIDE pixels a second, one after the other, in the fastest of REPEATS."""
-    image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    """Images of IMAGE_SIZE x IMAGE_SIZE pixels a second, one after the other, in the fastest of TIMED_PREDICTIONS."""
+    image = np.random.default_rng(0).integers(0, 256, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
 
     def seconds() -> float:
         started = time.perf_counter()
@@ -170,7 +170,7 @@ def inference_speed(predictor: "Predictor") -> float:
         return time.perf_counter() - started
 
     seconds()
-    return 1 / min(seconds() for _ in range(REPEATS))
+    return 1 / min(seconds() for _ in range(TIMED_PREDICTIONS))
 
 
 def comparison(measured: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -201,7 +201,11 @@ def learning_curve(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def update_comparison(
-    folder: Path, name: str, frame: pd.DataFrame, draw: Callable[[Path], None], describe: Callable[[str], str]
+    folder: Path,
+    name: str,
+    frame: pd.DataFrame,
+    draw: Callable[[Path], None],
+    describe: Callable[[str], str],
 ) -> None:
     """Writes the table `name` of a comparison: its plot, the page of all tables and, last, its CSV.
 
@@ -239,7 +243,15 @@ def _budget(frame: pd.DataFrame, note: str) -> list[str]:
 
 
 def _variant_table(frame: pd.DataFrame, describe: Callable[[str], str]) -> list[str]:
-    header = ["variant", "what it is", "score (95%)", "against plain (95%)", "as is", "Dice", "parameters"]
+    header = [
+        "variant",
+        "what it is",
+        "score (95%)",
+        "against plain (95%)",
+        "as is",
+        "Dice",
+        "parameters",
+    ]
     header += ["multiply-adds", "images/s in training", "in prediction", "memory", "minutes"]
     lines = [table_line(header), table_line(["---", "---"] + ["---:"] * (len(header) - 2))]
     for row in frame.itertuples():
@@ -247,7 +259,11 @@ def _variant_table(frame: pd.DataFrame, describe: Callable[[str], str]) -> list[
         cells += [f"**{row.score:.3f}** ({row.low:.3f} to {row.high:.3f})"]
         cells += [format_difference(*(getattr(row, name, np.nan) for name in AGAINST))]
         cells += [f"{row.score_default:.3f}", f"{row.dice:.3f}", f"{row.parameters / 1e6:.2f} M"]
-        cells += [f"{row.multiply_adds / 1e9:.2f} G", f"{row.training_speed:.1f}", f"{row.inference_speed:.1f}"]
+        cells += [
+            f"{row.multiply_adds / 1e9:.2f} G",
+            f"{row.training_speed:.1f}",
+            f"{row.inference_speed:.1f}",
+        ]
         cells += [f"{row.peak_mib} MiB", f"{row.minutes:.1f}"]
         lines.append(table_line(cells))
     return lines
@@ -258,6 +274,10 @@ def _curve_table(curve: pd.DataFrame) -> list[str]:
     lines.append(table_line(["---:"] * 8))
     for row in curve.itertuples():
         numbers = (row.score, row.score_spread, row.lowest, row.highest, row.dice, row.dice_spread)
-        cells = [str(row.training_images), str(row.seeds), *("" if np.isnan(x) else f"{x:.3f}" for x in numbers)]
+        cells = [
+            str(row.training_images),
+            str(row.seeds),
+            *("" if np.isnan(x) else f"{x:.3f}" for x in numbers),
+        ]
         lines.append(table_line(cells))
     return lines

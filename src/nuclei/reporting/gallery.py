@@ -1,4 +1,4 @@
-"""Images of a page with outlines as SVG paths; in the report, which to show and what each experiment made of them."""
+"""Images of a page with outlines as SVG paths; for the report, the choice of images and all predictions."""
 
 import json
 import logging
@@ -21,15 +21,15 @@ from nuclei.reporting.score_records import Summary, image_scores
 log = logging.getLogger(__name__)
 
 Key = TypeVar("Key")
-Segment = Callable[[str], LabelMap]
-"""The label map that an experiment gives an image of this id, made by networks that never saw it."""
+Segmenter = Callable[[str], LabelMap]
+"""Out-of-fold label map (H, W) of an experiment by image id."""
 
-SIDE = 512
-"""Longest side in pixels of an embedded image."""
+PICTURE_SIDE = 512
+"""Longest side of an embedded image in pixels."""
 
 
-def open_predictions(runs: Path, summary: Summary, images: Images) -> Segment | None:
-    """How an experiment segments a training image out of fold, None where this machine has no maps of it.
+def open_predictions(runs: Path, summary: Summary, images: Images) -> Segmenter | None:
+    """How an experiment segments a training image out of fold; None without its maps on this machine.
 
     The classical baseline has no maps and is computed from the images.
     """
@@ -50,39 +50,40 @@ def open_predictions(runs: Path, summary: Summary, images: Images) -> Segment | 
 
 
 def choose_images(summaries: Sequence[Summary], count: int) -> list[str]:
-    """Ids of the images worth a look, those that matter most first.
+    """Ids of the images to show, the most informative first.
 
-    They are the `count` worst and best of each experiment, a third as many of the worst of each modality, and of those
-    on which an experiment is furthest from the best one.
+    They are the `count` worst and best images of each experiment. A third as many are the worst of each
+    modality, and those with the largest difference between an experiment and the best one.
     """
-    ranks: list[list[str]] = []
-    leader = image_scores(summaries[0]) if summaries else {}
+    rankings: list[list[str]] = []
+    best = image_scores(summaries[0]) if summaries else {}
+    few = max(1, count // 3)
     for summary in summaries:
         scores = image_scores(summary)
         order = sorted(scores, key=lambda image_id: (scores[image_id], image_id))
-        ranks += [order[:count], order[::-1][:count]]
-        few = max(1, count // 3)
-        for modality in sorted({record["modality"] for record in summary["image"].values()}):
-            ranks.append([image_id for image_id in order if summary["image"][image_id]["modality"] == modality][:few])
-        apart = sorted(scores, key=lambda image_id: (-abs(scores[image_id] - leader[image_id]), image_id))
-        ranks.append(apart[:few])
-    turns = (rank[turn] for turn in range(count) for rank in ranks if turn < len(rank))
-    return list(dict.fromkeys(turns))
+        rankings += [order[:count], order[::-1][:count]]
+        modality_of = {image_id: record["modality"] for image_id, record in summary["image"].items()}
+        for modality in sorted(set(modality_of.values())):
+            rankings.append([image_id for image_id in order if modality_of[image_id] == modality][:few])
+        gaps = {image_id: abs(score - best[image_id]) for image_id, score in scores.items()}
+        rankings.append(sorted(gaps, key=lambda image_id: (-gaps[image_id], image_id))[:few])
+    by_rank = (ranking[rank] for rank in range(count) for ranking in rankings if rank < len(ranking))
+    return list(dict.fromkeys(by_rank))
 
 
 def draw_pictures(
-    images: Images, chosen: Iterable[str], segments: Mapping[str, Segment], size: int
+    images: Images, chosen: Iterable[str], segmenters: Mapping[str, Segmenter], size: int
 ) -> dict[str, dict[str, Any]]:
-    """Pictures by image id, as many of the chosen ones in their order as `size` bytes of the page hold.
+    """Pictures by image id, as many of the chosen ones in their order as fit into `size` bytes.
 
-    A picture has what `draw_picture` gives and `predicted`: by experiment `paths`, and the kinds of the annotated
-    (`truth`) and predicted nuclei (`kinds`), one letter each: see `kind_letters`.
+    A picture has what `draw_picture` gives and `predicted`: by experiment the `paths`, and the kinds of the
+    annotated (`truth`) and predicted nuclei (`kinds`) as `kind_letters`.
     """
-    return fill_page(chosen, lambda image_id: _draw_predicted(images, image_id, segments), size)
+    return fill_page(chosen, lambda image_id: _draw_predicted(images, image_id, segmenters), size)
 
 
 def fill_page(chosen: Iterable[Key], draw: Callable[[Key], dict[str, Any]], size: int) -> dict[Key, dict[str, Any]]:
-    """What `draw` makes of the chosen ones in their order, as many as `size` bytes of a page hold, at least one."""
+    """Results of `draw` for the chosen keys in their order, as many as fit into `size` bytes, at least one."""
     pictures: dict[Key, dict[str, Any]] = {}
     for key in tqdm(list(chosen), desc="pictures", unit="image", mininterval=1):
         picture = draw(key)
@@ -94,36 +95,37 @@ def fill_page(chosen: Iterable[Key], draw: Callable[[Key], dict[str, Any]], size
     return pictures
 
 
-def draw_picture(image: Pixels, label_map: LabelMap, side: int = SIDE) -> dict[str, Any]:
-    """An image for a page: `src` (data URI, at most `side` pixels long), `width` and `height` of the image itself, and
-    `truth`, an SVG path for each nucleus."""
+def draw_picture(image: Pixels, label_map: LabelMap, side: int = PICTURE_SIDE) -> dict[str, Any]:
+    """An image for a page: `src` (data URI), `width` and `height` of the original, `truth` (SVG paths).
+
+    The embedded image is at most `side` pixels long. There is one path for each nucleus of `label_map`.
+    """
     height, width = label_map.shape
     return {
         "src": embed_image(stretch(to_display(image), 0.1, 99.9), side),
         "width": width,
         "height": height,
-        "truth": trace(label_map, side),
+        "truth": trace_outlines(label_map, side),
     }
 
 
-def trace(label_map: LabelMap, side: int = SIDE) -> list[str]:
-    """SVG paths of the nuclei in ascending order of labels, as fine as a picture of `side` pixels shows them."""
+def trace_outlines(label_map: LabelMap, side: int = PICTURE_SIDE) -> list[str]:
+    """SVG paths of the nuclei in ascending order of labels, as fine as a picture of `side` pixels shows."""
     # coarser in large images, which the page shows smaller
     tolerance = max(0.6, max(label_map.shape) / side)
     return [svg_path(outlines) for outlines in find_outlines(label_map, tolerance)]
 
 
 def kind_letters(kinds: Iterable[str]) -> str:
-    """The kinds of `overlays`, a letter each: the first of hit, missed, extra, split, and g for merged."""
+    """Kinds of nuclei as one letter each: the first of hit, missed, extra and split, and g for merged."""
     return "".join("g" if kind == "merged" else kind[0] for kind in kinds)
 
 
-def _draw_predicted(images: Images, image_id: str, segments: Mapping[str, Segment]) -> dict[str, Any]:
+def _draw_predicted(images: Images, image_id: str, segmenters: Mapping[str, Segmenter]) -> dict[str, Any]:
     truth = images.label_map(image_id)
-    picture = draw_picture(images.image(image_id), truth)
-    picture["predicted"] = {}
-    for name, segment in segments.items():
+    predictions = {}
+    for name, segment in segmenters.items():
         predicted = segment(image_id)
         annotated, made = map(kind_letters, nucleus_kinds(truth, predicted))
-        picture["predicted"][name] = {"paths": trace(predicted), "truth": annotated, "kinds": made}
-    return picture
+        predictions[name] = {"paths": trace_outlines(predicted), "truth": annotated, "kinds": made}
+    return {**draw_picture(images.image(image_id), truth), "predicted": predictions}

@@ -1,4 +1,4 @@
-"""The report: one page with the leaderboard, curves, scores in parts, and images with every experiment's errors."""
+"""The report as one HTML page: leaderboard, learning curves, scores in parts, and images with all errors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,111 +12,131 @@ from nuclei.evaluation.scores import FOUND, SIZES
 from nuclei.io.tables import read_table
 from nuclei.provenance import code_commit
 from nuclei.reporting.gallery import choose_images, draw_pictures, open_predictions
-from nuclei.reporting.leaderboard import find_modalities, format_count, known
-from nuclei.reporting.overlays import COLOURS
+from nuclei.reporting.leaderboard import format_count, known, resampled_units, scored_modalities
+from nuclei.reporting.overlays import KIND_COLOURS
 from nuclei.reporting.rendering import render
 from nuclei.reporting.score_records import Summary, image_scores
 
 THRESHOLD_NAMES = [f"{threshold:.2f}" for threshold in THRESHOLDS]
+CURVES = ("step", "loss", "validation_score", "minutes")
+"""Columns of log.csv that the page plots."""
+COUNTS = ("predicted", "missed", "extra", "split", "merged")
+"""Counts of an image's record that the page shows."""
 
 
 def report_page(
-    frame: pd.DataFrame, compared: Sequence[Summary], runs: Path, processed: Path, count: int, megabytes: float
+    frame: pd.DataFrame,
+    compared: Sequence[Summary],
+    runs: Path,
+    processed: Path,
+    count: int,
+    megabytes: float,
 ) -> str:
     """The page in HTML.
 
-    `frame` is the leaderboard and `compared` the experiments scored on the same images, best first. Images are shown
-    where `processed` has them and `runs` the maps: `count` of the worst and of the best of each experiment, as far as
-    `megabytes` go.
+    `frame` is the leaderboard; `compared` are the experiments scored on the same images, best first. Images are
+    shown where `processed` has them and `runs` has the maps: `count` of the worst and of the best of each
+    experiment, as far as they fit into `megabytes`.
     """
-    pictures: dict[str, Any] = {}
-    if (processed / "index.csv").is_file():
-        images = Images(processed)
-        opened = {summary["experiment"]: open_predictions(runs, summary, images) for summary in compared}
-        segments = {name: segment for name, segment in opened.items() if segment}
-        shown = [summary for summary in compared if summary["experiment"] in segments]
-        pictures = draw_pictures(images, choose_images(shown, count), segments, int(megabytes * 1e6))
     data = {
         "thresholds": list(THRESHOLDS),
         "sizes": list(SIZES),
         "found": list(FOUND),
         "experiments": [_scores_in_parts(summary) for summary in compared],
-        **_by_image(compared),
+        **_scores_by_image(compared),
         "curves": read_curves(runs),
-        "pictures": pictures,
-        "colours": COLOURS,
+        "pictures": _draw_images(compared, runs, processed, count, int(megabytes * 1e6)),
+        "colours": KIND_COLOURS,
     }
     return render(
         "report.html",
         "report.js",
         data,
-        rows=[{key: value if known(value) else None for key, value in row.items()} for row in frame.to_dict("records")],
-        modalities=find_modalities(compared),
+        rows=[_without_nan(row) for row in frame.to_dict("records")],
+        modalities=scored_modalities(compared),
         folds=_fold_table(compared),
         images=compared[0]["n_images"],
+        resampled=resampled_units(frame),
         commit=code_commit(),
         format_count=format_count,
     )
 
 
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value if known(value) else None for key, value in row.items()}
+
+
+def _draw_images(
+    compared: Sequence[Summary], runs: Path, processed: Path, count: int, size: int
+) -> dict[str, dict[str, Any]]:
+    """Pictures by image id, of `size` bytes at most; none without prepared images."""
+    if not (processed / "index.csv").is_file():
+        return {}
+    images = Images(processed)
+    opened = {summary["experiment"]: open_predictions(runs, summary, images) for summary in compared}
+    segmenters = {name: segmenter for name, segmenter in opened.items() if segmenter}
+    shown = [summary for summary in compared if summary["experiment"] in segmenters]
+    return draw_pictures(images, choose_images(shown, count), segmenters, size)
+
+
 def read_curves(runs: Path) -> list[dict[str, Any]]:
-    """Learning curves of all folds in a folder of runs, also of those in training: lists of step, loss and so on."""
+    """Learning curves of all folds in a folder of runs, unfinished ones included: a list for each of CURVES."""
     curves = []
     for path in sorted(runs.glob("*/fold_*/log.csv")):
-        log = read_table(path, ("step", "loss", "validation_score", "minutes"), "train again")
-        values = {name: _numbers(log[name]) for name in ("step", "loss", "validation_score", "minutes")}
-        curves.append({"experiment": path.parents[1].name, "fold": path.parent.name.removeprefix("fold_"), **values})
+        log = read_table(path, CURVES, "train again")
+        fold = path.parent.name.removeprefix("fold_")
+        experiment = path.relative_to(runs).parts[0]
+        values = {name: [_shorten(value) for value in log[name]] for name in CURVES}
+        curves.append({"experiment": experiment, "fold": fold, **values})
     return curves
 
 
-def _numbers(column: Any) -> list[float | None]:
-    return [float(f"{value:.5g}") if known(float(value)) else None for value in column]
+def _shorten(value: Any) -> float | None:
+    """A number with five digits, None for NaN."""
+    return float(f"{value:.5g}") if known(float(value)) else None
 
 
 def _scores_in_parts(summary: Summary) -> dict[str, Any]:
-    """An experiment's scores by threshold and size of nuclei, of all images and of those of each modality."""
+    """Scores of an experiment by threshold and size of nuclei, for all images ("") and for each modality."""
     parts = {"": {**summary, "images": summary["n_images"]}, **summary["modality"]}
     return {
         "name": summary["experiment"],
-        "parts": {
-            name: {
-                "images": part["images"],
-                "score": part["score"],
-                "ap": [part.get("ap", {}).get(threshold) for threshold in THRESHOLD_NAMES],
-                "sizes": part.get("sizes"),
-            }
-            for name, part in parts.items()
-        },
+        "parts": {name: _scores_of_part(part) for name, part in parts.items()},
     }
 
 
-def _by_image(compared: Sequence[Summary]) -> dict[str, Any]:
-    """The images of the experiments, and each experiment's score and counts in the order of these images."""
+def _scores_of_part(part: Summary) -> dict[str, Any]:
+    return {
+        "images": part["images"],
+        "score": part["score"],
+        "ap": [part.get("ap", {}).get(threshold) for threshold in THRESHOLD_NAMES],
+        "sizes": part.get("sizes"),
+    }
+
+
+def _scores_by_image(compared: Sequence[Summary]) -> dict[str, Any]:
+    """`images` of the experiments, and `results`: scores and counts of each experiment in their order."""
     with_images = [summary for summary in compared if summary["image"]]
     if not with_images:
         return {"images": [], "results": {}}
     records = with_images[0]["image"]
     results = {}
     for summary in with_images:
-        scores = image_scores(summary)
-        results[summary["experiment"]] = {
-            "score": [round(scores[image_id], 4) for image_id in records],
-            **{
-                name: [summary["image"][image_id][name] for image_id in records]
-                for name in ("predicted", "missed", "extra", "split", "merged")
-            },
-        }
+        scores, own = image_scores(summary), summary["image"]
+        result: dict[str, Any] = {"score": [round(scores[image_id], 4) for image_id in records]}
+        result |= {name: [own[image_id][name] for image_id in records] for name in COUNTS}
+        results[summary["experiment"]] = result
     fields = ("modality", "fold", "nuclei")
     images = [{"id": key, **{name: record[name] for name in fields}} for key, record in records.items()]
     return {"images": images, "results": results}
 
 
 def _fold_table(compared: Sequence[Summary]) -> dict[str, Any]:
-    """Scores of the folds by experiment: `names` of the folds, and `rows` with the experiment and its scores."""
+    """Scores by fold: `names` of the folds, and `rows` with each experiment and its scores."""
     names = sorted({fold for summary in compared for fold in summary["fold"]}, key=int)
-    rows = [
-        {"experiment": summary["experiment"], "scores": [summary["fold"].get(fold, {}).get("score") for fold in names]}
-        for summary in compared
-        if summary["fold"]
-    ]
+    rows = []
+    for summary in compared:
+        if summary["fold"]:
+            scores = [summary["fold"].get(fold, {}).get("score") for fold in names]
+            rows.append({"experiment": summary["experiment"], "scores": scores})
     return {"names": names, "rows": rows}

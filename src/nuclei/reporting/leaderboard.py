@@ -1,4 +1,4 @@
-"""The leaderboard: experiments compared by their out-of-fold scores on the same images."""
+"""Leaderboard of the experiments: out-of-fold scores on the same images, with intervals and paired differences."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ def known_sources(summary: Summary, sources: Mapping[str, str] | None) -> Mappin
     return sources if sources and set(summary["image"]) <= sources.keys() else None
 
 
-def find_modalities(summaries: Sequence[Summary]) -> list[str]:
+def scored_modalities(summaries: Sequence[Summary]) -> list[str]:
     """Modalities that any of the experiments was scored on, in alphabetical order: columns of the leaderboard."""
     return sorted({modality for summary in summaries for modality in summary["modality"]})
 
@@ -101,12 +101,16 @@ def leaderboard_page(frame: pd.DataFrame) -> str:
     lines = [
         "# Leaderboard",
         "",
-        NOTE.format(images=compared.images.iloc[0], unit=_resampled(compared)),
+        NOTE.format(images=compared.images.iloc[0], unit=resampled_units(compared)),
         "",
         *_table(compared),
     ]
     if len(others):
-        lines += ["", "Scored on other images, so not comparable with the rows above or with each other:", ""]
+        lines += [
+            "",
+            "Scored on other images, so not comparable with the rows above or with each other:",
+            "",
+        ]
         lines += _table(others)
     ensembles = frame[frame.members != ""]
     if len(ensembles):
@@ -118,7 +122,12 @@ def leaderboard_page(frame: pd.DataFrame) -> str:
 
 
 def _table(frame: pd.DataFrame) -> list[str]:
-    header = ["experiment", "score (95%)", "behind the best (95%)", *(f"AP {t}" for t in SHOWN_THRESHOLDS)]
+    header = [
+        "experiment",
+        "score (95%)",
+        "behind the best (95%)",
+        *(f"AP {t}" for t in SHOWN_THRESHOLDS),
+    ]
     header += ["Kaggle public / private", "parameters", "minutes"]
     lines = [table_line(header), table_line(["---"] + ["---:"] * (len(header) - 1))]
     for row in frame.to_dict("records"):
@@ -143,7 +152,7 @@ def known(value: Any) -> bool:
     return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
-def _resampled(compared: pd.DataFrame) -> str:
+def resampled_units(compared: pd.DataFrame) -> str:
     """What the intervals resample, in words."""
     counts = compared.sources.dropna()
     return f"{counts.max():.0f} resampled sources" if len(counts) else "resampled images"

@@ -1,8 +1,8 @@
-"""Nuclei drawn over their image, coloured by what became of them: as pixels, or as SVG paths for a page.
+"""Outlines of nuclei over their image, coloured by hits and errors: as pixels, or as SVG paths for a page.
 
-Kinds of nuclei: a `hit` has an IoU above 0.5 with one of the other map. An annotated one is `split` where several
-predicted ones lie on it, and else `missed` without a hit; a predicted one is `merged` where it lies on several
-annotated ones, and else `extra` without a hit.
+Kinds of nuclei: a `hit` has an IoU above 0.5 with a nucleus of the other map. An annotated nucleus is `split` if
+several predicted ones lie on it, and `missed` if none is a hit. A predicted nucleus is `merged` if it lies on
+several annotated ones, and `extra` if it hits none.
 """
 
 import base64
@@ -18,14 +18,14 @@ from nuclei.evaluation.metric import outcomes
 
 Outline = npt.NDArray[np.int32]
 
-COLOURS = {
+KIND_COLOURS = {
     "hit": (53, 196, 111),
     "missed": (255, 77, 77),
     "extra": (74, 168, 255),
     "split": (255, 102, 240),
     "merged": (255, 183, 0),
 }
-"""Red, green and blue of the kinds: apart in hue, and to be seen on dark and on bright images."""
+"""RGB colours of the kinds, distinct in hue and visible on dark and bright images."""
 
 _HIT = 0.5
 
@@ -39,9 +39,9 @@ def nucleus_kinds(truth: Labels, predicted: Labels) -> tuple[list[str], list[str
 
 
 def find_outlines(label_map: Labels, tolerance: float = 0.7) -> list[list[Outline]]:
-    """Outlines of each nucleus in ascending order of labels: for each piece (N, 2) int32, x and y of pixels on its rim.
+    """Outlines of each nucleus in ascending order of labels: for each piece (N, 2) int32, x and y of its boundary.
 
-    An outline stays within `tolerance` pixels of the rim; 0 keeps all its pixels.
+    An outline stays within `tolerance` pixels of the boundary; 0 keeps all boundary pixels.
     """
     found = []
     for label, box in enumerate(ndimage.find_objects(label_map), start=1):
@@ -56,7 +56,7 @@ def find_outlines(label_map: Labels, tolerance: float = 0.7) -> list[list[Outlin
 
 
 def svg_path(outlines: list[Outline]) -> str:
-    """The closed outlines of a nucleus as the `d` of an SVG path, in whole pixels relative to the point before."""
+    """The closed outlines of a nucleus as the `d` of an SVG path, in relative moves of whole pixels."""
     parts = []
     for outline in outlines:
         steps = np.diff(outline, axis=0).ravel().tolist()
@@ -66,7 +66,7 @@ def svg_path(outlines: list[Outline]) -> str:
 
 
 def embed_image(image: UInt8Array, side: int, quality: int = 82) -> str:
-    """Data URI of an RGB image (H, W, 3) uint8 as WebP, made smaller where its longer side has more than `side` pixels.
+    """Data URI of an RGB image (H, W, 3) uint8 as WebP, at most `side` pixels long.
 
     Raises:
         UserError: OpenCV cannot encode it.
@@ -81,9 +81,9 @@ def embed_image(image: UInt8Array, side: int, quality: int = 82) -> str:
 
 
 def draw_comparison(image: UInt8Array, truth: Labels, predicted: Labels) -> UInt8Array:
-    """Image, annotation and prediction side by side, (H, 3 * W, 3) uint8, outlined in the colours of their kinds."""
+    """Image, annotation and prediction side by side, (H, 3 * W, 3) uint8, with outlines in KIND_COLOURS."""
     panels = [image, image.copy(), image.copy()]
     for panel, label_map, kinds in zip(panels[1:], (truth, predicted), nucleus_kinds(truth, predicted), strict=True):
         for outlines, kind in zip(find_outlines(label_map, 0), kinds, strict=True):
-            cv2.polylines(panel, outlines, True, COLOURS[kind])
+            cv2.polylines(panel, outlines, True, KIND_COLOURS[kind])
     return np.hstack(panels)

@@ -1,4 +1,4 @@
-"""Plots of the comparison as SVG files; the same table gives the same bytes."""
+"""Plots of the comparison as SVG files. Equal tables give equal bytes."""
 
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from nuclei.io.files import atomic_path
 from nuclei.reporting.comparison import learning_curve
 
-COLOURS = {"unet": "#2f6db3", "resunet": "#2f6db3", "lite0": "#d9772b"}
-"""By the first part of a variant's name: our networks from scratch, and those on an encoder of another's."""
+FAMILY_COLOURS = {"unet": "#2f6db3", "resunet": "#2f6db3", "lite0": "#d9772b"}
+"""By the first part of a variant's name: networks trained from scratch, and those with a pretrained encoder."""
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -29,8 +29,8 @@ COSTS = {"dice": "Dice", "multiply_adds": "multiply-adds, G", "training_speed": 
 
 
 def plot_comparison(path: Path, frame: pd.DataFrame) -> None:
-    """Variants from best to worst: score with its 95% interval over the images, and beside it what it costs."""
-    colours = [COLOURS.get(name.split("_")[0], "#555555") for name in frame.experiment]
+    """Score of each variant, best first, with its 95% interval over the images, and its costs."""
+    colours = [FAMILY_COLOURS.get(name.split("_")[0], "#555555") for name in frame.experiment]
     places = range(len(frame))
     with plt.rc_context(STYLE):
         figure, (first, *others) = plt.subplots(
@@ -41,7 +41,7 @@ def plot_comparison(path: Path, frame: pd.DataFrame) -> None:
         first.scatter(frame.score, places, c=colours, s=26, zorder=3)
         first.set_yticks(places, frame.experiment)
         first.invert_yaxis()
-        first.set_xlabel("score, with 95% of its means over resampled images")
+        first.set_xlabel("score, with its 95% interval over resampled images")
         for axes, (column, title) in zip(others, COSTS.items(), strict=True):
             values = frame[column] / 1e9 if column == "multiply_adds" else frame[column]
             axes.barh(places, values, color=colours, height=0.6)
@@ -51,14 +51,20 @@ def plot_comparison(path: Path, frame: pd.DataFrame) -> None:
 
 
 def plot_learning_curve(path: Path, frame: pd.DataFrame) -> None:
-    """Score and Dice against the number of training images: each run, their mean, and a standard deviation each way."""
+    """Score and Dice against the number of training images: each run, the mean and the standard deviation."""
     curve = learning_curve(frame)
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
         for axes, column, title in zip(panels, ("score", "dice"), ("competition score", "Dice"), strict=True):
             mean, spread = curve[column], curve[f"{column}_spread"].fillna(0)
-            axes.fill_between(curve.training_images, mean - spread, mean + spread, color=COLOURS["unet"], alpha=0.2)
-            axes.plot(curve.training_images, mean, color=COLOURS["unet"], marker="o")
+            axes.fill_between(
+                curve.training_images,
+                mean - spread,
+                mean + spread,
+                color=FAMILY_COLOURS["unet"],
+                alpha=0.2,
+            )
+            axes.plot(curve.training_images, mean, color=FAMILY_COLOURS["unet"], marker="o")
             axes.scatter(frame.training_images, frame[column], color="#555555", s=10, zorder=3)
             axes.set_ylabel(title)
             _scale_images(axes, curve.training_images)

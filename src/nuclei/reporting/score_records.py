@@ -58,7 +58,7 @@ def _read_run(folder: Path, records: Mapping[str, Summary]) -> Summary:
     The commit of a run that does not name one is that of its copy while the scores are the same, else the code's.
     """
     summary: Summary = read_json(folder / "cv.json")
-    effort = training_effort(folder)
+    effort = run_effort(folder)
     if not effort.get("commit"):
         copy = records.get(summary["experiment"])
         is_same = copy is not None and copy["score"] == summary["score"] and copy["ap"] == summary["ap"]
@@ -146,16 +146,20 @@ def _unpack(values: list[Any]) -> dict[str, Any]:
         raise UserError(f"an image has {len(values)} values, expected {len(IMAGE_FIELDS) + len(THRESHOLDS)}")
     objects = record["nuclei"] + record["predicted"]
     record["ap"] = [count / (objects - count) if objects else 1.0 for count in hits]
-    record |= {"hits": hits[0], "missed": record["nuclei"] - hits[0], "extra": record["predicted"] - hits[0]}
+    record |= {
+        "hits": hits[0],
+        "missed": record["nuclei"] - hits[0],
+        "extra": record["predicted"] - hits[0],
+    }
     return record
 
 
 def image_scores(summary: Summary) -> dict[str, float]:
-    """Score of each image by id: the mean of its average precision over the thresholds."""
+    """Score of each image by id: the mean of its average precisions over the thresholds."""
     return {image_id: float(np.mean(record["ap"])) for image_id, record in summary["image"].items()}
 
 
-def training_effort(folder: Path) -> dict[str, Any]:
+def run_effort(folder: Path) -> dict[str, Any]:
     """Parameters, minutes over all folds, hardware and commit of a trained run; empty for one without checkpoints."""
     paths = sorted(folder.glob("fold_*/best.pt"))
     if not paths:
@@ -173,7 +177,7 @@ def training_effort(folder: Path) -> dict[str, Any]:
 
 
 def read_members(folder: Path) -> dict[str, float]:
-    """Weights of an ensemble's members by name, as `write_members` left them; empty for a single experiment."""
+    """Weights of an ensemble's members by name, from members.json; empty for a single experiment."""
     path = folder / "members.json"
     return dict(read_json(path)) if path.is_file() else {}
 

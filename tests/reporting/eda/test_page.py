@@ -47,7 +47,10 @@ def folder(processed, tmp_path_factory):
     spoil(folder / "processed")
     index = Images(folder / "processed").index
     train = index[index.subset == "train"]
-    write_csv(folder / "splits.csv", train[["image_id", "group", "modality", "nuclei"]].assign(fold=[0, 1] * 4))
+    write_csv(
+        folder / "splits.csv",
+        train[["image_id", "group", "modality", "nuclei"]].assign(fold=[0, 1] * 4),
+    )
     settled = pd.DataFrame({"image_id": train.image_id, "contested_pixels": 0, "left_out": ""})
     settled.loc[settled.image_id == OVERLAP, "contested_pixels"] = 2
     write_csv(folder / "processed/settled.csv", settled)
@@ -68,7 +71,14 @@ def make_eda(folder, page):
 
 
 def write_page(folder, page, *options):
-    command = [sys.executable, ROOT / "scripts/eda.py", "--processed", folder / "processed", "--workers", "1"]
+    command = [
+        sys.executable,
+        ROOT / "scripts/eda.py",
+        "--processed",
+        folder / "processed",
+        "--workers",
+        "1",
+    ]
     command += ["--page", page, "--table", page.with_suffix(".csv"), *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     subprocess.run([str(part) for part in command], check=True, env=environment, capture_output=True)
@@ -94,7 +104,11 @@ def test_the_table_has_a_row_for_each_image_and_the_nuclei_of_its_label_map(fold
     assert list(table.image_id) == list(images.index.image_id)
     for row in table[table.subset == "train"].itertuples():
         areas = np.bincount(images.label_map(row.image_id).ravel())[1:]
-        assert (row.nuclei, row.area_smallest, row.area_largest) == (len(areas), areas.min(), areas.max())
+        assert (row.nuclei, row.area_smallest, row.area_largest) == (
+            len(areas),
+            areas.min(),
+            areas.max(),
+        )
         assert row.area_median == np.median(areas)
     assert table[table.subset == "test"][["fold", "nuclei", "touching", "suspicions"]].isna().all(axis=None)
 
@@ -133,7 +147,7 @@ def test_a_training_set_without_folds_is_one_place(folder):
     statistics = collect_statistics(folder / "processed", None)
     table = fold_table(statistics.images, present_modalities(statistics.images))
     assert table["names"] == ["train", "test"]
-    assert not table["dealt"]
+    assert not table["has_folds"]
     assert {sheet["place"] for sheet in choose_sheets(statistics.images, 2)} == {"train", "test"}
 
 
@@ -149,7 +163,7 @@ def test_every_image_is_counted_once_by_modality_by_fold_and_by_size(statistics)
     assert whole["nuclei"] == len(statistics.nuclei) == statistics.images.nuclei.sum()
 
 
-def test_shares_of_touching_are_those_of_the_nuclei(statistics):
+def test_fractions_of_touching_are_those_of_the_nuclei(statistics):
     whole = overview(statistics, present_modalities(statistics.images))[-1]
     assert whole["touching"] == pytest.approx(statistics.images.touching.sum() / statistics.images.nuclei.sum())
     assert 0 < whole["boundary"] < whole["touching"] < 1

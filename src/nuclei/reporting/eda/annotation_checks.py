@@ -1,6 +1,6 @@
-"""What an annotation holds, nucleus by nucleus, and what in it is worth a second look.
+"""Checks of an annotation: measurements of each nucleus, and findings that may be annotation errors.
 
-Nothing here is proof of a mistake: a hole may be a vacuole, and what looks unlabelled may be glare.
+No finding proves an error: a hole may be a vacuole, and an unlabelled bright object may be glare.
 """
 
 from dataclasses import dataclass
@@ -18,33 +18,33 @@ from nuclei.postprocessing.otsu import MIN_AREA, nuclear_brightness, split_touch
 REASONS = {
     "known": "known to be badly annotated",
     "unlabelled": "objects as bright (on bright background, as dark) as the annotated nuclei that no nucleus covers",
-    "few": "hardly a nucleus annotated",
-    "left out": "masks without a pixel of their own",
-    "overlap": "pixels that several masks claim, given to the smallest",
-    "hole": "pixels enclosed by a nucleus that are not its own",
+    "few": "at most two nuclei annotated",
+    "left out": "masks that other masks cover completely",
+    "overlap": "pixels in several masks; they belong to the smallest one",
+    "hole": "background or other nuclei enclosed by a nucleus",
     "pieces": "one nucleus in several pieces",
     "huge": "nuclei far larger than the image's others",
     "tiny": "nuclei far smaller than the image's others",
 }
-"""Why an annotation is looked at again, what weighs most first."""
+"""Reasons to check an annotation, the most severe first."""
 
 FEW = 2
-"""Up to so many nuclei in an image are few (real training images: 4 of 664)."""
+"""Largest number of nuclei that counts as few (4 of the 664 real training images)."""
 TINY, HUGE = 0.25, 2.5
-"""Diameters in units of the image's median from which, down and up, a nucleus stands out."""
+"""Diameters relative to the image's median: nuclei at most, or at least, as large are findings."""
 UNLABELLED = 2
-"""From so many unlabelled objects an image is suspected; a single one is mostly debris."""
+"""Smallest number of unlabelled objects that is a finding; a single one is mostly debris."""
 
 _COMPARABLE = 5
-"""An image with fewer nuclei has no typical size."""
+"""Smallest number of nuclei for a meaningful median size."""
 _DIM = 0.25
-"""Share of the annotated pixels that are darker than what an unlabelled object must be."""
+"""Quantile of the annotated brightness that an unlabelled object must exceed."""
 _SMALL, _LARGE = 0.4, 4.0
-"""Areas in units of the image's median between which an object may be a nucleus."""
+"""Range of areas relative to the image's median that a nucleus may have."""
 _SOLID = 0.85
-"""Share of its convex hull that an object must fill: less is a clump, a thread or a rim of glare."""
+"""Smallest solidity of a nucleus: a clump, a thread or glare fills less of its convex hull."""
 _CONTRAST = 0.5
-"""How far an object must stand out from around it, in units of what annotated nuclei do."""
+"""Smallest contrast of an object to its surroundings, relative to that of the annotated nuclei."""
 _NEAR = np.ones((5, 5), np.uint8)
 _AROUND = np.ones((11, 11), np.uint8)
 _SPECK = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
@@ -58,15 +58,15 @@ class Nuclei:
     areas: Int64Array
     """Pixels."""
     sides: Int64Array
-    """Sides of pixels along the rim; the image's edge is no rim."""
+    """Pixel sides along the boundary; the edge of the image does not count."""
     touching_sides: Int64Array
-    """Those of them with another nucleus on the far side."""
+    """Pixel sides along the boundary with another nucleus on the other side."""
     cut: Int64Array
-    """Pixels in the outermost rows and columns of the image: above 0 the nucleus may be a part of one."""
+    """Pixels in the outermost rows and columns of the image: above 0 the nucleus may be cut off."""
     pieces: Int64Array
     """Connected pieces, diagonals included."""
     enclosed: Int64Array
-    """Pixels in holes, whatever lies there."""
+    """Pixels in holes, of the background or of other nuclei."""
 
     @property
     def diameters(self) -> npt.NDArray[np.float64]:
@@ -75,7 +75,7 @@ class Nuclei:
 
 
 class Finding(NamedTuple):
-    """Why an annotation is worth a look: one of REASONS, how much of it there is, in words, and the labels meant."""
+    """A possible annotation error: one of REASONS, its number or size, a description, and the labels concerned."""
 
     reason: str
     number: int
@@ -84,7 +84,7 @@ class Finding(NamedTuple):
 
 
 def measure_nuclei(label_map: LabelMap) -> Nuclei:
-    """Sizes, rims, pieces and holes of all nuclei; labels may have gaps."""
+    """Areas, boundaries, pieces and holes of all nuclei of a label map (H, W); labels may have gaps."""
     areas = np.bincount(label_map.ravel(), minlength=1)
     sides, touching = np.zeros_like(areas), np.zeros_like(areas)
     for here, there in ((label_map[1:], label_map[:-1]), (label_map[:, 1:], label_map[:, :-1])):
@@ -104,7 +104,7 @@ def measure_nuclei(label_map: LabelMap) -> Nuclei:
 
 
 def _pieces_and_holes(mask: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    """Number of connected pieces of a mask (H, W), and of the pixels outside of it that no way leads away from."""
+    """Number of connected pieces of a mask (H, W), and number of pixels in its holes."""
     pieces, _ = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
     count, parts, statistics, _ = cv2.connectedComponentsWithStats(outside, connectivity=4)
@@ -114,7 +114,7 @@ def _pieces_and_holes(mask: npt.NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def find_holes(label_map: LabelMap, labels: list[int]) -> LabelMap:
-    """Map (H, W) of the pixels that these nuclei enclose and that are not their own, under their labels."""
+    """Label map (H, W) of the holes of these nuclei, each with the label of its nucleus."""
     found = np.zeros_like(label_map)
     for label in labels:
         mask = label_map == label
@@ -123,11 +123,11 @@ def find_holes(label_map: LabelMap, labels: list[int]) -> LabelMap:
 
 
 def find_unlabelled(image: npt.NDArray[np.uint8], label_map: LabelMap) -> LabelMap:
-    """Label map of objects of an RGB image (H, W, 3) uint8 that look like nuclei and that no nucleus covers.
+    """Label map (H, W) of objects in an RGB image (H, W, 3) uint8 that look like unannotated nuclei.
 
     They are brighter than Otsu's threshold and than a quarter of the annotated pixels (darker, on a bright
-    background), of about the annotated sizes, and without deep notches. Where nothing is annotated, Otsu's threshold
-    decides alone.
+    background), of similar area as the annotated nuclei, and solid. Without annotated nuclei, Otsu's threshold
+    alone decides.
     """
     brightness = nuclear_brightness(image)
     found = np.zeros(label_map.shape, np.int32)
@@ -147,21 +147,21 @@ def find_unlabelled(image: npt.NDArray[np.uint8], label_map: LabelMap) -> LabelM
     if not large.any():
         return found
     objects = split_touching(large[parts])
-    contrast = _CONTRAST * _stand_out(brightness, annotated, annotated)
+    contrast = _CONTRAST * _contrast_of(brightness, annotated, annotated)
     for label, box in enumerate(ndimage.find_objects(objects), start=1):
         mask = objects[box] == label
         if not least <= np.count_nonzero(mask) <= most or _solidity(mask) < _SOLID:
             continue
         wide = tuple(slice(max(side.start - 8, 0), side.stop + 8) for side in box)
-        if _stand_out(brightness[wide], objects[wide] == label, annotated[wide]) >= contrast:
+        if _contrast_of(brightness[wide], objects[wide] == label, annotated[wide]) >= contrast:
             found[box][mask] = found.max() + 1
     return found
 
 
-def _stand_out(brightness: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
-    """By how much a mask (H, W) is brighter than three quarters of what lies around it and is not of `other`.
+def _contrast_of(brightness: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
+    """Contrast: median brightness of a mask (H, W) less the upper quartile around it, without the pixels of `other`.
 
-    The edge of a bright area, half of whose surroundings are bright, stands out little.
+    The edge of a bright area has little contrast, since half of its surroundings are bright.
     """
     near, around = (cv2.dilate(mask.astype(np.uint8), size) > 0 for size in (_NEAR, _AROUND))
     ring = around & ~near & ~other
@@ -176,16 +176,16 @@ def _median_area(label_map: LabelMap) -> float:
 
 
 def _solidity(mask: npt.NDArray[np.bool_]) -> float:
-    """Share of its convex hull that a mask (H, W) fills."""
+    """Area of a mask (H, W) divided by that of its convex hull."""
     points = np.argwhere(mask)[:, ::-1].astype(np.int32)
     hull = cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), cv2.convexHull(points), 1)
     return float(mask.sum()) / float(max(hull.sum(), 1))
 
 
 def find_suspicious(nuclei: Nuclei, unlabelled: int) -> list[Finding]:
-    """What in an image's annotation is worth a look, as far as the nuclei themselves and their image tell.
+    """Possible errors in an image's annotation, from the measured nuclei.
 
-    `unlabelled` is the number of objects that `find_unlabelled` has found.
+    `unlabelled` is the number of objects that `find_unlabelled` found.
     """
     findings = []
     if unlabelled >= UNLABELLED:

@@ -24,75 +24,89 @@ from nuclei.reporting.eda.tables import (
     size_table,
     touching_by_fold,
 )
-from nuclei.reporting.gallery import draw_picture, fill_page, kind_letters, trace
-from nuclei.reporting.overlays import COLOURS
+from nuclei.reporting.gallery import draw_picture, fill_page, kind_letters, trace_outlines
+from nuclei.reporting.overlays import KIND_COLOURS
 from nuclei.reporting.rendering import render
 
 THUMBNAIL, CLOSE_UP = 208, 384
 """Longest sides in pixels of the pictures on the contact sheets, and of those of findings."""
 
-_LEAST_WINDOW = 96
-"""Side in pixels that a close-up shows at least."""
-_FINDINGS_SHARE = 0.6
-"""Of the room for pictures, what findings may take."""
+_SMALLEST_WINDOW = 96
+"""Smallest side of a close-up in pixels of the image."""
+_FINDINGS_FRACTION = 0.6
+"""Fraction of the bytes for pictures that findings may take."""
 
 
 def data_page(statistics: DataStatistics, images: Images, thumbnails: int, megabytes: float) -> str:
-    """The page in HTML, with `thumbnails` images of each modality and fold, as far as `megabytes` go."""
-    room = int(megabytes * 1e6)
-    close_ups = fill_page(
-        range(len(statistics.findings)),
-        lambda number: draw_finding(images, statistics.findings.iloc[number]),
-        int(room * _FINDINGS_SHARE),
-    )
-    sheets = choose_sheets(statistics.images, thumbnails)
-    chosen = [image_id for sheet in sheets for image_id in sheet["images"]]
-    room -= sum(len(picture["src"]) + sum(map(len, picture["truth"])) for picture in close_ups.values())
-    thumbs = fill_page(_in_turns(sheets), lambda image_id: _draw_thumbnail(images, image_id), room) if chosen else {}
-    for sheet in sheets:
-        sheet["images"] = [image_id for image_id in sheet["images"] if image_id in thumbs]
+    """The page in HTML, with `thumbnails` images of each modality and fold, at most `megabytes` of pictures."""
+    size = int(megabytes * 1e6)
+    findings, used = _draw_findings(statistics, images, int(size * _FINDINGS_FRACTION))
+    sheets, thumbs = _draw_sheets(statistics, images, thumbnails, size - used)
     modalities = present_modalities(statistics.images)
+    labelled = statistics.labelled
     data = {
         "modalities": modalities,
         "ranges": {
-            "nuclei": ranges(statistics.labelled.dropna(subset="nuclei"), "nuclei", modalities),
+            "nuclei": ranges(labelled.dropna(subset="nuclei"), "nuclei", modalities),
             "area": ranges(statistics.nuclei, "area", modalities),
             "diameter": ranges(statistics.nuclei, "diameter", modalities),
         },
         "diameters": diameter_classes(statistics.nuclei, modalities),
         "touching": touching_by_fold(statistics.nuclei, modalities),
-        "findings": [
-            {**_plain(row), "picture": close_ups.get(number)}
-            for number, row in enumerate(statistics.findings.drop(columns="labels").to_dict("records"))
-        ],
+        "findings": findings,
         "sheets": sheets,
         "thumbnails": thumbs,
-        "nuclei": dict(zip(statistics.labelled.image_id, statistics.labelled.nuclei.tolist(), strict=True)),
-        "colours": COLOURS,
+        "nuclei": dict(zip(labelled.image_id, labelled.nuclei.tolist(), strict=True)),
+        "colours": KIND_COLOURS,
     }
+    return render("eda.html", "eda.js", data, findings=findings, **_tables(statistics, modalities))
+
+
+def _tables(statistics: DataStatistics, modalities: list[str]) -> dict[str, Any]:
+    """What the page says without JavaScript."""
     present = set(statistics.images.image_id)
-    return render(
-        "eda.html",
-        "eda.js",
-        data,
-        overview=overview(statistics, modalities),
-        folds=fold_table(statistics.images, modalities),
-        sizes=size_table(statistics.images),
-        findings=data["findings"],
-        reasons=[
-            {"reason": reason, "words": words, **count_findings(statistics.findings, reason)}
-            for reason, words in REASONS.items()
-        ],
-        settled=statistics.settled,
-        known=[{"image_id": image_id, "fault": fault, "here": image_id in present} for image_id, fault in KNOWN_BAD],
-        modalities=modalities,
-        images=statistics.images.subset.value_counts().to_dict(),
-        commit=code_commit(),
-    )
+    reasons = [
+        {"reason": reason, "words": words, **count_findings(statistics.findings, reason)}
+        for reason, words in REASONS.items()
+    ]
+    known = [{"image_id": image_id, "fault": fault, "here": image_id in present} for image_id, fault in KNOWN_BAD]
+    return {
+        "overview": overview(statistics, modalities),
+        "folds": fold_table(statistics.images, modalities),
+        "sizes": size_table(statistics.images),
+        "reasons": reasons,
+        "settled": statistics.settled,
+        "known": known,
+        "modalities": modalities,
+        "images": statistics.images.subset.value_counts().to_dict(),
+        "commit": code_commit(),
+    }
+
+
+def _draw_findings(statistics: DataStatistics, images: Images, size: int) -> tuple[list[dict[str, Any]], int]:
+    """All findings, with close-ups of as many as fit into `size` bytes, and the bytes that these take."""
+    table = statistics.findings
+    pictures = fill_page(range(len(table)), lambda number: draw_finding(images, table.iloc[number]), size)
+    rows = table.drop(columns="labels").to_dict("records")
+    findings = [{**_plain(row), "picture": pictures.get(number)} for number, row in enumerate(rows)]
+    used = sum(len(picture["src"]) + sum(map(len, picture["truth"])) for picture in pictures.values())
+    return findings, used
+
+
+def _draw_sheets(
+    statistics: DataStatistics, images: Images, count: int, size: int
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Contact sheets of `count` images each, and their thumbnails by image id, as many as fit into `size` bytes."""
+    sheets = choose_sheets(statistics.images, count)
+    chosen = list(_in_turns(sheets))
+    thumbs = fill_page(chosen, lambda image_id: _draw_thumbnail(images, image_id), size) if chosen else {}
+    for sheet in sheets:
+        sheet["images"] = [image_id for image_id in sheet["images"] if image_id in thumbs]
+    return sheets, thumbs
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without pandas' and NumPy's own kinds of nothing and of numbers, as JSON takes it."""
+    """A row as JSON takes it: None instead of missing values, Python's numbers instead of NumPy's."""
     known = {key: None if pd.isna(value) else value for key, value in row.items()}
     return {key: value.item() if isinstance(value, np.generic) else value for key, value in known.items()}
 
@@ -100,7 +114,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 def choose_sheets(images: pd.DataFrame, count: int) -> list[dict[str, Any]]:
     """Contact sheets, one a modality and fold: `modality`, `place`, `total` images, and ids of up to `count` of them.
 
-    They are spread evenly from few nuclei to many; of tiles of one picture there is one only, while others are left.
+    They are spread evenly from few nuclei to many. Of tiles of one picture there is one, unless too few are left.
     """
     sheets = []
     for name in present_modalities(images):
@@ -110,13 +124,20 @@ def choose_sheets(images: pd.DataFrame, count: int) -> list[dict[str, Any]]:
             ranked = group.assign(turn=turn).sort_values(["turn", "image_id"])
             pool = ranked.head(max(count, int((turn == 0).sum()))).sort_values(["nuclei", "image_id"])
             picked = pool.iloc[np.unique(np.linspace(0, len(pool) - 1, min(count, len(pool))).round().astype(int))]
-            sheets.append({"modality": name, "place": place, "total": len(group), "images": list(picked.image_id)})
+            sheets.append(
+                {
+                    "modality": name,
+                    "place": place,
+                    "total": len(group),
+                    "images": list(picked.image_id),
+                }
+            )
     return sheets
 
 
 def _in_turns(sheets: list[dict[str, Any]]) -> Iterable[str]:
-    """The images of all sheets, the first of each before the second of any: a page that gets full lacks few of each."""
-    longest = max(len(sheet["images"]) for sheet in sheets)
+    """The images of all sheets, the first of each before the second of any, so that a full page lacks few of each."""
+    longest = max((len(sheet["images"]) for sheet in sheets), default=0)
     return [sheet["images"][turn] for turn in range(longest) for sheet in sheets if turn < len(sheet["images"])]
 
 
@@ -128,30 +149,33 @@ def _draw_thumbnail(images: Images, image_id: str) -> dict[str, Any]:
 
 
 def draw_finding(images: Images, finding: pd.Series) -> dict[str, Any]:
-    """A close-up of a finding: as `gallery.draw_picture`, with `kinds`, a letter for each nucleus (m for those that are
-    meant), and `found`, the paths of what is not annotated: objects that no nucleus covers, or holes."""
+    """A close-up of a finding: as `gallery.draw_picture`, with `kinds` and `found`.
+
+    `kinds` has a letter for each nucleus, m for those of the finding. `found` are the paths of unlabelled objects
+    or holes.
+    """
     image, label_map = images.image(finding.image_id), images.label_map(finding.image_id)
     objects = np.zeros_like(label_map)
     if finding.reason == "unlabelled":
         objects = find_unlabelled(to_display(image), label_map)
     elif finding.reason == "hole":
         objects = find_holes(label_map, finding.labels)
-    # few nuclei are seen among all that is not annotated
-    meant = np.isin(label_map, finding.labels) if finding.labels and finding.reason != "few" else objects > 0
-    window = close_up(meant)
+    # few nuclei are shown with all of the image around them
+    shown = np.isin(label_map, finding.labels) if finding.labels and finding.reason != "few" else objects > 0
+    window = close_up(shown)
     image, label_map, objects = image[window], label_map[window], objects[window]
     picture = draw_picture(image, label_map, CLOSE_UP)
     labels = np.unique(label_map[label_map > 0]).tolist()
     kinds = kind_letters("missed" if label in set(finding.labels) else "hit" for label in labels)
-    return {**picture, "kinds": kinds, "found": trace(objects, CLOSE_UP)}
+    return {**picture, "kinds": kinds, "found": trace_outlines(objects, CLOSE_UP)}
 
 
 def close_up(mask: LabelMap | Pixels) -> tuple[slice, slice]:
-    """The square around what a mask (H, W) holds, with as much again on each side; all of it where it holds nothing."""
+    """The square window of twice the extent of a mask (H, W), around it; the whole image for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return slice(None), slice(None)
-    side = max(2 * (rows[-1] - rows[0] + 1), 2 * (columns[-1] - columns[0] + 1), _LEAST_WINDOW)
+    side = max(2 * (rows[-1] - rows[0] + 1), 2 * (columns[-1] - columns[0] + 1), _SMALLEST_WINDOW)
     return _around(rows, side, mask.shape[0]), _around(columns, side, mask.shape[1])
 
 

@@ -1,4 +1,4 @@
-"""Statistics of prepared data: size, modality, fold and nuclei of each image, and doubts about its annotation."""
+"""Statistics of prepared data: size, modality, fold and nuclei of each image, and findings in its annotation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,23 +14,28 @@ from nuclei.data.prepared_images import Images
 from nuclei.data.splits import check_splits
 from nuclei.io.parallel import open_pool
 from nuclei.io.tables import MASK_CONFLICT_COLUMNS, read_splits, read_table
-from nuclei.reporting.eda.annotation_checks import REASONS, Finding, find_suspicious, find_unlabelled, measure_nuclei
+from nuclei.reporting.eda.annotation_checks import (
+    REASONS,
+    Finding,
+    find_suspicious,
+    find_unlabelled,
+    measure_nuclei,
+)
 
-NUCLEUS_COLUMNS = ("label", "area", "diameter", "sides", "touching_sides", "cut")
 _COUNTED = ("hole", "pieces", "huge", "tiny", "unlabelled")
 
 
 @dataclass(frozen=True)
 class DataStatistics:
-    """Three tables: a row an image, a row a nucleus, a row a finding; the last two name the image by image_id."""
+    """Tables of images, nuclei and findings; the last two name the image in the column image_id."""
 
     images: pd.DataFrame
     nuclei: pd.DataFrame
-    """NUCLEUS_COLUMNS, with the modality and the fold of the image."""
+    """label, area, diameter, sides, touching_sides and cut, with modality and fold of the image."""
     findings: pd.DataFrame
-    """image_id, reason, number, words and labels, with modality and fold; what weighs most first."""
+    """image_id, reason, number, words and labels, with modality and fold; the most severe first."""
     settled: bool
-    """Whether the stage that merged the masks has left its record."""
+    """Whether overlaps and covered masks were recorded when the masks were merged."""
 
     @property
     def labelled(self) -> pd.DataFrame:
@@ -39,13 +44,13 @@ class DataStatistics:
 
 
 class _ImageMeasurer:
-    """Looks at one image after the other; opened once in each worker."""
+    """Measures one image after the other; opened once in each worker."""
 
     def __init__(self, processed: Path) -> None:
         self.images = Images(processed)
 
     def __call__(self, image_id: str) -> tuple[dict[str, Any], dict[str, Any], list[Finding]]:
-        """The image's row, the columns of its nuclei, and what its pixels alone leave to doubt."""
+        """The image's row, the columns of its nuclei, and its findings."""
         label_map = self.images.label_map(image_id)
         unlabelled = int(find_unlabelled(to_display(self.images.image(image_id)), label_map).max(initial=0))
         nuclei = measure_nuclei(label_map)
@@ -69,7 +74,7 @@ class _ImageMeasurer:
             "area_largest": nuclei.areas.max() if len(nuclei.areas) else None,
             "diameter_median": float(np.median(nuclei.diameters)) if len(nuclei.areas) else None,
             "touching": int(touching.sum()),
-            "touching_share": float(touching.mean()) if len(touching) else None,
+            "touching_fraction": float(touching.mean()) if len(touching) else None,
             "touching_boundary": float(nuclei.touching_sides.sum() / max(nuclei.sides.sum(), 1)),
             "cut": int((nuclei.cut > 0).sum()),
             **{reason: counts.get(reason, 0) for reason in _COUNTED},
@@ -91,21 +96,21 @@ def collect_statistics(processed: Path, splits: Path | None, workers: int = 1) -
         folds = dict(zip(table.image_id, table.fold.tolist(), strict=True))
     ids = list(index.image_id[index.subset == "train"])
     with open_pool(workers, _ImageMeasurer, processed) as run:
-        looks = list(tqdm(run(ids), desc="statistics", total=len(ids), unit="image", mininterval=1))
+        measured_images = list(tqdm(run(ids), desc="statistics", total=len(ids), unit="image", mininterval=1))
     images = index[["image_id", "subset", "modality", "group", "height", "width"]].copy()
     images.insert(2, "fold", images.image_id.map(folds).astype("Int64"))
-    measured = pd.DataFrame([row for row, _, _ in looks])
+    measured = pd.DataFrame([row for row, _, _ in measured_images])
     images = images.merge(measured, on="image_id", how="left", validate="one_to_one")
     whole = ["nuclei", "area_smallest", "area_largest", "touching", "cut", *_COUNTED]
     images = images.astype(dict.fromkeys(whole, "Int64"))
     settled = _read_settled(processed)
     known = pd.DataFrame(columns=list(MASK_CONFLICT_COLUMNS)) if settled is None else settled
     images = images.merge(known.astype({"contested_pixels": "Int64", "left_out": "string"}), on="image_id", how="left")
-    findings = _collect_findings(ids, [found for _, _, found in looks], settled)
+    findings = _collect_findings(ids, [found for _, _, found in measured_images], settled)
     reasons = findings.groupby("image_id").reason.agg("; ".join)
     images["suspicions"] = images.image_id.map(reasons)
     place = images.set_index("image_id")[["modality", "fold"]]
-    nuclei = pd.concat([pd.DataFrame({"image_id": row["image_id"], **columns}) for row, columns, _ in looks])
+    nuclei = pd.concat([pd.DataFrame({"image_id": row["image_id"], **columns}) for row, columns, _ in measured_images])
     return DataStatistics(
         images,
         nuclei.join(place, on="image_id").reset_index(drop=True),
@@ -122,7 +127,7 @@ def _read_settled(processed: Path) -> Any:
 
 
 def _collect_findings(ids: list[str], looked: list[list[Finding]], settled: pd.DataFrame | None) -> pd.DataFrame:
-    """All findings, by reason and within one by their number."""
+    """All findings, sorted by reason and number."""
     records: dict[str, Any] = {} if settled is None else settled.set_index("image_id").to_dict("index")
     bad = dict(KNOWN_BAD)
     rows = []
@@ -140,7 +145,7 @@ def _collect_findings(ids: list[str], looked: list[list[Finding]], settled: pd.D
         rows += [{"image_id": image_id, **finding._asdict()} for finding in found]
     findings = pd.DataFrame(rows, columns=["image_id", *Finding._fields])
     order = findings.reason.map({reason: number for number, reason in enumerate(REASONS)})
-    # few nuclei are the more to be doubted the fewer they are
+    # the fewer nuclei, the more severe
     size = findings.number.where(findings.reason == "few", -findings.number)
     return findings.assign(order=order, size=size).sort_values(["order", "size", "image_id"]).drop(
         columns=["order", "size"]

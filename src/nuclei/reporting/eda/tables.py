@@ -9,7 +9,7 @@ from nuclei.data.modality import MODALITIES
 from nuclei.reporting.eda.statistics import DataStatistics
 
 _OCTAVES = 2 ** np.arange(2, 7.51, 0.5)
-"""Limits of the classes of diameters in pixels; those beyond are counted with the first and the last."""
+"""Limits of the histogram of diameters in pixels; the first and last bins include all beyond."""
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -20,7 +20,7 @@ def present_modalities(images: pd.DataFrame) -> list[str]:
 
 
 def overview(statistics: DataStatistics, modalities: list[str]) -> list[dict[str, Any]]:
-    """A row a modality and one of all: images, nuclei, their sizes, and how many touch another or the image's edge."""
+    """A row for each modality and one for all: images, nuclei, their sizes, and fractions that touch or are cut off."""
     rows = []
     for name in [*modalities, ""]:
         images = statistics.images[statistics.images.modality == name] if name else statistics.images
@@ -38,15 +38,15 @@ def overview(statistics: DataStatistics, modalities: list[str]) -> list[dict[str
                     for column in ("area", "diameter")
                     for q in (0.05, 0.5, 0.95)
                 },
-                **touching_shares(nuclei),
+                **touching_fractions(nuclei),
                 "cut": float(nuclei.cut.mean()) if len(nuclei) else None,
             }
         )
     return rows
 
 
-def touching_shares(nuclei: pd.DataFrame) -> dict[str, float | None]:
-    """Share of nuclei that touch another one, and of all their rims that lie against another one."""
+def touching_fractions(nuclei: pd.DataFrame) -> dict[str, float | None]:
+    """Fraction of nuclei that touch another one, and fraction of all boundaries against another one."""
     if not len(nuclei):
         return {"touching": None, "boundary": None}
     return {
@@ -56,7 +56,7 @@ def touching_shares(nuclei: pd.DataFrame) -> dict[str, float | None]:
 
 
 def fold_table(images: pd.DataFrame, modalities: list[str]) -> dict[str, Any]:
-    """Images of each modality by fold (or the training set where there are no folds) and in the test set; then sums."""
+    """Images of each modality by fold (without folds, in the training set) and in the test set; then totals."""
     places = place_images(images)
     names = list(dict.fromkeys(sorted(places, key=lambda place: (place == "test", place))))
     rows = [(name.replace("_", " "), (images.modality == name).groupby(places).sum()) for name in modalities]
@@ -65,9 +65,9 @@ def fold_table(images: pd.DataFrame, modalities: list[str]) -> dict[str, Any]:
     rows.append(("nuclei", images.groupby(places).nuclei.sum()))
     return {
         "names": names,
-        "dealt": bool(images.fold.notna().any()),
+        "has_folds": bool(images.fold.notna().any()),
         "rows": [
-            # test images have no nuclei that are known
+            # the nuclei of test images are unknown
             {
                 "name": name,
                 "counts": [int(row[place]) if (name, place) != ("nuclei", "test") else None for place in names],
@@ -89,7 +89,7 @@ def size_table(images: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def diameter_classes(nuclei: pd.DataFrame, modalities: list[str]) -> dict[str, Any]:
-    """Half octaves of equivalent diameters: lower `limits`, and the `fractions` of each modality's nuclei in them."""
+    """Histogram of equivalent diameters in half octaves: lower `limits`, and `fractions` by modality."""
     fractions = {}
     for name in modalities:
         diameters = nuclei.diameter[nuclei.modality == name].to_numpy(float)
@@ -100,23 +100,27 @@ def diameter_classes(nuclei: pd.DataFrame, modalities: list[str]) -> dict[str, A
 
 
 def ranges(table: pd.DataFrame, column: str, modalities: list[str]) -> list[dict[str, Any]]:
-    """Quantiles of a column by modality, of those that have any: name, count and quantiles of each."""
+    """Quantiles of a column by modality, without empty ones: name, count and quantiles of each."""
     groups = [(name, table[column][table.modality == name].astype(float)) for name in modalities]
     return [
-        {"name": name, "count": len(values), "quantiles": [round(float(q), 2) for q in values.quantile(_QUANTILES)]}
+        {
+            "name": name,
+            "count": len(values),
+            "quantiles": [round(float(q), 2) for q in values.quantile(_QUANTILES)],
+        }
         for name, values in groups
         if len(values)
     ]
 
 
 def touching_by_fold(nuclei: pd.DataFrame, modalities: list[str]) -> list[dict[str, Any]]:
-    """The shares of touching nuclei and rims of each modality, over all and by fold (none where there are no folds)."""
+    """Fractions of touching nuclei and boundaries of each modality, in total and by fold."""
     rows = []
     for name in modalities:
         own = nuclei[nuclei.modality == name]
         if len(own):
-            folds = [{"fold": int(fold), **touching_shares(part)} for fold, part in own.groupby("fold")]
-            rows.append({"name": name, "nuclei": len(own), **touching_shares(own), "folds": folds})
+            folds = [{"fold": int(fold), **touching_fractions(part)} for fold, part in own.groupby("fold")]
+            rows.append({"name": name, "nuclei": len(own), **touching_fractions(own), "folds": folds})
     return rows
 
 
@@ -126,6 +130,6 @@ def place_images(images: pd.DataFrame) -> pd.Series:
 
 
 def count_findings(findings: pd.DataFrame, reason: str) -> dict[str, int]:
-    """How many images have findings for this reason, and how many these are."""
+    """Number of images with a finding of this reason, and sum of their numbers."""
     own = findings[findings.reason == reason]
     return {"images": len(own), "number": int(own.number.sum())}
