@@ -9,7 +9,7 @@ from browsing import choose, click, column, find
 from sample_runs import write_runs
 
 from nuclei.data.prepared_images import Images
-from nuclei.io.files import read_json, write_csv, write_text
+from nuclei.io.files import read_json, write_csv, write_json, write_text
 from nuclei.reporting.eda.page import data_page
 from nuclei.reporting.eda.statistics import collect_statistics
 from nuclei.reporting.html_report import report_page
@@ -28,17 +28,22 @@ IMAGE_IDS = [
     "{{ 1 + 1 }}",
 ]
 EXPERIMENTS = {
-    'x"><img src=y onerror=window.ran=1>': 0.1,
-    "constructor": 0.4,
-    "<svg onload=window.ran=1>": 0.05,
+    "first": 'x"><img src=y onerror=window.ran=1>',
+    "second": "constructor",
+    "third": "<svg onload=window.ran=1>",
 }
+"""Names of the runs as they are made, and the hostile ones that take their place."""
 INJECTED = "<script>window.ran=1</script><img src=x onerror=window.ran=1><p id=inserted onclick=window.ran=1>here</p>"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
-    write_runs(folder, EXPERIMENTS, image_ids=IMAGE_IDS)
+    write_runs(folder, dict(zip(EXPERIMENTS, (0.1, 0.4, 0.05), strict=True)), image_ids=IMAGE_IDS)
+    for name, hostile in EXPERIMENTS.items():
+        (folder / "runs" / name).rename(folder / "runs" / hostile)
+        cv = folder / "runs" / hostile / "cv.json"
+        write_json(cv, read_json(cv) | {"experiment": hostile})
     images = Images(folder / "processed").index
     masks = pd.DataFrame({"image_id": images.image_id, "contested_pixels": 3, "left_out": f"{IMAGE_IDS[0]}.png"})
     write_csv(folder / "processed" / "settled.csv", masks)
@@ -68,9 +73,9 @@ def nothing_ran(browser):
 
 def test_hostile_names_are_text_in_the_report(browser, report):
     browser.get(report.as_uri())
-    assert set(column(browser, "#ranking tbody th")) == {*EXPERIMENTS, "otsu"}
+    assert set(column(browser, "#ranking tbody th")) == {*EXPERIMENTS.values(), "otsu"}
     assert {option.get_property("value") for option in find(browser, "#image option")} >= set(IMAGE_IDS)
-    for name in EXPERIMENTS:
+    for name in EXPERIMENTS.values():
         choose(browser, "#gallery-experiment", name)
         shown = [figure.get_attribute("data-image") for figure in find(browser, "#cards figure")]
         assert set(shown) & set(IMAGE_IDS)
@@ -129,6 +134,6 @@ def test_a_bar_in_a_cell_does_not_end_it():
 
 def test_the_data_come_back_as_they_were(report, folder):
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', report.read_text()).group(1)
-    name = next(iter(EXPERIMENTS))
+    name = EXPERIMENTS["first"]
     images = read_json(folder / "runs" / name / "cv.json")["image"]
     assert {image["id"] for image in json.loads(data)["images"]} == set(images)
