@@ -5,7 +5,7 @@
 summary: | $(ready)  ## layers, sizes, parameters and multiply-adds; SIZE=572
 	$(python) scripts/summary.py --config $(configs)/$(model).toml --size $(size)
 
-export: $(exported).onnx  ## ONNX and torch.export of a trained network; CHECKPOINT=<best.pt, .safetensors>
+export: $(exported).onnx  ## ONNX and torch.export of a trained network; CHECKPOINT=<model.pt, .safetensors>
 
 $(exported).onnx $(exported).pt2 &: $(checkpoint) | $(publish)
 	$(python) scripts/export.py --checkpoint $(checkpoint) --onnx $(exported).onnx --program $(exported).pt2

@@ -9,7 +9,7 @@ from nuclei.cli import run
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt of a trained fold, or .safetensors")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="model.pt of a trained fold, or .safetensors")
     parser.add_argument("--onnx", type=Path, required=True, help="ONNX file to write")
     parser.add_argument("--program", type=Path, required=True, help="torch.export file to write (.pt2)")
     return parser.parse_args()

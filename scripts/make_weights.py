@@ -9,7 +9,9 @@ from nuclei.cli import run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoints", type=Path, nargs="+", required=True, help="runs/<experiment>/fold_<k>/best.pt")
+    parser.add_argument(
+        "--checkpoints", type=Path, nargs="+", required=True, help="runs/<experiment>/fold_<k>/model.pt"
+    )
     parser.add_argument("--cv", type=Path, required=True, help="cv.json with the score and the tuned parameters")
     parser.add_argument("--out", type=Path, required=True, help="weights/<experiment>/README.md, the files beside it")
     parser.add_argument("--data", default="BBBC038v1 (2018 Data Science Bowl, stage 1)", help="what it was trained on")

@@ -13,7 +13,7 @@ def main() -> None:
         "--checkpoint",
         type=Path,
         required=True,
-        help="<run>/fold_<k>/best.pt, with log.csv beside it",
+        help="<run>/fold_<k>/model.pt, with log.csv beside it",
     )
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--splits", type=Path, required=True, help="data/splits.csv")

@@ -9,7 +9,7 @@ from nuclei.cli import run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--checkpoint", type=Path, help="runs/<experiment>/fold_<k>/best.pt")
+    source.add_argument("--checkpoint", type=Path, help="runs/<experiment>/fold_<k>/model.pt")
     source.add_argument("--weights", type=Path, help="a file of shared weights, .safetensors")
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--splits", type=Path, help="data/splits.csv")

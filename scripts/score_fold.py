@@ -9,7 +9,9 @@ from nuclei.cli import run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--maps", type=Path, required=True, help="maps of the fold's held-out images, oof.npz")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt that predicted them, log.csv beside it")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="model.pt that predicted them, log.csv beside it"
+    )
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--splits", type=Path, required=True, help="the table of folds that it was trained with")
     parser.add_argument("--out", type=Path, required=True, help="<experiment>/fold_<k>/scores.json")

@@ -1,4 +1,4 @@
-"""Trains one fold of an experiment: runs/<experiment>/fold_<k>/best.pt. After a kill the same command resumes."""
+"""Trains one fold of an experiment: runs/<experiment>/fold_<k>/model.pt. After a kill the same command resumes."""
 
 import argparse
 import logging

@@ -32,7 +32,7 @@ while [ $# -gt 1 ]; do
   case "$1 $2" in
     "--cv "*) [ -e "$2" ] || write "$2";;
     "--out {folder}"*) case $script in
-      *train.py) write "$2/best.pt";; *download.py) write "$2/manifest.csv";; *prepare.py) write "$2/index.csv";;
+      *train.py) write "$2/model.pt";; *download.py) write "$2/manifest.csv";; *prepare.py) write "$2/index.csv";;
       *) write "$2";; esac;;
     "--oof {folder}"*|"--test {folder}"*) write "$2";;
   esac
@@ -174,7 +174,7 @@ def test_a_make_without_grouped_targets_is_refused_before_any_include():
         (["train", "ENSEMBLE_WEIGHTS=1"], "ENSEMBLE_WEIGHTS=1: give a number for each of first second"),
         (["train", "MEMBERS=`x`"], "'`x`' is no name"),
         (["{folder}/submissions/frist.csv"], "{folder}/submissions/frist.csv: nothing makes it; did you mean"),
-        (["{folder}/runs/first/fold_7/best.pt"], "did you mean {folder}/runs/first/fold_"),
+        (["{folder}/runs/first/fold_7/model.pt"], "did you mean {folder}/runs/first/fold_"),
         (["trian"], "trian: nothing makes it; did you mean train?"),
         (["segment"], "segment: give IMAGES=<folder of images> OUT=<folder for results>"),
         (["summary", "EXP=ensemble"], "EXP=ensemble is no single network; there are: first second"),
@@ -246,7 +246,7 @@ def test_folders_may_have_spaces(make):
     settings = [f"{name}={make.folder}/my {name.lower()}" for name in ("DATA", "RUNS", "SUBMISSIONS", "PACKED")]
     assert make.run("submission", "EXP=first", "MEMBERS=first", *settings).count("train") == 2
     assert (make.folder / "my submissions/first.csv").is_file()
-    assert (make.folder / "my runs/first/fold_1/best.pt").is_file()
+    assert (make.folder / "my runs/first/fold_1/model.pt").is_file()
     assert make.run("submission", "EXP=first", "MEMBERS=first", *settings) == []
 
 
@@ -287,17 +287,25 @@ def test_files_of_weights_and_configs_with_hostile_names_are_refused(make):
 
 def test_exp_and_fold_say_what_is_trained_predicted_and_submitted(make):
     assert make.run("train", "EXP=second", "FOLD=1")[-1:] == ["train"]
-    assert [path.parent.name for path in make.folder.glob("runs/*/fold_*/best.pt")] == ["fold_1"]
-    assert (make.folder / "runs/second/fold_1/best.pt").is_file()
+    assert [path.parent.name for path in make.folder.glob("runs/*/fold_*/model.pt")] == ["fold_1"]
+    assert (make.folder / "runs/second/fold_1/model.pt").is_file()
     assert make.run("predict", "EXP=second", "FOLD=1") == ["predict"]
     assert make.run("submission", "EXP=second").count("train") == 1
     assert (make.folder / "submissions/second.csv").is_file()
     assert not (make.folder / "runs/first").exists()
 
 
+def test_networks_of_an_earlier_version_named_best_pt_are_not_trained_again(make):
+    make.run("train", "EXP=first")
+    for fold in (0, 1):
+        path = make.folder / f"runs/first/fold_{fold}/model.pt"
+        path.rename(path.with_name("best.pt"))
+    assert make.run("predict", "EXP=first") == ["predict", "predict", "ensemble", "ensemble"]
+
+
 def test_all_images_can_be_trained_on(make):
     assert make.run("train", "EXP=first", "FOLD=all")[-1] == "train"
-    assert (make.folder / "runs/first/fold_all/best.pt").is_file()
+    assert (make.folder / "runs/first/fold_all/model.pt").is_file()
     assert "holds out no image" in refused(make("predict", "EXP=first", "FOLD=all"))
 
 
@@ -474,7 +482,7 @@ def test_what_a_training_builds_upon_is_made_first(make, key):
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_finished_network_stays_where_make_is_stopped(make, kind):
-    best = make.folder / "runs/first/fold_0/best.pt"
+    best = make.folder / "runs/first/fold_0/model.pt"
     process = subprocess.Popen(
         make.command("train", "EXP=first", "FOLD=0"),
         env=os.environ | {"STUB_WAITS": "1"},

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("NUCLEI_KILLS", "3"))
 """How often the run is killed; NUCLEI_KILLS=20 for a thorough look."""
 
-RESULTS = ("*/fold_*/best.pt", "*/fold_*/*.npz", "*/*.npz", "*/cv.json")
+RESULTS = ("*/fold_*/model.pt", "*/fold_*/*.npz", "*/*.npz", "*/cv.json")
 
 
 class Pipeline:
@@ -134,7 +134,7 @@ def test_make_tunes_the_experiment_that_labels_the_test_images_first(finished, t
     text = (configs / "first.toml").read_text()
     (configs / "student.toml").write_text(text.replace("[training]", '[training]\npseudo_labels = "first"'))
     (configs / "heir.toml").write_text('extends = "student.toml"\n')
-    answer = finished.make("--dry-run", str(tmp_path / "runs" / name / "fold_1/best.pt"), f"RUNS={tmp_path / 'runs'}",
+    answer = finished.make("--dry-run", str(tmp_path / "runs" / name / "fold_1/model.pt"), f"RUNS={tmp_path / 'runs'}",
                            f"CONFIGS={configs}")  # fmt: skip
     assert answer.returncode == 0, answer.stderr[-3000:]
     assert scripts_run(answer) == {"train": 3, "predict": 2, "ensemble": 1, "tune": 1}
@@ -231,7 +231,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_files(finished, archive, tmp_
         ("fold", ["fold 7 is unknown", "[0, 1]"]),
         ("image", ["no readable image", "make data"]),
         ("mask", ["label_map", "make data"]),
-        ("checkpoint", ["best.pt", "not a readable checkpoint", "train the fold again"]),
+        ("checkpoint", ["model.pt", "not a readable checkpoint", "train the fold again"]),
     ],
 )
 def test_bad_input_is_named_with_a_remedy_and_loses_nothing(finished, tmp_path, spoil, said):
@@ -249,8 +249,8 @@ def test_bad_input_is_named_with_a_remedy_and_loses_nothing(finished, tmp_path, 
             path.unlink()
     places = ["--processed", data / "processed", "--splits", data / "splits.csv"]
     if spoil == "checkpoint":
-        (tmp_path / "best.pt").write_bytes((finished.folder / "runs/first/fold_0/best.pt").read_bytes()[:1000])
-        command = ["scripts/predict.py", "--checkpoint", tmp_path / "best.pt", *places]
+        (tmp_path / "model.pt").write_bytes((finished.folder / "runs/first/fold_0/model.pt").read_bytes()[:1000])
+        command = ["scripts/predict.py", "--checkpoint", tmp_path / "model.pt", *places]
         command += ["--oof", out / "oof.npz", "--test", out / "test.npz"]
     else:
         command = ["scripts/train.py", "--config", config, *places, "--out", out]
@@ -266,4 +266,4 @@ def test_bad_input_is_named_with_a_remedy_and_loses_nothing(finished, tmp_path, 
     assert "Traceback" not in answer.stderr
     for part in said:
         assert part in answer.stderr.replace("label map", "label_map")
-    assert not list(out.glob("*.npz")) + list(out.glob("best.pt"))
+    assert not list(out.glob("*.npz")) + list(out.glob("model.pt"))

@@ -21,4 +21,4 @@ def train(images, folder, config=CONFIG, workers=0, compiled=False):
     ids = images.ids("train")
     fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
     fit(fabric, config, images, Fold(0, ids[:6], ids[6:]), folder, folder.parent.parent, workers, compiled)
-    return load_checkpoint(folder / "best.pt")
+    return load_checkpoint(folder / "model.pt")

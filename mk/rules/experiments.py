@@ -57,26 +57,26 @@ def is_shipped(settings: Settings, name: str, fold: str) -> bool:
 
 
 def write_training(book: Book, settings: Settings, experiment: Experiment) -> None:
-    """best.pt of every fold, and the probability maps of its held-out and of the test images."""
+    """model.pt of every fold, and the probability maps of its held-out and of the test images."""
     folder, splits, config = settings.path("RUNS", experiment.name), settings["SPLITS"], path_text(str(experiment.path))
     folds = {fold: f"{folder}/fold_{fold}" for fold in settings.all_folds}
     images = f"--processed {path_text(settings.path('DATA', 'processed'))} --splits {path_text(splits)}"
-    trained = [f"{place}/best.pt" for place in folds.values()]
+    trained = [f"{place}/model.pt" for place in folds.values()]
     predicted = [f"{place}/{maps}.npz" for place in folds.values() for maps in ("oof", "test")]
     training, before_training = book.record(f"{folder}/training.json", experiment.training(), trained)
     prediction, before_prediction = book.record(f"{folder}/prediction.json", experiment.prediction(), predicted)
     if not experiment.start and not experiment.pseudo:
         folds[NO_HOLD_OUT] = f"{folder}/fold_{NO_HOLD_OUT}"
     for fold, place in folds.items():
-        best, oof, test = (f"{place}/{file}" for file in ("best.pt", "oof.npz", "test.npz"))
+        model, oof, test = (f"{place}/{file}" for file in ("model.pt", "oof.npz", "test.npz"))
         earlier = []
         if experiment.start and not is_shipped(settings, experiment.start, fold):
-            earlier.append(settings.path("RUNS", experiment.start, f"fold_{fold}", "best.pt"))
+            earlier.append(settings.path("RUNS", experiment.start, f"fold_{fold}", "model.pt"))
         if experiment.pseudo:
             other = settings.path("RUNS", experiment.pseudo)
             earlier += [f"{other}/fold_{fold}/test.npz", f"{other}/cv.json"]
         book.add(
-            [best],
+            [model],
             [*training, splits, *earlier],
             "train",
             f"--config {config} {images} --fold {fold} --out {path_text(place)} --runs {path_text(settings['RUNS'])}",
@@ -89,9 +89,9 @@ def write_training(book: Book, settings: Settings, experiment: Experiment) -> No
             continue
         book.add(
             [oof, test],
-            [best, *prediction],
+            [model, *prediction],
             "predict",
-            f"--checkpoint {path_text(best)} --config {config} {images}",
+            f"--checkpoint {path_text(model)} --config {config} {images}",
             f"--oof {path_text(oof)} --test {path_text(test)} {MACHINE}",
             after=before_prediction,
         )
@@ -165,7 +165,7 @@ def write_ensemble(book: Book, settings: Settings) -> None:
 def write_packed(book: Book, settings: Settings, name: str) -> None:
     """Networks to pass on: a file a fold, and their card."""
     cv, card = settings.path("RUNS", name, "cv.json"), settings.path("PACKED", name, "README.md")
-    trained = [settings.path("RUNS", name, f"fold_{fold}", "best.pt") for fold in settings.all_folds]
+    trained = [settings.path("RUNS", name, f"fold_{fold}", "model.pt") for fold in settings.all_folds]
     book.add(
         [card],
         [cv, *trained],

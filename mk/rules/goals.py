@@ -22,7 +22,7 @@ def work_out(settings: Settings) -> dict[str, str]:
     values["MEMBERS"], values["FOLDS"] = " ".join(settings.chosen), " ".join(settings.folds)
     values["MODEL"] = values["MODEL"] or settings.chosen[0]
     fold = settings.folds[0] if settings.is_given("FOLD") else settings.all_folds[0]
-    trained = settings.path("RUNS", values["MODEL"], f"fold_{fold}", "best.pt")
+    trained = settings.path("RUNS", values["MODEL"], f"fold_{fold}", "model.pt")
     shipped = settings.path("PACKED", values["MODEL"], f"fold_{fold}{SUFFIX}")
     use_shipped = not Path(trained).exists() and Path(shipped).exists()
     values["CHECKPOINT"] = values["CHECKPOINT"] or (shipped if use_shipped else trained)
@@ -41,7 +41,7 @@ def find_exported(settings: Settings, checkpoint: str) -> str:
     place, ending = os.path.splitext(checkpoint)
     if ending != SUFFIX:
         return place
-    return settings.path("RUNS", run_name(os.path.dirname(checkpoint) or "weights"), os.path.basename(place), "best")
+    return settings.path("RUNS", run_name(os.path.dirname(checkpoint) or "weights"), os.path.basename(place), "model")
 
 
 def how_to_make(settings: Settings) -> str:
@@ -85,7 +85,7 @@ def check_together(settings: Settings) -> None:
 
 
 def near_checkpoint(settings: Settings, checkpoint: str) -> str:
-    places = [Path(settings["RUNS"]).glob("*/fold_*/best.pt"), Path(settings["PACKED"]).glob(f"*/*{SUFFIX}")]
+    places = [Path(settings["RUNS"]).glob("*/fold_*/model.pt"), Path(settings["PACKED"]).glob(f"*/*{SUFFIX}")]
     return nearest(checkpoint, [str(path) for place in places for path in place])
 
 
@@ -94,7 +94,7 @@ def add_goals(book: Book, settings: Settings, csv: str) -> None:
     runs, chosen = settings["RUNS"], settings.chosen
     places = [f"{runs}/{name}/fold_{fold}" for name in chosen for fold in settings.folds]
     wholes = [f"{runs}/{name}" for name in chosen]
-    book.goals["train"] = [f"{place}/best.pt" for place in places]
+    book.goals["train"] = [f"{place}/model.pt" for place in places]
     predicted = places if settings.some_folds else wholes
     book.goals["predict"] = [f"{place}/{maps}.npz" for place in predicted for maps in ("oof", "test")]
     book.goals["submission"] = [csv]

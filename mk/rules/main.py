@@ -8,6 +8,7 @@ from pathlib import Path
 from rules.book import Book, write_files, write_record
 from rules.experiments import write_experiments, write_packed_ensemble
 from rules.goals import add_goals, check_together, how_to_make, work_out
+from rules.old_names import adopt_old_results
 from rules.plan import announce, check_goals, read_targets
 from rules.settings import Settings
 from rules.shipped import write_shipped
@@ -39,6 +40,7 @@ def write_rules(given: dict[str, str], goals: list[str]) -> Path:
         RefusedError: what a person can mend.
     """
     settings, book = Settings(given, goals), Book()
+    adopt_old_results(Path(settings["RUNS"]))
     write_experiments(book, settings)
     write_packed_ensemble(book, settings)
     if settings["WEIGHTS"]:

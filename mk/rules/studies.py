@@ -75,24 +75,24 @@ def write_measured(book: Book, settings: Settings, run: str, config: Experiment,
     """One fold trained under the budget, and measured."""
     fold, data = settings["HELD_OUT"], settings["DATA"]
     values = budgeted(book, f"{run}.toml", config, extra)
-    best, out = f"{run}/fold_{fold}/best.pt", f"{run}/measured.json"
+    model, out = f"{run}/fold_{fold}/model.pt", f"{run}/measured.json"
     images = f"--processed {path_text(data)}/processed --splits {path_text(data)}/splits.csv"
     # [prediction] too: the measurement takes the checkpoint's own
-    needs, after = book.record(f"{run}/training.json", canonical(values), [best])
+    needs, after = book.record(f"{run}/training.json", canonical(values), [model])
     book.add(
-        [best],
+        [model],
         [*needs, f"{data}/splits.csv"],
         "train",
         f"--config {path_text(run)}.toml {images} --fold {fold}",
-        f"--out {path_text(os.path.dirname(best))} --device $(device) --workers $(workers)",
+        f"--out {path_text(os.path.dirname(model))} --device $(device) --workers $(workers)",
         after=[f"{run}.toml", *after],
         training=f"{os.path.basename(run)} {fold}",
     )
     book.add(
         [out],
-        [best],
+        [model],
         "measure",
-        f"--checkpoint {path_text(best)} {images}",
+        f"--checkpoint {path_text(model)} {images}",
         f"--out {path_text(out)} --device $(device)",
     )
 
@@ -191,7 +191,7 @@ def write_step(
     values = budgeted(book, config, rung, {"steps": int(steps)})
     budget = Experiment(rung.name, Path(config), values)
     trained, after_trained = book.record(
-        f"{folder}/{rung.name}/training.json", budget.training(), [f"{place}/best.pt" for _, _, place in places]
+        f"{folder}/{rung.name}/training.json", budget.training(), [f"{place}/model.pt" for _, _, place in places]
     )
     predicted, after_predicted = book.record(
         f"{folder}/{rung.name}/prediction.json", budget.prediction(), [f"{place}/oof.npz" for _, _, place in places]
@@ -199,10 +199,10 @@ def write_step(
     for kind, fold, place in places:
         splits = splits_of(settings, kind)
         images = f"--processed {path_text(settings.path('DATA', 'processed'))} --splits {path_text(splits)}"
-        best = f"{folder}/{kind}/{source.name}/fold_{fold}/best.pt"
+        model = f"{folder}/{kind}/{source.name}/fold_{fold}/model.pt"
         if source is rung:
             book.add(
-                [best],
+                [model],
                 [*trained, splits],
                 "train",
                 f"--config {path_text(config)} {images} --fold {fold}",
@@ -212,9 +212,9 @@ def write_step(
             )
         book.add(
             [f"{place}/oof.npz"],
-            [best, *predicted],
+            [model, *predicted],
             "predict",
-            f"--config {path_text(config)} --checkpoint {path_text(best)} {images}",
+            f"--config {path_text(config)} --checkpoint {path_text(model)} {images}",
             f"--oof {path_text(place)}/oof.npz --device $(device)",
             after=[config, *after_predicted],
         )
@@ -222,7 +222,7 @@ def write_step(
             [f"{place}/scores.json"],
             [f"{place}/oof.npz"],
             "score_fold",
-            f"--maps {path_text(place)}/oof.npz --checkpoint {path_text(best)} {images}",
+            f"--maps {path_text(place)}/oof.npz --checkpoint {path_text(model)} {images}",
             f"--out {path_text(place)}/scores.json",
         )
 

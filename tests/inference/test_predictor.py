@@ -114,7 +114,7 @@ def checkpoint_of(network):
 def test_trained_weights_predict_with_the_prediction_section_of_another_config():
     image = make_image("purple_tissue", 0, 65, 80)[0]
     asked = predictor(flips=4, scales=(1.0, 1.5))
-    loaded = load_predictor(checkpoint_of(predictor(flips=1)), "best.pt", CPU, asked.config)
+    loaded = load_predictor(checkpoint_of(predictor(flips=1)), "model.pt", CPU, asked.config)
     assert np.array_equal(loaded(image), asked(image))
     assert not np.array_equal(loaded(image), predictor(flips=1)(image))
 
@@ -123,19 +123,19 @@ def test_another_config_that_changes_the_weights_is_refused_by_its_keys():
     network = predictor(flips=1)
     changes = {"model": ModelConfig(width=4, depth=2, residual=True), "training": TrainingConfig(seed=1)}
     asked = network.config.model_copy(update={"name": "other", **changes})
-    with pytest.raises(ValueError, match=r"config other differs .* best\.pt in model\.residual, training\.precision"):
-        load_predictor(checkpoint_of(network), "best.pt", CPU, asked)
+    with pytest.raises(ValueError, match=r"config other differs .* model\.pt in model\.residual, training\.precision"):
+        load_predictor(checkpoint_of(network), "model.pt", CPU, asked)
 
 
 def test_a_file_that_is_no_checkpoint_is_named_with_a_remedy(tmp_path):
-    with pytest.raises(ValueError, match=r"best\.pt: no such checkpoint; train the fold first"):
-        load_checkpoint(tmp_path / "best.pt")
-    (tmp_path / "best.pt").write_bytes(b"PK truncated")
-    with pytest.raises(ValueError, match=r"best\.pt: not a readable checkpoint"):
-        load_checkpoint(tmp_path / "best.pt")
-    torch.save({"weights": torch.zeros(1)}, tmp_path / "best.pt")
+    with pytest.raises(ValueError, match=r"model\.pt: no such checkpoint; train the fold first"):
+        load_checkpoint(tmp_path / "model.pt")
+    (tmp_path / "model.pt").write_bytes(b"PK truncated")
+    with pytest.raises(ValueError, match=r"model\.pt: not a readable checkpoint"):
+        load_checkpoint(tmp_path / "model.pt")
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=r"lacks `config` and `model`"):
-        load_checkpoint(tmp_path / "best.pt")
-    torch.save({"config": {}, "model": {"outc.weight": torch.tensor([1.0, float("nan")])}}, tmp_path / "best.pt")
-    with pytest.raises(ValueError, match=r"best\.pt: the tensor 'outc.weight' holds NaN"):
-        load_checkpoint(tmp_path / "best.pt")
+        load_checkpoint(tmp_path / "model.pt")
+    torch.save({"config": {}, "model": {"outc.weight": torch.tensor([1.0, float("nan")])}}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"model\.pt: the tensor 'outc.weight' holds NaN"):
+        load_checkpoint(tmp_path / "model.pt")

@@ -236,10 +236,10 @@ def test_the_page_says_what_is_in_the_folder(tmp_path):
         assert part in page
 
 
-@pytest.mark.parametrize("name", ["best.pt", "fold_0.safetensors"])
+@pytest.mark.parametrize("name", ["model.pt", "fold_0.safetensors"])
 def test_one_network_is_loaded_from_a_checkpoint_as_from_its_weights(tmp_path, name):
     content = write(tmp_path / "fold_0.safetensors")
-    torch.save(content, tmp_path / "best.pt")
+    torch.save(content, tmp_path / "model.pt")
     expected = load_predictor(content, "content", CPU)(IMAGE).astype(int)
     assert abs(load_trained(tmp_path / name, CPU)(IMAGE) - expected).max() <= 1
 

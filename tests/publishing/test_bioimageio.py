@@ -43,7 +43,7 @@ def make_predictor(seed: int = 0, **settings: object) -> Predictor:
 def onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The graph of `make_predictor()`."""
     predictor = make_predictor()
-    path = tmp_path_factory.mktemp("exported") / "best.onnx"
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
     write_onnx(path, trace(predictor.model, predictor.config), predictor.config)
     return path
 
@@ -110,5 +110,5 @@ def test_without_a_trained_network_make_packs_the_shipped_weights(tmp_path: Path
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     out = tmp_path / "weights_encoder_resunet" / "fold_0"
-    wanted = f"--checkpoint weights/encoder_resunet/fold_0.safetensors --onnx {out}/best.onnx"
+    wanted = f"--checkpoint weights/encoder_resunet/fold_0.safetensors --onnx {out}/model.onnx"
     assert answer.stdout.strip().endswith(f"{wanted} --out {out}/bioimageio.zip")

@@ -11,9 +11,9 @@ START, STORAGE = "POST /v1/blobs.BlobApiService/StartBlobUpload", "PUT /storage/
 
 
 def test_the_clients_own_checks_take_model_and_variation_and_send_the_files(tmp_path, monkeypatch):
-    (tmp_path / "best.onnx").write_bytes(b"a graph")
-    (tmp_path / "best.pt").write_bytes(b"weights")
-    pack_model([tmp_path / "best.onnx", tmp_path / "best.pt"], tmp_path / "model", "Some-User", "unet_small")
+    (tmp_path / "model.onnx").write_bytes(b"a graph")
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    pack_model([tmp_path / "model.onnx", tmp_path / "model.pt"], tmp_path / "model", "Some-User", "unet_small")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with KaggleServer() as server:
         server.routes[CREATE] = server.routes[VARY] = lambda _: json_answer({"id": 1, "url": "/models/1"})
@@ -32,5 +32,5 @@ def test_the_clients_own_checks_take_model_and_variation_and_send_the_files(tmp_
 
 
 def test_a_file_that_was_not_exported_is_named_with_the_command(tmp_path):
-    with pytest.raises(ValueError, match=r"best.onnx: no such file; run `make export EXP=unet_small` first"):
-        pack_model([tmp_path / "best.onnx"], tmp_path / "model", "me", "unet_small")
+    with pytest.raises(ValueError, match=r"model.onnx: no such file; run `make export EXP=unet_small` first"):
+        pack_model([tmp_path / "model.onnx"], tmp_path / "model", "me", "unet_small")

@@ -51,7 +51,7 @@ def make_network(name: str) -> tuple[torch.nn.Module, Config]:
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in ("bilinear", "deep supervision")])
 def test_both_files_answer_like_the_network_on_odd_sizes(name, tmp_path):
     model, config = make_network(name)
-    graph, program = tmp_path / "best.onnx", tmp_path / "best.pt2"
+    graph, program = tmp_path / "model.onnx", tmp_path / "model.pt2"
     differences = onnx.export_checkpoint(model, config, graph, program)
     assert set(differences) == {graph, program}
     assert sorted(tmp_path.iterdir()) == [graph, program]
@@ -83,8 +83,8 @@ def test_the_window_inside_is_the_projects_own_to_the_bit(tie):
 
 def test_a_batch_answers_like_its_images_one_by_one(traced, tmp_path):
     config, graph = traced
-    onnx.write_onnx(tmp_path / "best.onnx", graph, config)
-    run = onnx.load_onnx(tmp_path / "best.onnx")
+    onnx.write_onnx(tmp_path / "model.onnx", graph, config)
+    run = onnx.load_onnx(tmp_path / "model.onnx")
     batch = np.random.default_rng(0).integers(0, 256, (3, 3, 41, 30)).astype(np.float32)
     batch[1] /= 3
     singly = np.concatenate([run(image[None]) for image in batch])
@@ -115,9 +115,9 @@ def test_a_network_that_asks_for_the_size_is_refused_in_words():
 
 def test_the_script_writes_both_files_of_a_checkpoint(tmp_path):
     model, config = make_network("deep supervision")
-    torch.save({"config": config.model_dump(), "model": model.state_dict()}, tmp_path / "best.pt")
-    command = [sys.executable, "scripts/export.py", "--checkpoint", tmp_path / "best.pt"]
-    command += ["--onnx", tmp_path / "best.onnx", "--program", tmp_path / "best.pt2"]
+    torch.save({"config": config.model_dump(), "model": model.state_dict()}, tmp_path / "model.pt")
+    command = [sys.executable, "scripts/export.py", "--checkpoint", tmp_path / "model.pt"]
+    command += ["--onnx", tmp_path / "model.onnx", "--program", tmp_path / "model.pt2"]
     answer = subprocess.run(
         list(map(str, command)),
         cwd=ROOT,
@@ -129,7 +129,7 @@ def test_the_script_writes_both_files_of_a_checkpoint(tmp_path):
     assert answer.stdout.count("of the checkpoint (0.0001)") == 2
     import onnx
 
-    metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "best.onnx").metadata_props}
+    metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert Config.model_validate_json(metadata["experiment"]) == config
 
 
@@ -138,4 +138,4 @@ def test_without_a_trained_network_make_exports_the_shipped_weights(tmp_path):
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     source, out = "weights/encoder_resunet/fold_0.safetensors", tmp_path / "weights_encoder_resunet" / "fold_0"
-    assert answer.stdout.strip().endswith(f"--checkpoint {source} --onnx {out}/best.onnx --program {out}/best.pt2")
+    assert answer.stdout.strip().endswith(f"--checkpoint {source} --onnx {out}/model.onnx --program {out}/model.pt2")

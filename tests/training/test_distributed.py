@@ -78,20 +78,20 @@ def test_two_processes_have_the_losses_and_weights_of_one(runs):
     # the sums are added in another order, and Adam makes more of the last digit from step to step
     assert two[:10] == pytest.approx(one[:10], rel=2e-5)
     assert two == pytest.approx(one, rel=1e-3)
-    one, two = (load_checkpoint(run / "best.pt")["model"] for run in runs)
+    one, two = (load_checkpoint(run / "model.pt")["model"] for run in runs)
     for name, weights in one.items():
         assert (weights - two[name]).abs().mean() < 1e-4, name
 
 
 def test_two_processes_leave_the_files_of_one(runs):
     one, two = (sorted(file.name for file in run.iterdir() if "tfevents" not in file.name) for run in runs)
-    assert one == two == ["best.pt", "log.csv"]
+    assert one == two == ["model.pt", "log.csv"]
 
 
 def test_shared_prediction_writes_the_same_bytes(folder, processed, runs):
     for devices in (1, 2):
         out = folder / f"maps{devices}"
-        arguments = "--checkpoint", runs[0] / "best.pt", "--oof", out / "oof.npz", "--test", out / "test.npz"
+        arguments = "--checkpoint", runs[0] / "model.pt", "--oof", out / "oof.npz", "--test", out / "test.npz"
         finish(start("predict.py", folder, processed, devices, *arguments))
     for name in ("oof.npz", "test.npz"):
         assert (folder / "maps1" / name).read_bytes() == (folder / "maps2" / name).read_bytes()
@@ -109,9 +109,9 @@ def test_a_run_that_loses_a_process_ends_with_words_and_goes_on_to_the_same_weig
     messages = lost.communicate(timeout=120)[1]
     assert lost.returncode != 0
     assert "error: another process of this run has ended" in messages
-    assert not (folder / "lost" / "best.pt").exists()
+    assert not (folder / "lost" / "model.pt").exists()
     assert "resuming" in finish(start_training(folder, processed, 2, "lost"))
-    whole, resumed = (load_checkpoint(run / "best.pt")["model"] for run in (runs[1], folder / "lost"))
+    whole, resumed = (load_checkpoint(run / "model.pt")["model"] for run in (runs[1], folder / "lost"))
     for name, weights in whole.items():
         assert torch.allclose(weights, resumed[name], rtol=1e-4, atol=1e-6), name
 

@@ -11,6 +11,7 @@ from nuclei.data.splits import Fold
 from nuclei.evaluation.scores import TunedScore
 from nuclei.io.files import write_json
 from nuclei.io.probability_maps import write_maps
+from nuclei.models.checkpoint_file import load_checkpoint
 from nuclei.models.factory import build_model
 from nuclei.models.weights_file import write_weights
 from nuclei.postprocessing.parameters import Parameters
@@ -34,7 +35,7 @@ def test_a_run_starts_from_the_weights_of_another_and_never_from_one_that_saw_it
     fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
     with pytest.raises(ValueError, match="was trained on 4 images that fold 0 holds out"):
         fit(fabric, changed, images, Fold(0, ids[4:], ids[:4]), tmp_path / "leaking" / "fold_0", tmp_path)
-    assert fine_tuning.find_start(tmp_path, "tiny", 0) == tmp_path / "tiny" / "fold_0" / "best.pt"
+    assert fine_tuning.find_start(tmp_path, "tiny", 0) == tmp_path / "tiny" / "fold_0" / "model.pt"
     packed = tmp_path / "packed" / "tiny" / "fold_0.safetensors"
     card = make_card(
         first, TunedScore(experiment="tiny", parameters=Parameters().to_dict(), score=0, n_images=8), "", ""
@@ -48,8 +49,19 @@ def test_a_run_starts_from_the_weights_of_another_and_never_from_one_that_saw_it
     with pytest.raises(ValueError, match=r"fold_0.safetensors was trained on 4 images that fold 0 holds out"):
         fine_tuning.load_start(build_model(CONFIG.model, 3), packed, Fold(0, ids[4:], ids[:4]))
     wider = changed.model_copy(update={"model": ModelConfig(width=5, depth=2)})
-    with pytest.raises(ValueError, match=r"fold_0/best.pt is of another network"):
+    with pytest.raises(ValueError, match=r"fold_0/model.pt is of another network"):
         train(images, tmp_path / "wider" / "fold_0", wider)
+
+
+def test_a_run_of_an_earlier_version_has_its_weights_in_best_pt(images, tmp_path):
+    folder = tmp_path / "tiny" / "fold_0"
+    trained = train(images, folder)
+    (folder / "model.pt").rename(folder / "best.pt")
+    assert fine_tuning.find_start(tmp_path, "tiny", 0) == folder / "best.pt"
+    read = load_checkpoint(folder / "model.pt")
+    assert all(torch.equal(tensor, trained["model"][name]) for name, tensor in read["model"].items())
+    train(images, folder)
+    assert fine_tuning.find_start(tmp_path, "tiny", 0) == folder / "model.pt"
 
 
 @pytest.fixture
@@ -73,7 +85,7 @@ def test_test_images_are_labelled_by_the_network_of_the_same_fold_where_it_is_su
     assert (label_map > 0).sum() == 20 * 30
     assert label_map[10:30, 20:50].min() == 1
     with pytest.raises(
-        ValueError, match=r"training.pseudo_labels: .*best.pt was trained on 4 images that fold 0 holds out"
+        ValueError, match=r"training.pseudo_labels: .*model.pt was trained on 4 images that fold 0 holds out"
     ):
         label_test_images(labelling, "tiny", Fold(0, ids[4:], ids[:4]), images)
     (labelling / "tiny" / "cv.json").unlink()
@@ -86,5 +98,5 @@ def test_labelled_test_images_are_trained_on_and_noted(images, labelling):
     changed = CONFIG.model_copy(update={"name": "student", "training": with_them})
     student = train(images, labelling / "student" / "fold_0", changed)
     assert student["trained_on"] == [*images.ids("train")[:6], images.ids("test")[0]]
-    teacher = torch.load(labelling / "tiny" / "fold_0" / "best.pt", weights_only=True)
+    teacher = torch.load(labelling / "tiny" / "fold_0" / "model.pt", weights_only=True)
     assert any(not torch.equal(student["model"][name], teacher["model"][name]) for name in teacher["model"])

@@ -56,7 +56,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
     images, tmp_path, monkeypatch, uninterrupted, epochs, workers
 ):
     train_and_stop(images, tmp_path, monkeypatch, epochs)
-    assert not (tmp_path / "best.pt").exists()
+    assert not (tmp_path / "model.pt").exists()
     assert_same_weights(train(images, tmp_path, workers=workers), uninterrupted)
     assert not (tmp_path / "last.pt").exists()
     assert [int(row["epoch"]) for row in csv.DictReader((tmp_path / "log.csv").open())] == [1, 2, 3, 4]

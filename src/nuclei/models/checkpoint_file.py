@@ -15,8 +15,10 @@ from nuclei.models.factory import parameter_count
 from nuclei.models.weights_file import check_finite
 from nuclei.provenance import code_commit
 
-RESULT = "best.pt"
+RESULT = "model.pt"
 """File name of a trained fold's weights: their EMA after the last step."""
+OLD_RESULT = "best.pt"
+"""File name of the same in earlier versions."""
 
 
 def write_checkpoint(
@@ -56,13 +58,24 @@ def save_synced(content: dict[str, Any], path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def find_result(folder: Path) -> Path:
+    """The checkpoint of a fold's folder: model.pt, or best.pt where an earlier version left only that."""
+    old = folder / OLD_RESULT
+    return old if old.is_file() and not (folder / RESULT).is_file() else folder / RESULT
+
+
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """Contents of a checkpoint: `config`, `model` (state dict), `fold`, `trained_on` (image ids) and notes.
+
+    Where there is no model.pt, best.pt beside it is read, the name of earlier versions.
 
     Raises:
         UserError: the file is missing, is no checkpoint, or holds values that are not finite.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if path.name == RESULT:
+        path = find_result(path.parent)
+    if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; train the fold first (`make train`)")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)

@@ -14,7 +14,7 @@ Foreground, touching border and core of every nucleus in a microscope image, as 
 on core minus border makes instances of them. Trained on the 2018 Data Science Bowl (BBBC038v1, CC0)."""
 USAGE = """`image`: RGB, (B, 3, H, W) float32, 0..255 as in the file, any size; `maps`: foreground, border, core, 0..1.
 ```python
-maps = onnxruntime.InferenceSession("best.onnx").run(["maps"], {"image": image})[0]
+maps = onnxruntime.InferenceSession("model.onnx").run(["maps"], {"image": image})[0]
 ```"""
 
 

@@ -161,12 +161,12 @@ def image_scores(summary: Summary) -> dict[str, float]:
 
 def run_effort(folder: Path) -> dict[str, Any]:
     """Parameters, minutes over all folds, hardware and commit of a trained run; empty for one without checkpoints."""
-    paths = sorted(folder.glob("fold_*/best.pt"))
-    if not paths:
+    trained = {path.parent for name in ("model.pt", "best.pt") for path in folder.glob(f"fold_*/{name}")}
+    if not trained:
         return {}
-    from nuclei.models.checkpoint_file import load_checkpoint
+    from nuclei.models.checkpoint_file import find_result, load_checkpoint
 
-    efforts = [load_checkpoint(path)["effort"] for path in paths]
+    efforts = [load_checkpoint(find_result(fold))["effort"] for fold in sorted(trained)]
     logs = [read_table(path, ("minutes",), "train again") for path in sorted(folder.glob("fold_*/log.csv"))]
     return {
         "parameters": efforts[0]["parameters"],

@@ -8,7 +8,7 @@ from torch import nn
 from nuclei.data.splits import Fold
 from nuclei.errors import UserError
 from nuclei.inference.weights import SHIPPED
-from nuclei.models.checkpoint_file import RESULT, load_checkpoint
+from nuclei.models.checkpoint_file import find_result, load_checkpoint
 from nuclei.models.weights_file import SUFFIX, read_weights
 
 log = logging.getLogger(__name__)
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 def find_start(runs: Path, experiment: str, fold: int) -> Path:
     """The checkpoint of the experiment's fold under `runs`; where there is none, the shipped file of weights."""
-    trained = runs / experiment / f"fold_{fold}" / RESULT
+    trained = find_result(runs / experiment / f"fold_{fold}")
     shipped = SHIPPED / experiment / f"fold_{fold}{SUFFIX}"
     return shipped if shipped.is_file() and not trained.is_file() else trained
 

@@ -10,7 +10,7 @@ from nuclei.data.splits import Fold
 from nuclei.errors import UserError
 from nuclei.io.files import read_json
 from nuclei.io.probability_maps import Maps
-from nuclei.models.checkpoint_file import RESULT, load_checkpoint
+from nuclei.models.checkpoint_file import find_result, load_checkpoint
 from nuclei.postprocessing.parameters import Tuned
 from nuclei.postprocessing.watershed import measure_certainty, segment_maps
 from nuclei.training.fine_tuning import check_unseen
@@ -32,7 +32,7 @@ def label_test_images(runs: Path, experiment: str, fold: Fold, images: Images | 
         UserError: the run is missing, not predicted or not tuned; it was trained on images that this fold holds out.
     """
     folder = runs / experiment / f"fold_{fold.number}"
-    checkpoint = folder / RESULT
+    checkpoint = find_result(folder)
     check_unseen("pseudo_labels", checkpoint, load_checkpoint(checkpoint)["trained_on"], fold)
     cv = runs / experiment / "cv.json"
     if not cv.is_file():
