@@ -1,14 +1,14 @@
-"""Entries: submissions sent to Kaggle, the scores that come back, and the record that keeps a file from going twice.
+"""Submits files to Kaggle, waits for their scores, and records both so that no file is sent twice.
 
-Each description begins with a tag, the file's digest and a count, by which an entry is found again in Kaggle's list.
-A run that is stopped between Kaggle's yes and the record is thus noticed by the next, which sends nothing.
+Each description begins with a tag: the file's digest and a count. By the tag an entry is found in
+Kaggle's list, so a run that was killed after Kaggle accepted the file, but before it was recorded,
+is noticed by the next run, which sends nothing.
 """
 
 import contextlib
 import csv
 import io
 import logging
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -19,14 +19,14 @@ import requests
 
 from nuclei.errors import UserError
 from nuclei.io.files import sha256, write_text
-from nuclei.submission import kaggle_client
 from nuclei.submission.kaggle_client import (
     COMPETITION,
     COMPETITION_PAGE,
     PHONE_PAGE,
     TOKEN_PAGE,
     connect,
-    explain_faults,
+    explain_errors,
+    status_of,
 )
 from nuclei.submission.submission import validate
 
@@ -35,16 +35,16 @@ log = logging.getLogger(__name__)
 OTHERWISE = (
     "score the file here: `make score TRUTH=stage1_solution.csv`, with the solution that the organisers published"
 )
-"""What a user can do without Kaggle who wants a score."""
+"""Alternative to Kaggle for a user who wants a score."""
 PAUSE = 10.0
-"""Seconds between two questions for a score."""
+"""Seconds between two requests for a score."""
 PAGE = 100
 SCORED, REFUSED, WAITING = "complete", "error", "submitted"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the record; `date` is the server's, and scores are as Kaggle writes them, empty where it shows none."""
+    """A row of the record. `date` is the server's; scores are as Kaggle writes them, or empty."""
 
     file: str
     sha256: str
@@ -57,7 +57,7 @@ class Entry:
 
     @property
     def tag(self) -> str:
-        """What the description begins with."""
+        """Beginning of the description."""
         return f"[{self.sha256[:12]} {self.number}]"
 
 
@@ -69,14 +69,15 @@ def submit(
     timeout: float = 600.0,
     again: bool = False,
 ) -> Entry:
-    """The entry of a submission with its scores, which also stand in `record` (CSV).
+    """Submits a file, waits for its score and returns the entry, which is also in `record` (CSV).
 
-    What the record or Kaggle's list has already is not sent again: where its score is missing, it is asked for. Only
-    with `again` is a file sent once more whose last entry came to an end. `timeout` is in seconds and for the score.
+    A file that the record or Kaggle's list has is not sent again; a missing score is requested.
+    With `again` a file is sent once more, if its last entry has a score or was rejected. `timeout`
+    is for the score, in seconds.
 
     Raises:
-        UserError: a submission or record that is faulty; no credentials, or Kaggle refuses, is out of reach, rejects
-            the file, or has no score in time.
+        UserError: a faulty submission or record; no credentials; Kaggle refuses, is out of reach,
+            rejects the file, or has no score in time.
     """
     validate(path, sizes)
     digest = sha256(path)
@@ -105,10 +106,10 @@ def submit(
 
 
 def refresh(record: Path) -> list[Entry]:
-    """The entries of a record, with the scores that have come since for those that waited; sends nothing.
+    """The entries of a record, with scores that have arrived since; submits nothing.
 
-    Kaggle is asked only where an entry waits. Where it cannot be (no credentials, no network), the entry goes on
-    waiting and the log says why.
+    Kaggle is asked only if an entry has no score. If that fails (no credentials, no network), the
+    entry stays as it is and the log says why.
 
     Raises:
         UserError: the record is faulty.
@@ -129,7 +130,7 @@ def refresh(record: Path) -> list[Entry]:
 
 
 def read_record(path: Path) -> list[Entry]:
-    """The entries of a record in the order in which they were sent; none where there is no file.
+    """The entries of a record in the order in which they were sent; none without a file.
 
     Raises:
         UserError: another kind of table.
@@ -155,7 +156,7 @@ def write_record(path: Path, entries: list[Entry]) -> None:
 
 
 def find(client: Any, entry: Entry) -> Any:
-    """What Kaggle lists under the entry's tag (`ApiSubmission`), or None where there is nothing.
+    """The submission (`ApiSubmission`) in Kaggle's list with the entry's tag, or None.
 
     Raises:
         UserError: Kaggle refuses or is out of reach.
@@ -163,7 +164,7 @@ def find(client: Any, entry: Entry) -> Any:
     seen: set[int] = set()
     page = 1
     while True:
-        with explain_faults("the list of submissions", OTHERWISE), _explain_refusal("the list of submissions"):
+        with explain_errors("the list of submissions", OTHERWISE), _explain_refusal("the list of submissions"):
             listed = client.competition_submissions(COMPETITION, page_number=page, page_size=PAGE) or []
         for submission in listed:
             if (submission.description or "").startswith(entry.tag):
@@ -176,32 +177,22 @@ def find(client: Any, entry: Entry) -> Any:
 
 
 def send(client: Any, path: Path, description: str) -> None:
-    """Uploads a file and enters it in the competition.
+    """Uploads a file and submits it to the competition.
 
     Raises:
-        UserError: Kaggle refuses or is out of reach, or the upload does not come whole.
+        UserError: Kaggle refuses or is out of reach, or the upload fails.
     """
-    said = io.StringIO()
-    module = sys.modules[type(client).__module__]
-    patient: Any = kaggle_client.PatientAdapter
-    ordinary, module.HTTPAdapter = module.HTTPAdapter, patient  # type: ignore[attr-defined]
-    try:
-        with explain_faults(str(path), OTHERWISE), _explain_refusal(str(path)), contextlib.redirect_stdout(said):
-            answer = client.competition_submit(str(path), description, COMPETITION, quiet=True)
-    finally:
-        module.HTTPAdapter = ordinary  # type: ignore[attr-defined]
-    if answer.message == client.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
-        # the client keeps the reason to itself but for what it prints
-        reason = " ".join(said.getvalue().split()) or "its storage refuses the file"
-        raise UserError(
-            f"kaggle: {path}: the upload did not end well ({reason}) and nothing was submitted; check the network and "
-            "run the same command again"
-        )
+    with (
+        explain_errors(str(path), OTHERWISE),
+        _explain_refusal(str(path)),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        answer = client.competition_submit(str(path), description, COMPETITION, quiet=True)
     log.info("%s: %s", path, answer.message)
 
 
 def _await_score(client: Any, entry: Entry, timeout: float, record: Path) -> tuple[Entry, str]:
-    """The entry as it ended, and Kaggle's reason where the file was rejected."""
+    """The entry with its score, or rejected with Kaggle's reason."""
     end = time.monotonic() + timeout
     while True:
         submission = find(client, entry)
@@ -210,14 +201,14 @@ def _await_score(client: Any, entry: Entry, timeout: float, record: Path) -> tup
             return ended, submission.error_description or ""
         if time.monotonic() + PAUSE > end:
             raise UserError(
-                f"kaggle: {entry.file}: no score after {timeout:g} s. The file is submitted and stands in {record}; "
+                f"kaggle: {entry.file}: no score after {timeout:g} s. The file is submitted and is in {record}; "
                 f"the same command asks again and does not send it twice. See {COMPETITION_PAGE}/submissions"
             )
         time.sleep(PAUSE)
 
 
 def _end(entry: Entry, submission: Any) -> Entry:
-    """The entry with its end as Kaggle lists it (`ApiSubmission`), unchanged where it has none yet."""
+    """The entry with status and scores of an `ApiSubmission`; unchanged while it is pending."""
     if submission is None or submission.status.name == "PENDING":
         return entry
     date = submission.date.isoformat(timespec="seconds") if submission.date else ""
@@ -230,17 +221,17 @@ def _refuse_rejected(entry: Entry, reason: str) -> None:
     if entry.status == REFUSED:
         raise UserError(
             f"kaggle: {entry.file}: Kaggle took the file but rejected its content ({reason or 'no reason given'}); see "
-            f"{COMPETITION_PAGE}/submissions, mend the file, or try the same one with --again"
+            f"{COMPETITION_PAGE}/submissions, correct the file, or try the same one with --again"
         )
 
 
 @contextlib.contextmanager
 def _explain_refusal(what: str) -> Iterator[None]:
-    """Puts into words what refusals mean where one submits (`explain_faults` speaks of fetching)."""
+    """Explains errors of submitting; `explain_errors` speaks of downloads."""
     try:
         yield
     except requests.HTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
+        status = status_of(error)
         raise UserError(f"kaggle: {what}: status {status} ({error}); {_remedy(status, str(error))}") from error
     except requests.RequestException as error:
         raise UserError(
