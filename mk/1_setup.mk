@@ -12,10 +12,10 @@ setup: $(ready)  ## .venv with the pinned requirements
 	.venv/bin/python -m pip install --quiet --no-deps --editable .
 	.venv/bin/python -m pip freeze --exclude-editable > $@.$$$$ && mv $@.$$$$ $@
 
-.venv/development.txt: .venv/installed.txt pyproject.toml
-	.venv/bin/python -m pip install --quiet --editable '.[dev]'
+.venv/development.txt: .venv/installed.txt pyproject.toml constraints.txt
+	.venv/bin/python -m pip install --quiet --constraint requirements.txt --constraint constraints.txt --editable '.[dev]'
 	.venv/bin/python -m pip freeze --exclude-editable > $@.$$$$ && mv $@.$$$$ $@
 
-.venv/publishing.txt: .venv/installed.txt pyproject.toml
-	.venv/bin/python -m pip install --quiet --editable '.[publish]'
+.venv/publishing.txt: .venv/installed.txt pyproject.toml constraints.txt
+	.venv/bin/python -m pip install --quiet --constraint requirements.txt --constraint constraints.txt --editable '.[publish]'
 	.venv/bin/python -m pip freeze --exclude-editable > $@.$$$$ && mv $@.$$$$ $@

@@ -531,7 +531,7 @@ def test_makes_with_different_settings_do_not_meet(make):
 @pytest.fixture
 def clone(tmp_path) -> Path:
     """A copy of what make reads, and a folder `bin` whose python3 is a script."""
-    for name in ("Makefile", "mk", "configs", "requirements.txt", "pyproject.toml"):
+    for name in ("Makefile", "mk", "configs", "requirements.txt", "constraints.txt", "pyproject.toml"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / "clone" / name) if (tmp_path / "clone").mkdir(exist_ok=True) is None else None
     (tmp_path / "bin").mkdir()

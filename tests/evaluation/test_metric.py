@@ -86,11 +86,11 @@ def test_any_two_label_maps_score_as_the_definition_says_drawn_or_as_runs(truth,
 
 @unhurried
 @given(LABEL_MAPS, LABEL_MAPS)
-def test_the_matrix_holds_the_iou_of_each_pair(truth, predicted):
-    expected = [[float(exact_iou(a, b)) for b in nuclei_of(predicted)] for a in nuclei_of(truth)]
-    matrix = metric.iou_matrix(truth, predicted)
-    assert matrix.shape == (len(nuclei_of(truth)), len(nuclei_of(predicted)))
-    assert matrix.tolist() == expected
+def test_an_outcome_holds_the_largest_iou_with_a_nucleus_of_the_other_map(truth, predicted):
+    ours, theirs = nuclei_of(truth), nuclei_of(predicted)
+    found = metric.outcomes(truth, predicted)
+    assert found.true_iou.tolist() == [max((float(exact_iou(a, b)) for b in theirs), default=0.0) for a in ours]
+    assert found.predicted_iou.tolist() == [max((float(exact_iou(a, b)) for a in ours), default=0.0) for b in theirs]
 
 
 @pytest.mark.parametrize("shift", range(12))
@@ -100,7 +100,7 @@ def test_a_disc_rolled_by_n_pixels_has_the_iou_of_two_shifted_discs(shift):
     shared = int(np.maximum(chords - shift, 0).sum())
     iou = Fraction(shared, 2 * int(chords.sum()) - shared)
     truth, rolled = mask.astype(np.int32), np.roll(mask, shift, axis=1).astype(np.int32)
-    assert metric.iou_matrix(truth, rolled).item() == float(iou)
+    assert metric.outcomes(truth, rolled).true_iou.item() == float(iou)
     expected = [float(iou > Fraction(percent, 100)) for percent in PERCENTS]
     assert metric.average_precision(truth, rolled).tolist() == expected
 
@@ -184,7 +184,7 @@ def test_two_empty_images_score_one(shape):
     empty = np.zeros(shape, np.int32)
     assert metric.average_precision(empty, empty).tolist() == [1.0] * 10
     assert metric.average_precision_from_runs(runs_of(empty), runs_of(empty)).tolist() == [1.0] * 10
-    assert metric.iou_matrix(empty, empty).shape == (0, 0)
+    assert len(metric.outcomes(empty, empty).true_iou) == 0
     assert set(metric.error_counts(empty, empty).values()) == {0}
 
 

@@ -1,11 +1,11 @@
 """The competition's metric: TP / (TP + FP + FN) at ten thresholds of intersection over union (IoU).
 
-A hit is a pair with an IoU *greater than* the threshold, never equal to it, and the comparison is made in whole
-numbers, so that an IoU of exactly 0.75 misses at 0.75. Two nuclei of one label map share no pixel; so above 0.5 a
-nucleus can be hit only once, and no assignment has to be solved.
+A true positive is a pair of nuclei with an IoU *greater than* the threshold, not equal to it, compared
+in whole numbers, so that an IoU of exactly 0.75 is no hit at 0.75. Two nuclei of one label map share no
+pixel, so above an IoU of 0.5 a nucleus has at most one partner, and no assignment has to be solved.
 
-Conventions: two empty images agree and score 1 (nothing was to be found, and nothing was made up); if only one of
-the two is empty the score is 0. The competition leaves this open, since all images that it scores hold nuclei.
+Conventions: two empty images score 1; if only one of the two is empty the score is 0. The competition
+leaves this open, since all images that it scores have nuclei.
 
 Source: https://www.kaggle.com/c/data-science-bowl-2018/overview/evaluation
 """
@@ -13,9 +13,8 @@ Source: https://www.kaggle.com/c/data-science-bowl-2018/overview/evaluation
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from nuclei.arrays import Float64Array, Int64Array, Labels
+from nuclei.arrays import BoolArray, Float64Array, Int64Array, Labels
 from nuclei.errors import UserError
 
 Runs = tuple[Int64Array, Int64Array, Int64Array]
@@ -24,30 +23,31 @@ Runs = tuple[Int64Array, Int64Array, Int64Array]
 THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 
 _THOUSANDTHS = np.arange(500, 1000, 50)
-# Above this many cells a table of all pairs of labels costs more than sorting the stretches.
+# With more cells than this, a table of all pairs of labels costs more than sorting.
 _LARGEST_TABLE = 2**20
-# From this IoU on, a nucleus counts as a part of another in splits and merges.
+# IoU above which a nucleus is a part of another one, in splits and merges.
 _PART_THOUSANDTHS = 100
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What became of each of T true and P predicted nuclei, both in ascending order of their labels.
+    """Outcome of each of T true and P predicted nuclei, in ascending order of labels.
 
-    `true_iou` (T,) and `predicted_iou` (P,) are the largest IoU with a nucleus of the other map: where it is greater
-    than a threshold the nucleus is hit. `split` (T,) and `merged` (P,) are as in `error_counts`.
+    `true_iou` (T,) and `predicted_iou` (P,) are the largest IoU with a nucleus of the other label
+    map; a nucleus is found at thresholds below it. `split` (T,) and `merged` (P,) are as in
+    `error_counts`.
     """
 
     true_areas: Int64Array
     true_iou: Float64Array
     predicted_iou: Float64Array
-    split: npt.NDArray[np.bool_]
-    merged: npt.NDArray[np.bool_]
+    split: BoolArray
+    merged: BoolArray
 
 
 @dataclass(frozen=True)
 class _Overlaps:
-    """Areas in pixels of T true and P predicted nuclei, and the K pairs of them that share pixels."""
+    """Areas in pixels of T true and P predicted nuclei, and their K pairs that share pixels."""
 
     true_areas: Int64Array
     predicted_areas: Int64Array
@@ -60,21 +60,9 @@ class _Overlaps:
         areas = self.true_areas[self.true_indices] + self.predicted_areas[self.predicted_indices]
         return areas - self.intersections
 
-    def exceed(self, thousandths: int | Int64Array) -> npt.NDArray[np.bool_]:
-        """For each pair whether its IoU is greater than so many thousandths."""
+    def exceed(self, thousandths: int | Int64Array) -> BoolArray:
+        """For each pair whether its IoU exceeds a number of thousandths."""
         return 1000 * self.intersections > thousandths * self.unions
-
-
-def iou_matrix(truth: Labels, predicted: Labels) -> Float64Array:
-    """IoU (T, P) of each true with each predicted nucleus of two label maps, both in ascending order of labels.
-
-    Raises:
-        UserError: arrays that are no two label maps of one shape.
-    """
-    overlaps = _overlaps_of_maps(truth, predicted)
-    matrix = np.zeros((len(overlaps.true_areas), len(overlaps.predicted_areas)))
-    matrix[overlaps.true_indices, overlaps.predicted_indices] = overlaps.intersections / overlaps.unions
-    return matrix
 
 
 def average_precision(truth: Labels, predicted: Labels) -> Float64Array:
@@ -89,9 +77,9 @@ def average_precision(truth: Labels, predicted: Labels) -> Float64Array:
 
 
 def average_precision_from_runs(truth: Runs, predicted: Runs) -> Float64Array:
-    """TP / (TP + FP + FN) (10,) of the run lengths of one image, without drawing it: the same as of label maps.
+    """TP / (TP + FP + FN) (10,) of the runs of one image: equal to that of its label maps.
 
-    True nuclei may share pixels, as annotations do here and there; then each predicted nucleus hits one at most.
+    True nuclei may share pixels, as some annotations do; each predicted nucleus then matches at most one.
 
     Raises:
         UserError: predicted nuclei that share pixels, which the competition forbids.
@@ -100,7 +88,7 @@ def average_precision_from_runs(truth: Runs, predicted: Runs) -> Float64Array:
 
 
 def outcomes(truth: Labels, predicted: Labels) -> Outcomes:
-    """What became of each nucleus of two label maps.
+    """Outcome of each nucleus of two label maps.
 
     Raises:
         UserError: arrays that are no two label maps of one shape.
@@ -115,12 +103,11 @@ def outcomes(truth: Labels, predicted: Labels) -> Outcomes:
 
 
 def error_counts(truth: Labels, predicted: Labels, threshold: float = 0.5) -> dict[str, int]:
-    """Numbers of nuclei by what became of them: hits, missed, extra, split and merged.
+    """Numbers of nuclei by outcome: hits, missed, extra, split and merged.
 
-    hits have an IoU greater than `threshold`; missed are true nuclei without a hit and extra are predicted ones
-    without a hit, so hits + missed are all true nuclei and hits + extra all predicted ones. Beside that, split are
-    true nuclei with an IoU greater than 0.1 with several predicted ones, and merged are predicted nuclei with an IoU
-    greater than 0.1 with several true ones.
+    Hits have an IoU greater than `threshold`. Missed are the other true nuclei, extra the other
+    predicted ones. Split are true nuclei with an IoU greater than 0.1 with several predicted ones,
+    and merged the reverse.
 
     Raises:
         UserError: a threshold outside [0.5, 1) or with more than three decimals; arrays that are no two label maps
@@ -143,8 +130,8 @@ def error_counts(truth: Labels, predicted: Labels, threshold: float = 0.5) -> di
     }
 
 
-def _split_and_merged(overlaps: _Overlaps) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which true nuclei (T,) have several parts among the predicted ones, and which of those (P,) the other way."""
+def _split_and_merged(overlaps: _Overlaps) -> tuple[BoolArray, BoolArray]:
+    """Which true nuclei (T,) have several predicted parts, and which predicted ones (P,) several true ones."""
     is_part = overlaps.exceed(_PART_THOUSANDTHS)
     parts = np.bincount(overlaps.true_indices[is_part], minlength=len(overlaps.true_areas))
     wholes = np.bincount(overlaps.predicted_indices[is_part], minlength=len(overlaps.predicted_areas))
@@ -165,25 +152,12 @@ def _average_precision(overlaps: _Overlaps) -> Float64Array:
 
 
 def _overlaps_of_maps(truth: Labels, predicted: Labels) -> _Overlaps:
-    """Overlaps from the stretches of pixels, row by row, on which both maps keep their label, background included.
-
-    There are a hundred times fewer stretches than pixels, and counting is by far the slowest that is done to each.
-    """
+    """Overlaps of two label maps (H, W), from their stretches."""
     if truth.shape != predicted.shape or truth.ndim != 2:
         raise UserError(f"expected two label maps of one shape (H, W), got {truth.shape} and {predicted.shape}")
-    true_pixels, predicted_pixels = truth.ravel(), predicted.ravel()
-    is_bound = np.empty(truth.size + 1, bool)
-    is_bound[0] = is_bound[-1] = True
-    np.not_equal(true_pixels[1:], true_pixels[:-1], out=is_bound[1:-1])
-    is_bound[1:-1] |= predicted_pixels[1:] != predicted_pixels[:-1]
-    bounds = np.flatnonzero(is_bound)
-    starts, lengths = bounds[:-1], bounds[1:] - bounds[:-1]
-    true_labels, predicted_labels = true_pixels[starts], predicted_pixels[starts]
-    for name, labels in (("true", true_labels), ("predicted", predicted_labels)):
-        if labels.dtype.kind not in "iu" or (labels.dtype.kind == "i" and labels.min(initial=0) < 0):
-            raise UserError(
-                f"expected integers from 0 in the {name} label map, got {labels.dtype} from {labels.min(initial=0)}"
-            )
+    true_labels, predicted_labels, lengths = _find_stretches(truth.ravel(), predicted.ravel())
+    _check_labels("true", true_labels)
+    _check_labels("predicted", predicted_labels)
     columns = int(predicted_labels.max(initial=0)) + 1
     rows = int(true_labels.max(initial=0)) + 1
     if rows * columns >= 2**63:
@@ -192,12 +166,31 @@ def _overlaps_of_maps(truth: Labels, predicted: Labels) -> _Overlaps:
     keys += predicted_labels.astype(np.int64)
     pairs, counts = _count(keys, lengths, rows * columns)
     true_of_pair, predicted_of_pair = np.divmod(pairs, columns)
-    true_areas, true_indices = _areas(true_of_pair, counts, rows)
-    predicted_areas, predicted_indices = _areas(predicted_of_pair, counts, columns)
-    is_shared = (true_of_pair > 0) & (predicted_of_pair > 0)
-    return _Overlaps(
-        true_areas, predicted_areas, true_indices[is_shared], predicted_indices[is_shared], counts[is_shared]
-    )
+    true_areas, true_indices = _measure_areas(true_of_pair, counts, rows)
+    predicted_areas, predicted_indices = _measure_areas(predicted_of_pair, counts, columns)
+    shared = (true_of_pair > 0) & (predicted_of_pair > 0)
+    return _Overlaps(true_areas, predicted_areas, true_indices[shared], predicted_indices[shared], counts[shared])
+
+
+def _find_stretches(truth: Labels, predicted: Labels) -> tuple[Labels, Labels, Int64Array]:
+    """True label, predicted label and length of each stretch of pixels with constant labels.
+
+    Takes raveled label maps. An image has a hundred times fewer stretches than pixels, and what
+    follows is far slower for each of them than finding them.
+    """
+    is_bound = np.empty(truth.size + 1, bool)
+    is_bound[0] = is_bound[-1] = True
+    np.not_equal(truth[1:], truth[:-1], out=is_bound[1:-1])
+    is_bound[1:-1] |= predicted[1:] != predicted[:-1]
+    bounds = np.flatnonzero(is_bound)
+    starts = bounds[:-1]
+    return truth[starts], predicted[starts], bounds[1:] - starts
+
+
+def _check_labels(name: str, labels: Labels) -> None:
+    smallest = labels.min(initial=0)
+    if labels.dtype.kind not in "iu" or smallest < 0:
+        raise UserError(f"expected integers from 0 in the {name} label map, got {labels.dtype} from {smallest}")
 
 
 def _count(keys: Int64Array, lengths: Int64Array, cells: int) -> tuple[Int64Array, Int64Array]:
@@ -210,10 +203,10 @@ def _count(keys: Int64Array, lengths: Int64Array, cells: int) -> tuple[Int64Arra
     return found, np.bincount(places, lengths).astype(np.int64)
 
 
-def _areas(labels: Int64Array, counts: Int64Array, above: int) -> tuple[Int64Array, Int64Array]:
-    """Area of each nucleus in ascending order of labels, and each label's index into them (-1 for background).
+def _measure_areas(labels: Int64Array, counts: Int64Array, above: int) -> tuple[Int64Array, Int64Array]:
+    """Area of each nucleus in ascending order of labels, and each label's index into them.
 
-    Labels lie below `above`.
+    Labels lie below `above`; the index of background is -1.
     """
     present, areas = _count(labels, counts, above)
     has_background = bool(len(present)) and present[0] == 0
@@ -221,26 +214,36 @@ def _areas(labels: Int64Array, counts: Int64Array, above: int) -> tuple[Int64Arr
 
 
 def _overlaps_of_runs(truth: Runs, predicted: Runs) -> _Overlaps:
-    """Overlaps from the runs that meet: for each true run, the slice of the sorted predicted ones it reaches."""
-    true_starts, true_lengths, true_nuclei = truth
+    """Overlaps of the runs of an image, of each true run with the slice of sorted predicted ones it meets."""
     order = np.argsort(predicted[0], kind="stable")
-    predicted_starts, predicted_lengths, predicted_nuclei = (part[order] for part in predicted)
-    true_ends, predicted_ends = true_starts + true_lengths, predicted_starts + predicted_lengths
-    if (predicted_starts[1:] < predicted_ends[:-1]).any():
+    sorted_starts, sorted_lengths, sorted_nuclei = (part[order] for part in predicted)
+    if (sorted_starts[1:] < (sorted_starts + sorted_lengths)[:-1]).any():
         raise UserError("predicted nuclei overlap; no two masks of an image may share a pixel")
-    first = np.searchsorted(predicted_ends, true_starts, side="right")
-    reached = np.searchsorted(predicted_starts, true_ends, side="left") - first
-    true_runs = np.repeat(np.arange(len(true_starts)), reached)
-    predicted_runs = np.arange(reached.sum()) + np.repeat(first - (np.cumsum(reached) - reached), reached)
-    shared = np.minimum(true_ends[true_runs], predicted_ends[predicted_runs]) - np.maximum(
-        true_starts[true_runs], predicted_starts[predicted_runs]
-    )
-    (true_areas, true_indices), (predicted_areas, predicted_indices) = (
-        _areas(nuclei + 1, lengths, int(nuclei.max(initial=0)) + 2)
-        for nuclei, lengths in ((true_nuclei, true_lengths), (predicted_nuclei, predicted_lengths))
-    )
-    keys = true_indices[true_runs] * max(len(predicted_areas), 1) + predicted_indices[predicted_runs]
+    true_runs, predicted_runs, shared = _find_meeting_runs(truth[0], truth[1], sorted_starts, sorted_lengths)
+    true_areas, true_indices = _measure_nuclei_of_runs(truth[2], truth[1])
+    predicted_areas, predicted_indices = _measure_nuclei_of_runs(sorted_nuclei, sorted_lengths)
+    columns = max(len(predicted_areas), 1)
+    keys = true_indices[true_runs] * columns + predicted_indices[predicted_runs]
     pairs, intersections = _count(keys, shared, len(true_areas) * len(predicted_areas))
-    return _Overlaps(
-        true_areas, predicted_areas, *np.divmod(pairs, max(len(predicted_areas), 1)), intersections=intersections
-    )
+    return _Overlaps(true_areas, predicted_areas, *np.divmod(pairs, columns), intersections=intersections)
+
+
+def _find_meeting_runs(
+    starts: Int64Array, lengths: Int64Array, sorted_starts: Int64Array, sorted_lengths: Int64Array
+) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Pairs of runs that share pixels, as indices into both lists, and how many they share.
+
+    The runs of the second list are sorted and do not overlap.
+    """
+    ends, sorted_ends = starts + lengths, sorted_starts + sorted_lengths
+    first = np.searchsorted(sorted_ends, starts, side="right")
+    met = np.searchsorted(sorted_starts, ends, side="left") - first
+    runs = np.repeat(np.arange(len(starts)), met)
+    others = np.arange(met.sum()) + np.repeat(first - (np.cumsum(met) - met), met)
+    shared = np.minimum(ends[runs], sorted_ends[others]) - np.maximum(starts[runs], sorted_starts[others])
+    return runs, others, shared
+
+
+def _measure_nuclei_of_runs(nuclei: Int64Array, lengths: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """`_measure_areas` of runs, whose nuclei are numbered from 0 and have no background."""
+    return _measure_areas(nuclei + 1, lengths, int(nuclei.max(initial=0)) + 2)

@@ -15,7 +15,18 @@ from nuclei.errors import UserError
 from nuclei.io.files import atomic_path, write_json, write_text
 from nuclei.submission.kaggle_client import COMPETITION
 
-CODE = ("Makefile", "mk", "requirements.txt", "pyproject.toml", "README.md", "LICENSE", "configs", "scripts", "src")
+CODE = (
+    "Makefile",
+    "mk",
+    "requirements.txt",
+    "constraints.txt",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "configs",
+    "scripts",
+    "src",
+)
 ARCHIVE = "nuclei.zip"
 # Module and package of what the image may lack: pure Python, so that the wheels fit any version of it.
 WHEELS = {

@@ -1,0 +1,35 @@
+"""The pinned versions are within the ranges of the package's dependencies."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+
+
+def read_pins(name):
+    lines = [line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    return dict(line.split("==") for line in lines if line)
+
+
+def read_ranges():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional = project["optional-dependencies"]
+    extras = [*optional["publish"], *optional["dev"]]
+    own = {Requirement(text).name: Requirement(text) for text in project["dependencies"]}
+    return own, {Requirement(text).name: Requirement(text) for text in extras if not text.startswith("nuclei[")}
+
+
+@pytest.mark.parametrize(("kind", "pins"), [(0, "requirements.txt"), (1, "constraints.txt")])
+def test_every_dependency_has_a_pin_within_its_range(kind, pins):
+    ranges, versions = read_ranges()[kind], read_pins(pins)
+    assert ranges.keys() == versions.keys()
+    for name, requirement in ranges.items():
+        assert requirement.specifier.contains(versions[name]), f"{requirement}: {versions[name]} is pinned"
+
+
+def test_a_dependency_of_the_package_is_a_range():
+    exact = [str(requirement) for requirement in read_ranges()[0].values() if "==" in str(requirement.specifier)]
+    assert not exact
