@@ -62,8 +62,8 @@ COUNTS         = 8 16 32 64 128 256 all  # training images of the learning curve
 SEEDS          = 0 1 2                # its repetitions
 # ablation
 ABLATION       = ablation             # folder of its table
-RUNGS          =                      # some steps of configs/ablation
-LEFT_OUT_RUNGS =                      # of these, those scored on unseen modalities too: RUNGS
+ABLATION_STEPS =                      # some steps of configs/ablation
+UNSEEN_STEPS   =                      # of these, those scored on unseen modalities too: ABLATION_STEPS
 MODALITIES     = 0 1 2 3 4            # folds of DATA/splits_modality.csv
 COMPLETE       =                      # held-out kinds that lack no fold, so that post-processing can be tuned there
 # benchmarks

@@ -13,7 +13,11 @@ MAKEFILE = Path("Makefile")
 SETTING = re.compile(r"^([A-Z_]+) +=([^#\n]*)", re.MULTILINE)
 NO_HOLD_OUT = "all"
 """As a fold: train on all images and hold out none."""
-RENAMED = {"SHARES": "ENSEMBLE_WEIGHTS"}
+RENAMED = {
+    "SHARES": "ENSEMBLE_WEIGHTS",
+    "RUNGS": "ABLATION_STEPS",
+    "LEFT_OUT_RUNGS": "UNSEEN_STEPS",
+}
 """Settings of earlier versions and their names of today."""
 MAKES_OWN = {"MAKE", "SHELL", "MAKEFLAGS", "CURDIR", ".FEATURES"}
 """Variables of make itself, which people may set too."""
@@ -35,7 +39,10 @@ FOLDERS = frozenset(
 )
 """Paths that become targets of make."""
 NUMBERS, NUMBER_LISTS = {"FOLD", "HELD_OUT", "STEPS", "SPLIT_INTO"}, {"FOLDS", "MODALITIES", "SEEDS"}
-NAMES, NAME_LISTS = {"EXP", "MODEL"}, {"MEMBERS", "VARIANTS", "RUNGS", "LEFT_OUT_RUNGS", "COUNTS", "COMPLETE", "ROWS"}
+NAMES, NAME_LISTS = (
+    {"EXP", "MODEL"},
+    {"MEMBERS", "VARIANTS", "ABLATION_STEPS", "UNSEEN_STEPS", "COUNTS", "COMPLETE", "ROWS"},
+)
 LISTS = NUMBER_LISTS | NAME_LISTS | {"ENSEMBLE_WEIGHTS"}
 """Settings of several words; all others that are no paths and no numbers or names may hold any text."""
 

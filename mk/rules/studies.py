@@ -118,19 +118,19 @@ def other_data(settings: Settings) -> str:
 
 
 def write_ablation(book: Book, settings: Settings, steps: str) -> None:
-    """Every step on folds and on modalities; one that changes [prediction] alone has the weights of the one below."""
-    rungs = read_experiments(ABLATION)
-    wanted = {"folds": pick(settings, "RUNGS", sorted(rungs))}
+    """Every step on folds and on modalities; one that changes [prediction] alone has the weights of the one before."""
+    by_name = read_experiments(ABLATION)
+    wanted = {"folds": pick(settings, "ABLATION_STEPS", sorted(by_name))}
     wanted["modalities"] = (
-        pick(settings, "LEFT_OUT_RUNGS", sorted(rungs)) if settings["LEFT_OUT_RUNGS"] else wanted["folds"]
+        pick(settings, "UNSEEN_STEPS", sorted(by_name)) if settings["UNSEEN_STEPS"] else wanted["folds"]
     )
     folder = settings.path("RUNS", "ablation", f"{steps}_steps")
     book.chapter("ablation")
-    for rung in rungs.values():
-        if rung.fault:
-            raise RefusedError(rung.fault)
-        write_step(book, settings, folder, rungs, rung, steps)
-    scores = {kind: list(find_scores(settings, folder, rungs, wanted[kind], kind)) for kind in KINDS}
+    for step in by_name.values():
+        if step.fault:
+            raise RefusedError(step.fault)
+        write_step(book, settings, folder, by_name, step, steps)
+    scores = {kind: list(find_scores(settings, folder, by_name, wanted[kind], kind)) for kind in KINDS}
     given = [f" {name}='{settings[name]}'" for name in ("STEPS", *REPEATED) if name in settings.given]
     out, command = settings["ABLATION"], f"make ablation{''.join(given)}{other_data(settings)}"
     listed = [f"--{kind} {' '.join(map(path_text, scores[kind]))}".rstrip() for kind in KINDS]
@@ -144,26 +144,26 @@ def write_ablation(book: Book, settings: Settings, steps: str) -> None:
     )
 
 
-REPEATED = ("RUNGS", "LEFT_OUT_RUNGS", "FOLDS", "MODALITIES")
+REPEATED = ("ABLATION_STEPS", "UNSEEN_STEPS", "FOLDS", "MODALITIES")
 """Settings that the page names in its command."""
 
 
-def below(rungs: dict[str, Experiment], rung: Experiment) -> Experiment:
-    return rungs[Path(rung.extends).stem]
+def step_before(by_name: dict[str, Experiment], step: Experiment) -> Experiment:
+    return by_name[Path(step.extends).stem]
 
 
-def trained_by(rungs: dict[str, Experiment], rung: Experiment) -> Experiment:
-    """The step whose weights this one has: the first from here down that changes more than [prediction]."""
-    while not set(rung.changed) - {"prediction"}:
-        rung = below(rungs, rung)
-    return rung
+def trained_by(by_name: dict[str, Experiment], step: Experiment) -> Experiment:
+    """The step whose weights this one has: the last one up to this that changes more than [prediction]."""
+    while not set(step.changed) - {"prediction"}:
+        step = step_before(by_name, step)
+    return step
 
 
-def predicted_by(rungs: dict[str, Experiment], rung: Experiment) -> Experiment:
-    """The step whose maps this one has: one that changes nothing is there to be tuned."""
-    while not rung.changed:
-        rung = below(rungs, rung)
-    return rung
+def predicted_by(by_name: dict[str, Experiment], step: Experiment) -> Experiment:
+    """The step whose maps this one has: a step that changes nothing has its post-processing tuned."""
+    while not step.changed:
+        step = step_before(by_name, step)
+    return step
 
 
 def held_out(settings: Settings, kind: str) -> list[str]:
@@ -177,30 +177,30 @@ def splits_of(settings: Settings, kind: str) -> str:
 
 
 def write_step(
-    book: Book, settings: Settings, folder: str, rungs: dict[str, Experiment], rung: Experiment, steps: str
+    book: Book, settings: Settings, folder: str, by_name: dict[str, Experiment], step: Experiment, steps: str
 ) -> None:
-    if not rung.changed:
+    if not step.changed:
         for kind in filter(lambda kind: held_out(settings, kind), KINDS):
-            write_tuned_step(book, settings, f"{folder}/{kind}", rung, predicted_by(rungs, rung), kind)
+            write_tuned_step(book, settings, f"{folder}/{kind}", step, predicted_by(by_name, step), kind)
         return
-    source = trained_by(rungs, rung)
-    config = f"{folder}/{rung.name}.toml"
+    source = trained_by(by_name, step)
+    config = f"{folder}/{step.name}.toml"
     places = [
-        (kind, fold, f"{folder}/{kind}/{rung.name}/fold_{fold}") for kind in KINDS for fold in held_out(settings, kind)
+        (kind, fold, f"{folder}/{kind}/{step.name}/fold_{fold}") for kind in KINDS for fold in held_out(settings, kind)
     ]
-    values = budgeted(book, config, rung, {"steps": int(steps)})
-    budget = Experiment(rung.name, Path(config), values)
+    values = budgeted(book, config, step, {"steps": int(steps)})
+    budget = Experiment(step.name, Path(config), values)
     trained, after_trained = book.record(
-        f"{folder}/{rung.name}/training.json", budget.training(), [f"{place}/model.pt" for _, _, place in places]
+        f"{folder}/{step.name}/training.json", budget.training(), [f"{place}/model.pt" for _, _, place in places]
     )
     predicted, after_predicted = book.record(
-        f"{folder}/{rung.name}/prediction.json", budget.prediction(), [f"{place}/oof.npz" for _, _, place in places]
+        f"{folder}/{step.name}/prediction.json", budget.prediction(), [f"{place}/oof.npz" for _, _, place in places]
     )
     for kind, fold, place in places:
         splits = splits_of(settings, kind)
         images = f"--processed {path_text(settings.path('DATA', 'processed'))} --splits {path_text(splits)}"
         model = f"{folder}/{kind}/{source.name}/fold_{fold}/model.pt"
-        if source is rung:
+        if source is step:
             book.add(
                 [model],
                 [*trained, splits],
@@ -208,7 +208,7 @@ def write_step(
                 f"--config {path_text(config)} {images} --fold {fold}",
                 f"--out {path_text(place)} --device $(device) --workers $(workers)",
                 after=[config, *after_trained],
-                training=f"{rung.name} {fold}",
+                training=f"{step.name} {fold}",
             )
         book.add(
             [f"{place}/oof.npz"],
@@ -228,11 +228,11 @@ def write_step(
 
 
 def write_tuned_step(
-    book: Book, settings: Settings, folder: str, rung: Experiment, source: Experiment, kind: str
+    book: Book, settings: Settings, folder: str, step: Experiment, source: Experiment, kind: str
 ) -> None:
     """A step that has the maps of another one, and post-processing tuned on them."""
     inputs = [f"{folder}/{source.name}/fold_{fold}/oof.npz" for fold in held_out(settings, kind)]
-    oof, cv = f"{folder}/{rung.name}/oof.npz", f"{folder}/{rung.name}/cv.json"
+    oof, cv = f"{folder}/{step.name}/oof.npz", f"{folder}/{step.name}/cv.json"
     average(book, settings, inputs, oof, "train")
     book.add(
         [cv],
@@ -244,13 +244,13 @@ def write_tuned_step(
 
 
 def find_scores(
-    settings: Settings, folder: str, rungs: dict[str, Experiment], wanted: list[str], kind: str
+    settings: Settings, folder: str, by_name: dict[str, Experiment], wanted: list[str], kind: str
 ) -> Iterator[str]:
     """The files with the scores of steps; one that is tuned needs every image held out once."""
     whole = {"folds": not settings.some_folds, "modalities": not settings.is_given("MODALITIES")}
     complete = kind in settings.words("COMPLETE") or (whole[kind] and not settings.is_given("COMPLETE"))
     for name in wanted:
-        if rungs[name].changed:
+        if by_name[name].changed:
             for fold in held_out(settings, kind):
                 yield f"{folder}/{kind}/{name}/fold_{fold}/scores.json"
         elif complete and held_out(settings, kind):

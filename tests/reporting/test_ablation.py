@@ -106,13 +106,13 @@ def test_make_trains_what_a_step_changes_and_no_more_and_then_has_nothing_to_do(
         command = ["make", "--no-print-directory", "-C", str(ROOT), *settings, *arguments, "ablation"]
         return subprocess.run(command, capture_output=True, text=True, env=environment)
 
-    steps = ("RUNGS=5_learning_rate 6_tta 8_tuned", "LEFT_OUT_RUNGS=5_learning_rate")
+    steps = ("ABLATION_STEPS=5_learning_rate 6_tta 8_tuned", "UNSEEN_STEPS=5_learning_rate")
     planned = make("--dry-run", *steps, "FOLDS=0 1 2 3 4", "COMPLETE=folds")
     # one network on five folds and on one unseen modality, for four steps; 8_tuned has the maps of 7_multi_scale
     expected = {"train": 6, "predict": 16, "score_fold": 11, "ensemble": 1, "tune": 1, "ablate": 1}
     assert {name: scripts_run(planned)[name] for name in expected} == expected
 
-    answer = make("RUNGS=6_tta")
+    answer = make("ABLATION_STEPS=6_tta")
     assert answer.returncode == 0, answer.stderr[-3000:]
     ran = scripts_run(answer)
     assert (ran["train"], ran["predict"], ran["score_fold"], ran["ablate"]) == (
@@ -126,8 +126,8 @@ def test_make_trains_what_a_step_changes_and_no_more_and_then_has_nothing_to_do(
     splits, by_modality = (read_splits(tmp_path / "data" / name) for name in ("splits.csv", "splits_modality.csv"))
     assert splits.fold.nunique() == 5  # though one alone is asked for
     assert table.images.tolist() == [(splits.fold == 0).sum(), (by_modality.fold == 1).sum()]
-    assert "`make ablation STEPS='1' RUNGS='6_tta'" in (tmp_path / "ablation/README.md").read_text()
-    assert make("--question", "RUNGS=6_tta").returncode == 0
+    assert "`make ablation STEPS='1' ABLATION_STEPS='6_tta'" in (tmp_path / "ablation/README.md").read_text()
+    assert make("--question", "ABLATION_STEPS=6_tta").returncode == 0
 
 
 def test_any_experiment_can_leave_modalities_out_but_not_in_the_place_of_its_other_runs():
