@@ -14,6 +14,8 @@ from rules.settings import Settings
 from rules.text import NAME, RefusedError, check_name, nearest, path_text, shell_text
 
 SUFFIX, CARD_SUFFIX = ".safetensors", ".json"
+PACKAGED = Path("src/nuclei/weights")
+"""Networks of one file each, which an installed package carries."""
 CARD_BYTES = 1_000_000
 """A card is a few kilobytes."""
 
@@ -66,13 +68,21 @@ def find_files(path: Path) -> list[Path]:
     return files
 
 
+def find_member(card: Path, name: str) -> Path:
+    """A member's weights: a folder beside the card, or the file of that name in the package."""
+    folder, packaged = card.with_name(name), PACKAGED / f"{name}{SUFFIX}"
+    return packaged if packaged.is_file() and not folder.is_dir() else folder
+
+
 def write_shipped(book: Book, settings: Settings) -> None:
     """Maps of the test images by every network, their averages and the submission."""
     weights, name = Path(settings["WEIGHTS"]), run_name(settings["WEIGHTS"])
     folder, csv = settings.path("RUNS", name), settings.path("SUBMISSIONS", f"{name}.csv")
     is_card = weights.suffix == CARD_SUFFIX
     places = (
-        {f"{folder}/{one}": weights.with_name(one) for one in read_members(weights)} if is_card else {folder: weights}
+        {f"{folder}/{one}": find_member(weights, one) for one in read_members(weights)}
+        if is_card
+        else {folder: weights}
     )
     found = {place: find_files(path) for place, path in places.items()}
     maps = {place: [f"{place}/{map_name(file)}/test.npz" for file in files] for place, files in found.items()}

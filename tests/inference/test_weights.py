@@ -15,6 +15,7 @@ from nuclei.inference.weights import (
     SHIPPED,
     find_best,
     find_files,
+    find_member,
     load_trained,
     load_weights,
     read_ensemble,
@@ -214,10 +215,26 @@ def test_a_card_needs_tuned_parameters():
 
 def test_the_best_folder_is_that_with_the_highest_score(tmp_path):
     with pytest.raises(ValueError, match="no weights there; name some"):
-        find_best(tmp_path)
+        find_best(tmp_path, tmp_path / "none")
     for name, score in (("first", 0.4), ("second", 0.6), ("third", 0.5)):
         write(tmp_path / name / "fold_0.safetensors", score=score, name=name)
-    assert find_best(tmp_path) == tmp_path / "second"
+    assert find_best(tmp_path, tmp_path / "none") == tmp_path / "second"
+
+
+def test_the_network_in_the_package_is_the_default(tmp_path):
+    write(tmp_path / "folder" / "fold_0.safetensors", score=0.9, name="folder")
+    write(tmp_path / "packaged" / "everyone.safetensors", score=0.1, name="everyone")
+    assert find_best(tmp_path, tmp_path / "packaged") == tmp_path / "packaged" / "everyone.safetensors"
+
+
+def test_a_member_is_a_folder_beside_the_card_or_a_file_in_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr("nuclei.inference.weights.PACKAGED", tmp_path / "packaged")
+    card, file = tmp_path / "ensemble.json", tmp_path / "packaged" / "one.safetensors"
+    write(file, score=0.1, name="one")
+    assert find_member(card, "one") == file
+    assert find_member(card, "two") == tmp_path / "two"
+    (tmp_path / "one").mkdir()
+    assert find_member(card, "one") == tmp_path / "one"
 
 
 def test_the_page_says_what_is_in_the_folder(tmp_path):

@@ -86,7 +86,7 @@ def load_weights(path: Path | str, device: "torch.device") -> Weights:
 
 def _load_ensemble(path: Path, device: "torch.device") -> Weights:
     ensemble = read_ensemble(path)
-    members = {name: load_weights(path.with_name(name), device) for name in ensemble.members}
+    members = {name: load_weights(find_member(path, name), device) for name in ensemble.members}
     weights = ensemble.weights[ALL]
     return Weights(
         path,
@@ -134,7 +134,7 @@ def read_ensemble(path: Path) -> EnsembleCard:
     """
     card = read_ensemble_card(path)
     for name, score in card.members.items():
-        folder = path.with_name(name)
+        folder = find_member(path, name)
         own = read_card(find_files(folder)[0]).score
         if own != score:
             raise UserError(
@@ -172,7 +172,7 @@ def find_files(path: Path) -> list[Path]:
         UserError: there is none; a name in the folder or on the card is unsafe.
     """
     if path.suffix == CARD_SUFFIX:
-        return [file for name in read_ensemble(path).members for file in find_files(path.with_name(name))]
+        return [file for name in read_ensemble(path).members for file in find_files(find_member(path, name))]
     files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: no {SUFFIX} file there; make some with `make weights EXP=<experiment>`")
@@ -181,14 +181,22 @@ def find_files(path: Path) -> list[Path]:
     return files
 
 
+def find_member(card: Path, name: str) -> Path:
+    """The weights of a member of an ensemble: a folder beside its card, or the file of that name in the package."""
+    folder, packaged = card.with_name(name), PACKAGED / f"{name}{SUFFIX}"
+    return packaged if packaged.is_file() and not folder.is_dir() else folder
+
+
 def find_best(root: Path = SHIPPED, packaged: Path = PACKAGED) -> Path:
-    """The folder under `root` whose experiment has the highest out-of-fold score; without any, the best packaged file.
+    """The network in the package, which is for all images; without one the folder under `root` that scores best.
+
+    Of several the one with the highest score on its card is taken.
 
     Raises:
         UserError: neither holds weights.
     """
-    files = {file.parent: file for file in sorted(root.glob(f"*/*{SUFFIX}"))}
-    files = files or {file: file for file in sorted(packaged.glob(f"*{SUFFIX}"))}
+    files = {file: file for file in sorted(packaged.glob(f"*{SUFFIX}"))}
+    files = files or {file.parent: file for file in sorted(root.glob(f"*/*{SUFFIX}"))}
     if not files:
         raise UserError(f"{root}: no weights there; name some (WEIGHTS=<file or folder>) or train and `make weights`")
     scores = {path: read_card(file).score for path, file in files.items()}
