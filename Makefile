@@ -42,6 +42,8 @@ OUT            =                      # folder of the results
 CHANNEL        =                      # the channel with the nuclei, counted from 1
 PIXEL_SIZE     =                      # micrometres a pixel, where the file does not say
 MAX_PIXELS     =                      # larger images are refused
+SCALE          =                      # 2 for nuclei of 4 to 6 pixels across: the network sees the image enlarged
+FAST           =                      # 1: the first network of the weights alone
 # scores and Kaggle
 TRUTH          =                      # solution with Height and Width: DATA/raw/stage1_solution.csv
 MESSAGE        =                      # description of a submission: EXP, or the name of WEIGHTS
