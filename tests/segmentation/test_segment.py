@@ -216,7 +216,7 @@ def test_results_of_pages_that_are_gone_are_removed(weights, tmp_path):
         assert [made.stem for made in sorted((out / folder).iterdir())] == ["a_page001", "a_page002"]
 
 
-def test_results_of_files_with_names_alike_do_not_overwrite_each_other(weights, tmp_path):
+def test_results_of_files_with_similar_names_do_not_overwrite_each_other(weights, tmp_path):
     images, out = tmp_path / "images", tmp_path / "out"
     images.mkdir()
     tifffile.imwrite(images / "j.tif", np.stack([GREY, GREY]), photometric="minisblack")

@@ -6,7 +6,7 @@ import numpy as np
 
 from nuclei.arrays import Float64Array
 
-_ALIKE = 0.8
+_SAME_PICTURE = 0.8
 """Correlation from which on a page is a reduced copy of a larger one."""
 _SIDE = 64
 _LARGEST = 2**26
@@ -40,7 +40,7 @@ def _is_level(full: Any, level: Any) -> bool:
     first, second = (_shrink(one.pages[0]) for one in (full, level))
     if first.shape != second.shape or not first.std() or not second.std():
         return first.shape == second.shape
-    return bool(np.corrcoef(first.ravel(), second.ravel())[0, 1] >= _ALIKE)
+    return bool(np.corrcoef(first.ravel(), second.ravel())[0, 1] >= _SAME_PICTURE)
 
 
 def _shrink(page: Any) -> Float64Array:
