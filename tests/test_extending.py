@@ -32,8 +32,34 @@ def run(package, code):
     return answer.stdout.strip()
 
 
-def test_a_loss(package):
-    change(package / "config.py", r'(class LossConfig\(Section\):\n    """.*?"""\n)', r"\1    squared: float = 0.0\n")
+def test_a_network_and_a_loss_of_ones_own(tmp_path):
+    page = (ROOT / "docs/extending.md").read_text()
+    module, config = (re.search(rf"```{kind}\n(# .*?)```", page, re.DOTALL)[1] for kind in ("python", "toml"))
+    (tmp_path / "my_module.py").write_text(module)
+    (tmp_path / "mine.toml").write_text(config)
+    code = """
+import torch
+from nuclei.config_files import read_config
+from nuclei.models.factory import build_model
+from nuclei.training.losses import build_loss
+config = read_config("mine.toml")
+logits = build_model(config.model, 3)(torch.rand(1, 3, 90, 70))
+print(*logits.shape, build_loss(config.loss, config.target)(logits, torch.zeros_like(logits)).item() > 0)
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert answer.stdout.split() == ["1", "3", "90", "70", "True"], answer.stderr[-2000:]
+
+
+def test_a_loss_for_everyone(package):
+    change(
+        package / "config.py", r'(class LossConfig\(Section\):\n    """.*?"""\n)', r"\1    squared: NonNegative = 0.0\n"
+    )
     change(
         package / "training/losses.py",
         r"(def _by_overlap\(.*?)(        return parts)",
