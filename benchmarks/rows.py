@@ -34,8 +34,8 @@ from nuclei.models.factory import build_model
 from nuclei.postprocessing.parameters import Parameters
 from nuclei.postprocessing.watershed import segment_maps
 from nuclei.submission.rle import decode_label_map, encode_label_map
-from nuclei.training.loop import compile_network
 from nuclei.training.losses import build_loss
+from nuclei.training.optimizer import compile_network
 
 CROP, BATCH, STEPS = 256, 4, 2
 ROOT = Path(__file__).parents[1]

@@ -144,23 +144,3 @@ print(leaderboard_page(leaderboard(summaries, summaries, {{}})))
     page = run(package, code)
     assert "| folds | experiment |" in page
     assert "| 5 | [otsu](otsu.csv) |" in page
-
-
-def test_a_network_and_a_loss_of_a_file_of_ones_own(package):
-    page = (ROOT / "docs/extending.md").read_text()
-    network = re.search(r"```python\n(# my_networks.py.*?)```", page, re.DOTALL).group(1)
-    (package.parent / "my_networks.py").write_text(network)
-    (package.parent / "my_losses.py").write_text(
-        "class MyLoss:\n    def __call__(self, logits, target):\n        return (logits - target).square().mean()\n"
-    )
-    code = """
-import torch
-from nuclei.config import LossConfig, ModelConfig, TargetConfig
-from nuclei.models.factory import build_model
-from nuclei.training.losses import build_loss
-network = build_model(ModelConfig(architecture="my_networks:MyNet", options={"width": 32}), 3)
-logits = network(torch.rand(1, 3, 50, 70))
-loss = build_loss(LossConfig(dice=0, cross_entropy=0, custom="my_losses:MyLoss"), TargetConfig())
-print(tuple(logits.shape), float(loss(logits, logits.detach())))
-"""
-    assert run(package, code) == "(1, 3, 50, 70) 0.0"
