@@ -1,4 +1,4 @@
-"""Writes a trained network as ONNX and as a torch.export program, raw pixels in and maps out, and checks both."""
+"""Exports a trained network to ONNX and torch.export, from raw pixels to maps, and checks both."""
 
 import argparse
 import logging

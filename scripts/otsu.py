@@ -1,4 +1,4 @@
-"""Scores the classical baseline (Otsu's threshold and a watershed) like an experiment, and writes its submission."""
+"""Scores the classical baseline (Otsu's threshold and a watershed) and writes its submission."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""Packs a notebook that runs the pipeline on Kaggle's GPU, and the data set of code that it needs there."""
+"""Packs a notebook that runs the pipeline on Kaggle's GPUs, and the data set of code for it."""
 
 import argparse
 from pathlib import Path

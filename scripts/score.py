@@ -10,7 +10,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--submission", type=Path, required=True, help="CSV: ImageId, EncodedPixels")
     parser.add_argument(
-        "--truth", type=Path, required=True, help="CSV: ImageId, EncodedPixels, Height, Width and perhaps Usage"
+        "--truth", type=Path, required=True, help="CSV: ImageId, EncodedPixels, Height, Width, optionally Usage"
     )
     parser.add_argument("--usage", help="score only the rows of the truth with this Usage, such as Private")
     parser.add_argument("--out", type=Path, required=True, help="CSV to write: one row of scores an image")

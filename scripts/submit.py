@@ -1,4 +1,4 @@
-"""Submits a file to the competition on Kaggle, waits for the score, and keeps a record; never the same file twice."""
+"""Submits a file to the competition on Kaggle once, waits for the score and records both."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--message", required=True, help="description that Kaggle shows beside the score")
     parser.add_argument("--record", type=Path, required=True, help="CSV that keeps what was submitted")
     parser.add_argument("--timeout", type=float, default=600, help="seconds to wait for the score (default: 600)")
-    parser.add_argument("--again", action="store_true", help="submit also a file that was submitted before")
+    parser.add_argument("--again", action="store_true", help="submit a file again that was submitted before")
     return parser.parse_args()
 
 

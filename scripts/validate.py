@@ -1,4 +1,4 @@
-"""Checks that the competition would take a submission for the test images of an index."""
+"""Checks that the competition would accept a submission for the test images of an index."""
 
 import argparse
 from pathlib import Path

@@ -27,6 +27,7 @@ def packed(tmp_path_factory) -> Path:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
         copy(ROOT / name, folder / "root" / name)
     (folder / "root/configs").mkdir()
+    shutil.copyfile(ROOT / "configs/image_sources.csv", folder / "root/configs/image_sources.csv")
     (folder / "root/configs/tiny.toml").write_text(TINY_CONFIG.format(model="", scheme="energy", steps=2, flips=1))
     pack_notebook(folder / "root", folder, "Some-User", "tiny", "", "0 1")
     return folder

@@ -18,7 +18,7 @@ from nuclei.arrays import BoolArray, Float64Array, Int64Array, Labels
 from nuclei.errors import UserError
 
 Runs = tuple[Int64Array, Int64Array, Int64Array]
-"""Starts, lengths and nucleus numbers (from 0) of the runs of an image, as `rle.parse_rows` gives them."""
+"""Starts, lengths and nucleus numbers (from 0) of an image's runs, as of `rle.parse_rows`."""
 
 THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 
@@ -66,7 +66,7 @@ class _Overlaps:
 
 
 def average_precision(truth: Labels, predicted: Labels) -> Float64Array:
-    """TP / (TP + FP + FN) (10,) of two label maps (H, W) at each of THRESHOLDS; the image's score is the mean.
+    """TP / (TP + FP + FN) (10,) of two label maps (H, W) at THRESHOLDS; their mean is the image's score.
 
     Labels may have gaps and any integer type; 0 is background. Empty images: see the module's conventions.
 
@@ -143,7 +143,7 @@ def _average_precision(overlaps: _Overlaps) -> Float64Array:
     if not nuclei:
         return np.ones(len(THRESHOLDS))
     hit_thresholds, hit_pairs = np.nonzero(overlaps.exceed(_THOUSANDTHS[:, None]))
-    # Marked rather than counted: where annotations overlap, a predicted nucleus may exceed 0.5 with two of them.
+    # Marked, not counted: if annotations overlap, a predicted nucleus may exceed 0.5 with two of them.
     is_hit = np.zeros((len(THRESHOLDS), len(overlaps.predicted_areas)), bool)
     is_hit[hit_thresholds, overlaps.predicted_indices[hit_pairs]] = True
     true_positives = np.count_nonzero(is_hit, axis=1)
@@ -194,9 +194,9 @@ def _check_labels(name: str, labels: Labels) -> None:
 
 
 def _count(keys: Int64Array, lengths: Int64Array, cells: int) -> tuple[Int64Array, Int64Array]:
-    """The keys that occur, in ascending order, and the sum of the lengths of each; keys lie below `cells`."""
+    """The distinct keys, ascending, and the sum of lengths of each; keys lie below `cells`."""
     if cells <= _LARGEST_TABLE:
-        table = np.bincount(keys, lengths, cells)  # in float64, which is exact for the pixels of any image
+        table = np.bincount(keys, lengths, cells)  # float64 counts the pixels of any image exactly
         found = np.flatnonzero(table > 0)
         return found, table[found].astype(np.int64)
     found, places = np.unique(keys, return_inverse=True)

@@ -1,11 +1,9 @@
-"""A submission's score against a solution, image by image."""
+"""Scores a submission against a solution, image by image."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from nuclei.arrays import Float64Array
 from nuclei.errors import UserError
 from nuclei.evaluation import metric
 from nuclei.io.files import write_text
@@ -14,8 +12,8 @@ from nuclei.submission.solution import Solution
 from nuclei.submission.submission import read_submission, validate
 
 
-def score_submission(path: Path | str, solution: Solution) -> dict[str, npt.NDArray[np.float64]]:
-    """TP / (TP + FP + FN) (10,) at each of metric.THRESHOLDS by image id, for each image of the solution, sorted.
+def score_submission(path: Path | str, solution: Solution) -> dict[str, Float64Array]:
+    """TP / (TP + FP + FN) (10,) at metric.THRESHOLDS by image id, sorted, of the solution's images.
 
     Raises:
         UserError: a submission that `validate` refuses; a solution with faulty runs.
@@ -35,8 +33,8 @@ def score_submission(path: Path | str, solution: Solution) -> dict[str, npt.NDAr
     return scores
 
 
-def write_scores(path: Path | str, scores: Mapping[str, npt.NDArray[np.float64]]) -> None:
-    """Writes the scores of images as CSV: ImageId, ap_0.50 ... ap_0.95 and their mean, with ten decimals."""
+def write_scores(path: Path | str, scores: Mapping[str, Float64Array]) -> None:
+    """Writes scores as CSV with ten decimals: ImageId, ap_0.50 to ap_0.95 and their mean."""
     lines = [",".join(["ImageId", *(f"ap_{threshold:.2f}" for threshold in metric.THRESHOLDS), "mean"])]
     for image_id, values in scores.items():
         lines.append(",".join([image_id, *(f"{value:.10f}" for value in [*values, values.mean()])]))

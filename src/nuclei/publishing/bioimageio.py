@@ -1,8 +1,8 @@
-"""A trained network as a package for bioimage.io: one zip with weights, code, test images and their description.
+"""Packages a trained network for bioimage.io: one zip with weights, code, test images and metadata.
 
-Fiji, QuPath, napari, ilastik and others run such packages. What is inside the graph with `export`, from the window of
-intensities to the maps, is inside here too, in both formats: a state dict with its code, and ONNX. The watershed that
-makes nuclei of the maps cannot be expressed; the page inside says how it goes.
+Fiji, QuPath, napari, ilastik and others run such packages. Both formats inside, a state dict with its
+code and ONNX, compute everything from the intensity window to the probability maps, as `onnx` does. The
+watershed that makes instances of the maps is not part of the format; the package's README describes it.
 """
 
 import os
@@ -40,9 +40,9 @@ LIBRARIES = ("torchvision", "timm", "segmentation-models-pytorch")
 
 
 def pack_network(predictor: Predictor, card: Card | None, onnx: Path, out: Path) -> None:
-    """Writes the package `out` (.zip) of a network and of its exported graph, after the zoo's own test has passed it.
+    """Writes the package `out` (.zip) of a network and its ONNX graph, if it passes bioimage.io's test.
 
-    `card` is what shipped weights carry; without one the page inside tells no score.
+    Without the `card` of shared weights, the package's README gives no score.
 
     Raises:
         UserError: bioimageio.core is not installed, or its test fails.
@@ -56,7 +56,7 @@ def pack_network(predictor: Predictor, card: Card | None, onnx: Path, out: Path)
         shutil.copyfile(onnx, folder / "network.onnx")
         description = describe(predictor, card, folder)
         with atomic_path(out) as temporary:
-            # the library insists on this ending
+            # The library requires this suffix.
             ended = temporary.with_name(temporary.name + ".zip")
             try:
                 save_bioimageio_package(description, output_path=ended)
@@ -67,7 +67,7 @@ def pack_network(predictor: Predictor, card: Card | None, onnx: Path, out: Path)
 
 
 def check_package(path: Path) -> None:
-    """Runs what `bioimageio test` runs: both formats against the test image, and other sizes and batches.
+    """Runs the checks of `bioimageio test`: both formats on the test image, other sizes and batches.
 
     Raises:
         UserError: it fails.
@@ -82,10 +82,10 @@ def check_package(path: Path) -> None:
 
 
 def describe(predictor: Predictor, card: Card | None, folder: Path) -> Any:
-    """The package's description (bioimageio.spec's ModelDescr); the files that it names are written into `folder`.
+    """The package's metadata (bioimageio.spec's ModelDescr); writes the files that it names to `folder`.
 
     Raises:
-        UserError: (pydantic's) something is not as the specification has it.
+        ValidationError: something violates the specification.
     """
     from bioimageio.spec.model import v0_5 as zoo
 
@@ -144,7 +144,7 @@ def _describe_output(zoo: Any, folder: Path) -> Any:
     sides = {axis: zoo.SizeReference(tensor_id=zoo.TensorId(INPUT), axis_id=zoo.AxisId(axis)) for axis in "yx"}
     return zoo.OutputTensorDescr(
         id=zoo.TensorId(OUTPUT),
-        description="probabilities of foreground and touching border; core is 1 deep inside a nucleus, 0 at its rim",
+        description="foreground; border between touching nuclei; core, 1 in a nucleus's middle, 0 at its boundary",
         axes=[
             zoo.BatchAxis(),
             zoo.ChannelAxis(channel_names=[zoo.Identifier(name) for name in CHANNEL_NAMES]),
@@ -166,7 +166,7 @@ def _write_files(network: ImageToMaps, config: Config, card: Card | None, folder
         maps = network(torch.from_numpy(pixels)).numpy()
     np.save(folder / "test_input.npy", pixels)
     np.save(folder / "test_output.npy", maps)
-    # red where a nucleus is, green where two touch, blue inside
+    # red: foreground, green: touching border, blue: core
     write_image(folder / "cover.png", np.hstack([image, np.round(maps[0].transpose(1, 2, 0) * 255).astype(np.uint8)]))
     write_text(folder / "README.md", _write_page(config, card))
 
@@ -184,7 +184,7 @@ def _list_dependencies(libraries: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _version(package: str) -> str:
-    """The installed version, without the mark of a build for one kind of device."""
+    """The installed version without its build tag, such as +cpu."""
     return metadata.version(package).partition("+")[0]
 
 
@@ -195,11 +195,11 @@ def _write_page(config: Config, card: Card | None) -> str:
         trained = f"\nTrained on {card.data}{held_out} ({len(card.trained_on)} images; {card.licence})."
         general = card.parameters.general.to_dict()
         values = ", ".join(f"{name} {value:g}" for name, value in general.items())
-        tuned = f"\nTuned out of fold, on maps whose views and zooms were averaged: {values}."
+        tuned = f"\nParameters, tuned out of fold on maps with test-time augmentation: {values}."
         score = f"""
-The experiment scores {card.score:.4f} out of fold on {card.images} images, mean average precision over IoU 0.50 to
-0.95, its views and zooms averaged, which this package leaves out. Its folds are grouped: tiles of one picture are never
-on both sides."""
+The experiment scores {card.score:.4f} out of fold on {card.images} images: mean average precision over
+IoU 0.50 to 0.95, with test-time augmentation, which this package leaves out. Tiles of one slide are in
+one fold."""
     window = {
         "none": "taken as it is",
         "percentile": "stretched, so that its own low and high percentile become black and white",
@@ -208,25 +208,25 @@ on both sides."""
     unit = "in the images' own units" if config.intensity.window == "level" else "0..255 as in a file of 8 bits"
     return f"""# Nuclei in microscope images: {config.name}
 
-A network ({config.model.architecture}) for the task of the 2018 Data Science Bowl: every nucleus of an image, be it
-fluorescence or stained tissue.{trained}
+A network ({config.model.architecture}) for instance segmentation of nuclei in fluorescence images and
+stained tissue, the task of the 2018 Data Science Bowl.{trained}
 
 ## Input and output
 
 `{INPUT}` is RGB (grey images three times), float32, {unit}, of any size up to
 {LARGEST} pixels a side. Each image is {window};
-that, the normalisation and the padding are inside the network, so give it whole images rather than tiles.
-`{OUTPUT}` has the image's size and three channels, 0..1: foreground; the border where nuclei touch; core, 1 deep inside
-a nucleus and 0 at its rim.
+that, the normalisation and the padding are inside the network, so give it whole images, not tiles.
+`{OUTPUT}` has the image's size and three channels, 0..1: foreground; the border between touching nuclei;
+core, 1 in the middle of a nucleus and 0 at its boundary.
 
 ## From maps to nuclei
 
-Core minus border above a threshold gives seeds; a watershed grows them over the foreground.{tuned}
+Core minus border above a threshold gives markers; a watershed floods the foreground from them.{tuned}
 
 ## Validation
 {score}
 On generated images the formats of the package agree to {TOLERANCE:g}.
-Other microscopes and stains need a look of your own before numbers are trusted.
+Check the results on images of other microscopes and stains before you trust numbers from them.
 """
 
 

@@ -1,10 +1,11 @@
-"""A trained network as a folder for Kaggle Models: the model's description, and its variation's with the files."""
+"""Packages a trained network for Kaggle Models: metadata of the model and of its variation, and files."""
 
 import shutil
 from pathlib import Path
 
 from nuclei.errors import UserError
 from nuclei.io.files import atomic_path, write_json
+from nuclei.io.names import check_name
 from nuclei.submission.kaggle_notebook import check_user
 
 SLUG = "nuclei-segmentation"
@@ -19,12 +20,14 @@ maps = onnxruntime.InferenceSession("model.onnx").run(["maps"], {"image": image}
 
 
 def pack_model(files: list[Path], out: Path, user: str, experiment: str) -> None:
-    """Writes `out/model-metadata.json` for `kaggle models create`, and `out/variation`, metadata and copies of `files`.
+    """Writes `out/model-metadata.json` for `kaggle models create`, and the variation in `out/variation`.
+
+    The variation has metadata and copies of `files`.
 
     Raises:
-        UserError: no user; a file that is missing.
+        UserError: an invalid name of a user or experiment; a file that is missing.
     """
-    user = check_user(user)
+    user, experiment = check_user(user), check_name(experiment)
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
         raise UserError(f"{', '.join(missing)}: no such file; run `make export EXP={experiment}` first")

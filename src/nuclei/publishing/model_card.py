@@ -61,7 +61,7 @@ def make_card(checkpoint: Mapping[str, Any], tuned: TunedScore, data: str, licen
 
 
 def write_page(path: Path | str, cards: Sequence[Card], sizes: Sequence[int]) -> None:
-    """Writes the README.md of a folder of weights: what they are, how well they do, how to use them."""
+    """Writes the README.md of a folder of weights: what they are, their score, how to use them."""
     from nuclei.models.factory import OURS
 
     card = cards[0]
@@ -74,7 +74,7 @@ def write_page(path: Path | str, cards: Sequence[Card], sizes: Sequence[int]) ->
         f"""# {card.name}
 
 Weights of `configs/{card.name}.toml` ({config.model.architecture}{encoder}), one file a fold (held out: {folds}), in
-half precision, {max(sizes) / 1e6:.1f} MB at most. Their answer is the mean of their maps.
+half precision, {max(sizes) / 1e6:.1f} MB at most. Their probability maps are averaged.
 
 | | |
 |---|---|

@@ -1,9 +1,9 @@
-"""Trained networks as files that need nothing of this project: ONNX and torch.export, from raw pixels to maps.
+"""Exports trained networks to ONNX and torch.export, from raw pixels to probability maps.
 
 Letters: B batch, C channels, H height, W width, N values of an image, L the 256 levels of a pixel.
 
-The window of intensities, the normalisation and every padding are inside the graph, so that a user hands over an image
-as it comes out of a file. Outside remain the averaging of views and zooms, and the watershed, which no graph can hold.
+Intensity window, normalisation and padding are inside the graph, so it takes an image as it is in a file.
+Test-time augmentation and the watershed are not in it.
 """
 
 import logging
@@ -24,23 +24,23 @@ from nuclei.io.files import atomic_path
 from nuclei.models.activation import activate
 from nuclei.synthetic.images import make_image
 
-# its optimiser tells of every constant that it merges
+# its optimiser logs every constant that it merges
 logging.getLogger("onnx_ir").setLevel(logging.WARNING)
 
 INPUT, OUTPUT = "image", "maps"
 OPSET = 18
 TOLERANCE = 1e-4
-"""Largest difference of a probability that `check` lets pass."""
+"""Largest difference of a probability that `check` accepts."""
 LARGEST = 8192
-"""Largest height and width in pixels that the graph is declared for."""
+"""Largest height and width in pixels of the exported graph."""
 Runner = Callable[[np.ndarray], np.ndarray]
 
 
 class ImageToMaps(nn.Module):
-    """Foreground, border and core (B, 3, H, W) in 0..1 of RGB images (B, 3, H, W), one view at the images' own size.
+    """Maps (B, 3, H, W), 0..1, of RGB images (B, 3, H, W), without test-time augmentation.
 
-    The window of the experiment is inside. With the window `level` values are in the images' own units; with any other
-    they are the levels 0..255 of 8 bits, and what lies between two is rounded (bring 16 bits to 8 before).
+    The experiment's intensity window is included. With the window `level`, pixels are in the images'
+    own units; otherwise they are 8-bit levels 0..255, rounded (convert 16-bit images before).
     """
 
     def __init__(self, model: nn.Module, config: Config) -> None:
@@ -81,7 +81,7 @@ class ImageToMaps(nn.Module):
 
 
 def level_window(image_BCHW: Tensor, config: IntensityConfig) -> Tensor:
-    """What `intensity.level_window` does: values in the images' own units in, whole levels 0..255 out, float32."""
+    """As `intensity.level_window`: pixels in own units to whole levels 0..255, float32."""
     assert config.window_level is not None  # the config refuses a window without them
     assert config.window_width is not None
     black = config.window_level - config.window_width / 2
@@ -90,10 +90,10 @@ def level_window(image_BCHW: Tensor, config: IntensityConfig) -> Tensor:
 
 
 def stretch_levels(levels_BCHW: Tensor, config: IntensityConfig) -> Tensor:
-    """What `intensity.stretch` does, to the same bits: whole levels 0..255 in, whole levels out, same shape and type.
+    """As `intensity.stretch`, bit by bit: whole levels 0..255 to whole levels, same shape and dtype.
 
-    A histogram and a table of 256 values need one pass over the image where sorting would need many; double precision,
-    as there, decides alike on the values that lie half-way between two levels.
+    A histogram and a lookup table need one pass over the image, where sorting would need many. Double
+    precision, as there, rounds values halfway between two levels in the same way.
     """
     levels_BN = levels_BCHW.flatten(1).long()
     counts_BL = levels_BN.new_zeros(levels_BN.shape[0], 256).scatter_add(1, levels_BN, torch.ones_like(levels_BN))
@@ -104,7 +104,7 @@ def stretch_levels(levels_BCHW: Tensor, config: IntensityConfig) -> Tensor:
     white_B1 = (below_BL < high * total_B1).sum(1, keepdim=True)
     level_L = torch.arange(256, dtype=torch.float64, device=levels_BN.device)
     span_B1 = (white_B1 - black_B1).clamp(min=1).double()
-    # torch answers a number over a tensor with the tensor's reciprocal, which rounds once more
+    # torch divides a number by a tensor through the tensor's reciprocal, which rounds once more
     gain_B1 = torch.full_like(span_B1, 255) / span_B1
     table_BL = ((level_L - black_B1) * gain_B1).round().clamp(0, 255)
     table_BL = torch.where(white_B1 > black_B1, table_BL, level_L)
@@ -112,12 +112,12 @@ def stretch_levels(levels_BCHW: Tensor, config: IntensityConfig) -> Tensor:
 
 
 def _double(value: float, like: Tensor) -> Tensor:
-    """A number that keeps its double precision in ONNX, whose exporter rounds plain ones to single."""
+    """A constant in double precision; the ONNX exporter rounds Python numbers to single."""
     return torch.tensor(value, dtype=torch.float64, device=like.device)
 
 
 def export_checkpoint(model: nn.Module, config: Config, onnx: Path, program: Path) -> dict[Path, float]:
-    """Writes both files and returns their largest difference from the network; a file that fails `check` is removed.
+    """Writes both files and returns their largest difference from the network; removes one that fails `check`.
 
     Raises:
         UserError: as in `trace`, `write_onnx` and `check`.
@@ -137,7 +137,7 @@ def export_checkpoint(model: nn.Module, config: Config, onnx: Path, program: Pat
 
 
 def smallest_side(model: nn.Module, config: Config) -> int:
-    """Least height and width in pixels that the exported network takes."""
+    """Smallest height and width in pixels that the exported network accepts."""
     if config.model.architecture == "transunet":  # two patches a side at the bottleneck
         return (config.model.packing << config.model.depth) * (config.model.transformer_patch + 1)
     return int(model.smallest)  # type: ignore[arg-type]
@@ -146,13 +146,13 @@ def smallest_side(model: nn.Module, config: Config) -> int:
 def trace(model: nn.Module, config: Config) -> ExportedProgram:
     """The graph from images to maps, for any batch, height and width between `smallest_side` and `LARGEST`.
 
-    The auxiliary heads of deep supervision are not in it, as they take no part in prediction.
+    The auxiliary heads of deep supervision are left out, since prediction does not use them.
 
     Raises:
-        UserError: the architecture has a step that depends on the size in a way no graph can hold.
+        UserError: a step of the architecture depends on the size in a way that cannot be exported.
     """
     smallest = smallest_side(model, config)
-    # an odd and an even multiple of every level, so that the trace takes no special case for the rule
+    # One side odd and one even at every level, so that the trace does not specialise on a parity.
     example = torch.zeros(2, 3, 2 * smallest + 1, 3 * smallest + 2)
     sizes = {2: Dim("height", min=smallest, max=LARGEST), 3: Dim("width", min=smallest, max=LARGEST)}
     try:
@@ -172,17 +172,17 @@ def trace(model: nn.Module, config: Config) -> ExportedProgram:
 def write_program(path: Path, program: ExportedProgram) -> None:
     """Writes the graph for `torch.export.load`."""
     with atomic_path(path) as temporary:
-        # torch insists on this ending
+        # torch requires this suffix
         ended = temporary.with_name(temporary.name + ".pt2")
         torch.export.save(program, ended)
         ended.replace(temporary)
 
 
 def write_onnx(path: Path, program: ExportedProgram, config: Config) -> None:
-    """Writes the graph as ONNX; the experiment's settings travel in its metadata as JSON.
+    """Writes the graph as ONNX, with the experiment's config as JSON in its metadata.
 
     Raises:
-        UserError: the exporter's packages are not installed, or it knows no counterpart of some operation.
+        UserError: the exporter's packages are not installed, or an operation is not in ONNX.
     """
     try:
         exported: Any = torch.onnx.export(
@@ -191,7 +191,7 @@ def write_onnx(path: Path, program: ExportedProgram, config: Config) -> None:
     except ImportError as error:
         raise UserError(f"ONNX cannot be written ({error}); run: pip install --editable '.[publish]'") from error
     except Exception as error:
-        raise UserError(f"{config.name}: has no counterpart in ONNX: {error}") from error
+        raise UserError(f"{config.name}: cannot be expressed in ONNX: {error}") from error
     exported.model.metadata_props["experiment"] = config.model_dump_json()
     with atomic_path(path) as temporary:
         exported.save(str(temporary), external_data=False)
@@ -206,13 +206,13 @@ def load_onnx(path: Path) -> Runner:
 
 
 def load_program(path: Path) -> Runner:
-    """The same by torch."""
+    """As `load_onnx`, for a torch.export file and run by torch."""
     network = torch.export.load(path).module()
     return lambda images: network(torch.from_numpy(images)).detach().numpy()
 
 
 def check(run: Runner, model: nn.Module, config: Config, source: str) -> float:
-    """Largest difference between `run` and the network behind the project's own preparation, over odd sizes.
+    """Largest difference between `run` and the network with the project's preprocessing, over odd sizes.
 
     Raises:
         UserError: it is above `TOLERANCE`; `source` names the exported file.
@@ -239,6 +239,6 @@ def check(run: Runner, model: nn.Module, config: Config, source: str) -> float:
 
 @torch.inference_mode()
 def predict_maps(model: nn.Module, config: Config, image: UInt8Array) -> np.ndarray:
-    """Maps (3, H, W) float32 of one view of an image (H, W, 3) uint8, prepared as for training."""
+    """Maps (3, H, W) float32 of an image (H, W, 3) uint8, preprocessed as in training, without TTA."""
     pixels = normalise(window_image(image, config.intensity), config.intensity.normalisation, config.model.in_channels)
     return activate(model(torch.from_numpy(pixels)[None]), config.target)[0].numpy()

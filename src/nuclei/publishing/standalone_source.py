@@ -1,7 +1,7 @@
-"""The networks' code as one Python file that needs nothing of this project, put together from the modules here.
+"""Assembles the networks' code into one Python file that does not need this package.
 
-A model zoo rebuilds a network from one source file. This one is made, not written, so that it cannot fall behind: of
-each module it holds all, or the definitions named, with their comments, and of the imports those that are used.
+bioimage.io rebuilds a network from one source file. It is generated from the modules, so it is never out
+of date: all definitions of a module or the named ones, with comments, and the imports that they use.
 """
 
 import ast
@@ -32,7 +32,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "models/smp": (),
     "publishing/onnx": ("level_window", "stretch_levels", "_double", "ImageToMaps"),
 }
-"""Modules in the order in which they build on each other, and what is taken of them; all where nothing is named."""
+"""Modules in dependency order, and the definitions taken from each; an empty tuple takes all."""
 FUNCTION = "make_network"
 _END = '''
 
@@ -59,7 +59,7 @@ def join_sources() -> str:
             names = _list_names(node)
             if wanted and not names & set(wanted):
                 continue
-            # two modules may use one name, one file may not
+            # Two modules may define the same name, one file may not.
             assert not names & defined, f"{module}: {names & defined} is defined twice"
             defined |= names
             parts.append("\n".join(lines[start:end]).strip("\n"))
@@ -70,7 +70,7 @@ def join_sources() -> str:
 
 
 def _list_imports(node: ast.Import | ast.ImportFrom) -> dict[str, str]:
-    """One import statement for each name that it brings, but those of this project."""
+    """An import statement for each imported name, without those of this package."""
     if isinstance(node, ast.Import):
         return {(entry.asname or entry.name).split(".")[0]: ast.unparse(ast.Import([entry])) for entry in node.names}
     if (node.module or "").split(".")[0] == "nuclei":
@@ -79,7 +79,7 @@ def _list_imports(node: ast.Import | ast.ImportFrom) -> dict[str, str]:
 
 
 def _list_names(node: ast.stmt) -> set[str]:
-    """What a statement at the top of a module defines."""
+    """Names that a top-level statement of a module defines."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return {node.name}
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []

@@ -1,7 +1,8 @@
-"""A notebook for Kaggle's GPU, without internet, and the data set of code and wheels that has to travel with it.
+"""Packs a notebook for Kaggle's GPUs without internet, and the data set of code and wheels that it needs.
 
-What Kaggle's image has is left as it is, its torch above all; only the packages that it lacks are installed, from
-wheels in the data set. Source of what it has: github.com/Kaggle/docker-python, kaggle_requirements.txt.
+The packages of Kaggle's image are kept, torch above all; only missing packages are installed, from
+wheels in the data set. Source of the image's packages: github.com/Kaggle/docker-python,
+kaggle_requirements.txt.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 from nuclei.errors import UserError
 from nuclei.io.files import atomic_path, write_json, write_text
+from nuclei.io.names import check_name
 from nuclei.submission.kaggle_client import COMPETITION
 
 CODE = (
@@ -28,7 +30,7 @@ CODE = (
     "src",
 )
 ARCHIVE = "nuclei.zip"
-# Module and package of what the image may lack: pure Python, so that the wheels fit any version of it.
+# Module and package that the image may lack: pure Python, so the wheels fit any Python version.
 WHEELS = {
     "lightning_utilities": "lightning-utilities",
     "lightning_fabric": "lightning-fabric",
@@ -43,8 +45,9 @@ WHEELS = {
 NEEDED = ("torch", "torchvision", "cv2", "skimage", "sklearn", "scipy", "pandas", "pydantic", "safetensors", "tqdm")
 
 INTRODUCTION = """# Every nucleus in every image
-Trains `MEMBERS`, averages their maps and writes `submission.csv`: press *Submit* beside it under *Output* when the
-notebook has run. Attach the competition `{competition}` and the data set `{dataset}`, choose a GPU; no internet."""
+Trains `MEMBERS`, averages their probability maps and writes `submission.csv`: press *Submit* beside it under
+*Output* when the notebook has run. Attach the competition `{competition}` and the data set `{dataset}`, and
+choose a GPU; no internet is needed."""
 FIND = """import importlib.util, os, shutil, subprocess, sys, zipfile
 from pathlib import Path
 
@@ -101,15 +104,16 @@ print((submissions / "README.md").read_text())"""
 
 
 def pack_notebook(root: Path, out: Path, user: str, members: str, weights: str, folds: str) -> None:
-    """Writes `out/notebook` for `kaggle kernels push` and `out/dataset` for `kaggle datasets create`, less the wheels.
+    """Writes `out/notebook` for `kaggle kernels push` and `out/dataset` for `kaggle datasets create`.
 
-    `root` is the repository. The wheels that `out/dataset/wheels.txt` names are fetched by pip, beside it.
+    `root` is the repository. Add the wheels of `out/dataset/wheels.txt` to the data set with
+    `pip download`. `members`, `weights` and `folds` are lists separated by spaces.
 
     Raises:
         UserError: no user, a member without a config, or weights that would have to be downloaded.
     """
     user = check_user(user)
-    for member in members.split():
+    for member in map(check_name, members.split()):
         _check_member(root / "configs" / f"{member}.toml")
     dataset = f"{user}/nuclei-code"
     title = {"title": "nuclei code", "id": dataset, "licenses": [{"name": "other"}]}
@@ -121,7 +125,11 @@ def pack_notebook(root: Path, out: Path, user: str, members: str, weights: str, 
 
 
 def check_user(user: str) -> str:
-    """The user's name as Kaggle's addresses spell it."""
+    """The user's name in lower case, as in Kaggle's URLs.
+
+    Raises:
+        UserError: not a valid name of a user.
+    """
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]+", user):
         raise UserError(f"user {user!r}: expected the name in the address of your profile; set KAGGLE_USER=<name>")
     return user.lower()

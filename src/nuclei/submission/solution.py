@@ -1,4 +1,4 @@
-"""A solution, what a submission is scored against: the annotated nuclei of images as run lengths."""
+"""Solutions, against which submissions are scored: the annotated nuclei of images as runs."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,7 @@ SOLUTION_COLUMNS = (*HEADER, "Height", "Width")
 
 
 class Solution(NamedTuple):
-    """The runs of the annotated nuclei by image id (none: an empty list), and the images' sizes; images not scored."""
+    """Runs of the annotated nuclei and sizes (height, width) by image id, and ids of ignored images."""
 
     runs: dict[str, list[str]]
     sizes: dict[str, tuple[int, int]]
@@ -20,12 +20,11 @@ class Solution(NamedTuple):
 def read_solution(path: Path | str, usage: str | None = None) -> Solution:
     """Annotated nuclei of a solution CSV: ImageId, EncodedPixels, Height, Width and perhaps Usage.
 
-    Where there is a Usage, the rows marked `Ignored` are left out (the competition did not score them); with `usage`
-    only the rows marked so remain, for example `Private` for stage 2.
+    With a column Usage, rows marked `Ignored` are left out, since the competition did not score them;
+    `usage` keeps only rows with that mark, for example `Private` of stage 2.
 
     Raises:
-        UserError: the table is missing, lacks columns or names two sizes of an image; no row is left; runs that are
-            faulty or leave their image.
+        UserError: the table is missing, lacks columns or gives an image two sizes; no row is left.
     """
     table = read_columns(path, SOLUTION_COLUMNS)
     usages = sorted({row["Usage"] for _, row in table if "Usage" in row} - {"Ignored"})
