@@ -190,6 +190,11 @@ def test_a_number_of_a_channel_leaves_colour_pictures_whole_and_a_colour_takes_i
     assert np.array_equal(read_one(tmp_path / "a.tif", channel="green").pixels, RGB[..., 1])
 
 
+def test_pages_in_colour_are_no_channels(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([RGB, RGB[::-1]]), photometric="rgb")
+    assert len(read(tmp_path / "a.tif", channel=1)) == 2
+
+
 def test_samples_besides_the_colours_are_left_out_and_said(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.dstack([RGB, GREY]), photometric="rgb", extrasamples=["unassalpha"])
     picture = read_one(tmp_path / "a.tif")

@@ -114,20 +114,23 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a decoder prints is no answer
-    while True:
-        try:
-            path, name, reading = _receive(sys.stdin.buffer)
-        except EOFError:
-            return
-        try:
-            if name is None:
-                _send(answers, microscopy.survey_file(path, reading))
-            else:
-                for number, picture in enumerate(microscopy.read_pictures(path, name, reading)):
-                    _send(answers, _store_large(picture, reading.scratch, number))
-            _send(answers, None)
-        except (UserError, OSError) as error:
-            _send(answers, error)
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent has ended
+        while True:
+            _answer(answers, *_receive(sys.stdin.buffer))
+
+
+def _answer(answers: IO[bytes], path: Path, name: str | None, reading: Reading) -> None:
+    try:
+        if name is None:
+            _send(answers, microscopy.survey_file(path, reading))
+        else:
+            for number, picture in enumerate(microscopy.read_pictures(path, name, reading)):
+                _send(answers, _store_large(picture, reading.scratch, number))
+        _send(answers, None)
+    except BrokenPipeError:
+        raise
+    except (UserError, OSError) as error:
+        _send(answers, error)
 
 
 def _store_large(picture: Picture, scratch: Path | None, number: int) -> Picture:

@@ -130,7 +130,9 @@ class _SeriesReader:
         self.file, self.series, self.image, self.reading = file, series, image, reading
         self.page = series.keyframe
         self.whole: Pixels | None = None
-        self.layout, self.note = name_axes(series.axes, series.shape, reading.channel is not None)
+        # pages in colour are no channels of one picture
+        channel_given = reading.channel is not None and not colour.is_colour(self.page)
+        self.layout, self.note = name_axes(series.axes, series.shape, channel_given)
 
     def list_planes(self, label: str) -> Iterator[Plane]:
         """Planes in the order of the file.
@@ -168,8 +170,8 @@ class _SeriesReader:
             )
 
     def _channel(self) -> Any:
-        """CHANNEL= belongs to the samples where these are channels."""
-        return self.reading.channel if self.samples.kind != "channels" or self.layout.size("C") > 1 else None
+        """CHANNEL= belongs to the samples where these are channels or colours."""
+        return self.reading.channel if self.samples.kind == "grey" or self.layout.size("C") > 1 else None
 
     def _explain(self, counted: Sequence[int]) -> tuple[str, ...]:
         """What was decided about the axes, where there was something to decide."""
