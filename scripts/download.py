@@ -1,4 +1,4 @@
-"""Fetches, checks and unpacks the competition's pictures into --out; the manifest is written last."""
+"""Downloads, checks and unpacks the competition's images into --out; the manifest is written last."""
 
 import argparse
 from pathlib import Path

@@ -1,7 +1,9 @@
 """An archive is unpacked only if it is sound, and nothing is ever written outside of its folder."""
 
 import io
+import os
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -32,6 +34,13 @@ def make_encrypted_zip() -> bytes:
     return bytes(content)
 
 
+def make_lying_zip(stated: int, size: int) -> bytes:
+    """A zip whose mask of `size` zeros states another size in both of its headers."""
+    content = make_zip(TRAIN | {"train00/masks/m.png": bytes(size)}, zipfile.ZIP_DEFLATED)
+    assert content.count(size.to_bytes(4, "little")) == 2
+    return content.replace(size.to_bytes(4, "little"), stated.to_bytes(4, "little"))
+
+
 DAMAGED = {
     "truncated": (
         TRAIN_ZIP[: len(TRAIN_ZIP) // 2],
@@ -39,9 +48,11 @@ DAMAGED = {
     ),
     "web page": (b"<!DOCTYPE html><html>please log in</html>", "a web page of 41 bytes"),
     "empty": (b"", "0 bytes of another kind"),
+    "more than stated": (make_lying_zip(1000, 123_456), "masks/m.png is damaged .*CRC"),
+    "less than stated": (make_lying_zip(130_000, 123_456), "masks/m.png (is damaged|has 123456 bytes)"),
     "checksum": (corrupt(TRAIN_ZIP), r"train00.png is damaged .*CRC"),
-    "no PNG": (make_zip(TRAIN | {"train00/masks/m.png": b"GIF89a"}), "masks/m.png is no whole PNG"),
-    "cut PNG": (make_zip(TRAIN | {"train00/masks/m.png": PICTURE[:-20]}), "masks/m.png is no whole PNG"),
+    "no PNG": (make_zip(TRAIN | {"train00/masks/m.png": b"GIF89a"}), "masks/m.png is not a complete PNG"),
+    "cut PNG": (make_zip(TRAIN | {"train00/masks/m.png": PICTURE[:-20]}), "masks/m.png is not a complete PNG"),
 }
 FOREIGN = {
     "parent": (make_zip(TRAIN | {"../evil/masks/x.png": PICTURE}), "outside of its folder"),
@@ -53,13 +64,13 @@ FOREIGN = {
     "link": (make_link_zip(), "link.png' is a link or device"),
     "encrypted": (make_encrypted_zip(), "train00.png cannot be unpacked .*encrypted"),
     "same on some systems": (make_zip(TRAIN | {"train00/masks/M0.png": PICTURE}), "are the same file on some systems"),
-    "two places": (make_zip(TRAIN | {"x/train00/masks/m0.png": PICTURE}), r"lie in \['', 'x'\]"),
+    "two places": (make_zip(TRAIN | {"x/train00/masks/m0.png": PICTURE}), r"are in \['', 'x'\]"),
     "bomb": (make_zip(TRAIN | BOMB, zipfile.ZIP_DEFLATED), "a zip bomb"),
     "two images": (make_zip(TRAIN | {"train00/images/other.png": PICTURE}), "train00 should hold one image"),
     "misnamed image": (make_zip(TRAIN | {"z/images/y.png": PICTURE, "z/masks/m.png": PICTURE}), "z should hold one"),
     "no image": (make_zip(TRAIN | {"z/masks/m.png": PICTURE}), r"z should hold one image .* found \[\]"),
     "no masks": (make_zip(TRAIN | {"z/images/z.png": PICTURE}), "z has no mask"),
-    "archive of tests": (make_zip({f"stage1_test/{path}": content for path, content in TEST.items()}), "lie in"),
+    "archive of tests": (make_zip({f"stage1_test/{path}": content for path, content in TEST.items()}), "are in"),
     "nothing in layout": (make_zip({"readme.txt": b"hello"}), "no folder at all; expected <id>/images"),
 }
 
@@ -95,6 +106,39 @@ def test_twice_the_same_entry_is_refused(tmp_path: Path) -> None:
         unpack(tmp_path, buffer.getvalue())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory in KiB")
+def test_a_zip_that_lies_about_its_size_is_refused_without_filling_the_memory(tmp_path: Path) -> None:
+    (tmp_path / "stage1_train.zip").write_bytes(make_lying_zip(1000, 2**28 + 1))
+    code = f"""
+import resource
+from pathlib import Path
+from nuclei.data import archive
+start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    archive.unpack(Path({str(tmp_path)!r}, "stage1_train.zip"), "stage1_train", Path({str(tmp_path)!r}, "out"))
+except archive.DamagedArchiveError:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start)
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert int(done.stdout) < 64 * 1024, done.stderr
+
+
+def test_a_huge_directory_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    content = bytearray(TRAIN_ZIP)
+    end = content.rindex(b"PK\x05\x06")
+    content[end + 12 : end + 16] = (2**27).to_bytes(4, "little")
+    with pytest.raises(ValueError, match="a directory of 134217728 bytes, expected at most"):
+        unpack(tmp_path, bytes(content))
+
+
+@pytest.mark.parametrize("image_id", ["a b", "=1+1", "a,b", "x<img src=x>"])
+def test_an_unsafe_image_id_is_refused(tmp_path: Path, image_id: str) -> None:
+    files = {f"{image_id}/images/{image_id}.png": PICTURE, f"{image_id}/masks/m.png": PICTURE}
+    with pytest.raises(ValueError, match=r"1 of 4 image ids: .* is not a valid name"):
+        unpack(tmp_path, make_zip(TRAIN | files))
+
+
 @pytest.mark.parametrize(("name", "limit"), [("MAX_FILE_BYTES", 500), ("MAX_TOTAL_BYTES", 5000), ("MAX_FILES", 8)])
 def test_archive_past_a_limit_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, limit: int
@@ -104,12 +148,12 @@ def test_archive_past_a_limit_is_refused(
         unpack(tmp_path, TRAIN_ZIP)
 
 
-def test_files_of_the_desktop_are_left_aside_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_of_the_desktop_are_ignored_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     extra = {".DS_Store": b"x", "__MACOSX/train00/images/._train00.png": b"x", "train00/masks/._m0.png": b"x"}
     unpack(tmp_path, make_zip(extra | TRAIN))
     assert read_tree(tmp_path / "inner" / "tree") == TRAIN
-    assert "3 other files left aside, the first .DS_Store" in caplog.text
+    assert "3 other files ignored, the first .DS_Store" in caplog.text
 
 
 @pytest.mark.parametrize("prefix", ["", "stage1_train/", "fixes-master/stage1_train/", "data/"])
@@ -139,5 +183,5 @@ def test_folder_that_leads_into_itself_is_read_to_its_end(tmp_path: Path) -> Non
         (tmp_path / "tree" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tree" / path).write_bytes(content)
     (tmp_path / "tree" / "train00" / "masks" / "loop").symlink_to(tmp_path / "tree")
-    with pytest.raises(ValueError, match="the pictures of stage1_train lie in"):
+    with pytest.raises(ValueError, match="the images of stage1_train are in"):
         archive.unpack(tmp_path / "tree", "stage1_train", tmp_path / "out")

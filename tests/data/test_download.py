@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from sample_archives import (
 
 from nuclei.data import archive
 from nuclei.data.download import download
-from nuclei.errors import DamagedArchiveError
+from nuclei.errors import DamagedArchiveError, UserError
 from nuclei.io.files import sha256
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "download.py"
@@ -172,7 +173,7 @@ def test_repaired_annotations_are_taken_out_of_the_repository_archive(
     download("fixes", tmp_path)
     assert_whole(tmp_path)
     assert (tmp_path / "stage1_solution.csv").read_bytes().startswith(b"ImageId")
-    assert "3 training and 3 test images came, 664 and 65 were known" in caplog.text
+    assert "3 training and 3 test images, expected 664 and 65" in caplog.text
 
 
 @pytest.mark.parametrize("body", [None, b"<html>moved</html>"])
@@ -193,7 +194,7 @@ def test_missing_solution_is_said_and_does_not_stop(
         ("nowhere", "no such folder; expected bbbc, kaggle, fixes"),
         ("half", r"holds neither stage1_test.zip nor a folder stage1_test \(found \['stage1_train.zip'\]\)"),
         ("half/stage1_train.zip", "a file; expected bbbc"),
-        ("https://example.org/stage1_train.zip", "cut the file's name off"),
+        ("https://example.org/stage1_train.zip", "remove the file name"),
     ],
 )
 def test_source_that_is_none_is_named_and_nothing_is_made(
@@ -216,6 +217,25 @@ def test_damaged_archive_is_fetched_once_more_and_not_for_ever(tmp_path: Path, s
     with pytest.raises(DamagedArchiveError):
         download(server.url + "/data", tmp_path / "b")
     assert not list((tmp_path / "b").rglob("*.zip"))
+
+
+def test_an_archive_refused_as_unsafe_is_set_aside_and_not_used_again(tmp_path: Path, server: StandIn) -> None:
+    unsafe = make_zip(TRAIN | {"../evil/masks/x.png": b"x"})
+    good = server.routes[TRAIN_ROUTE]
+    server.routes[TRAIN_ROUTE] = lambda request: file_answer(request, unsafe)
+    with pytest.raises(UserError, match=r"outside of its folder.* now .*stage1_train\.zip\.refused-as-unsafe"):
+        download(server.url + "/data", tmp_path)
+    assert (tmp_path / "stage1_train.zip.refused-as-unsafe").read_bytes() == unsafe
+    server.routes[TRAIN_ROUTE] = good
+    download(server.url + "/data", tmp_path)
+    assert_whole(tmp_path)
+
+
+def test_two_downloads_into_one_folder_take_turns(tmp_path: Path, server: StandIn) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: download(server.url + "/data", tmp_path), range(2)))
+    assert_whole(tmp_path)
+    assert len(server.seen(TRAIN_ROUTE)) == 1
 
 
 def download_until_killed(source: str, raw: Path, calls: int) -> bool:

@@ -1,7 +1,7 @@
-"""The first stage: `<raw>/stage1_train`, `<raw>/stage1_test` and, last, `<raw>/manifest.csv` from a source.
+"""The stage `download`: `<raw>/stage1_train`, `<raw>/stage1_test` and, last, `<raw>/manifest.csv`.
 
-Everything is fetched, checked and unpacked in `<raw>/.incoming` and put in place when it is complete; until then what
-was there before stays as it was.
+Files are downloaded, checked and unpacked in `<raw>/.incoming` and moved into place when all are
+complete; until then the earlier files stay as they were.
 """
 
 import csv
@@ -16,38 +16,53 @@ from nuclei.data.archive import SUBSETS
 from nuclei.data.sources import KNOWN_COUNTS, SOLUTION, Origin, find_origins
 from nuclei.errors import DamagedArchiveError, UserError
 from nuclei.io.files import remove_stale_temporaries, sha256, write_text
+from nuclei.io.locks import folder_lock
 
 log = logging.getLogger(__name__)
 
 SOLUTION_START = b"ImageId,EncodedPixels"
 KEPT_FILES = (*(f"{subset}.zip" for subset in SUBSETS), SOLUTION)
 MANIFEST = "manifest.csv"
+INCOMING = ".incoming"
 COLUMNS = ("file", "bytes", "sha256", "source")
 Row = tuple[str, int, str, str]
 
 
 def download(source: str, raw: Path) -> Path:
-    """Path of the manifest (CSV: file, bytes, sha256, source) written last, when both folders are whole.
+    """Path of the manifest (CSV: file, bytes, sha256, source), written when both folders are complete.
 
-    `source` is `bbbc`, `kaggle`, `fixes`, a folder or an http(s) address that holds `stage1_train.zip` and
-    `stage1_test.zip` (a folder may hold them unpacked). The digest of a folder is that of `archive.Tree`.
+    `source` is `bbbc`, `kaggle`, `fixes`, a folder or an http(s) address that holds `stage1_train.zip`
+    and `stage1_test.zip` (a folder may hold them unpacked). A folder's digest is that of `archive.Tree`.
 
     Raises:
         UserError: the source is unknown, incomplete, refused, damaged or not the competition's data.
     """
     origins = find_origins(source)
-    incoming = raw / ".incoming"
-    incoming.mkdir(parents=True, exist_ok=True)
+    with folder_lock(raw):
+        rows, train, test, stale = _stage_all(source, origins, raw)
+        manifest = _commit(raw, raw / INCOMING, sorted(rows), stale)
+    found = f"{len(train.image_ids)} training images with {train.masks} nuclei, {len(test.image_ids)} test images"
+    log.info("%s: %s from %s", raw, found, source)
+    return manifest
+
+
+def _stage_all(
+    source: str, origins: dict[str, Origin], raw: Path
+) -> tuple[list[Row], archive.Tree, archive.Tree, list[str]]:
+    """Brings everything into `<raw>/.incoming`.
+
+    Returns the rows of the manifest, both trees, and the names of files of an earlier source.
+    """
+    incoming = raw / INCOMING
+    incoming.mkdir(exist_ok=True)
     _recover(raw, incoming, "\n".join(origin.label for origin in origins.values()))
     kept = _read_kept(raw)
     try:
-        rows: list[Row] = []
-        trees = []
-        for subset in SUBSETS:
-            tree, subset_rows = _stage(subset, origins[subset], raw, incoming, kept)
-            trees.append(tree)
-            rows += subset_rows
-        _check_counts(source, *trees)
+        (train, train_rows), (test, test_rows) = (
+            _stage(subset, origins[subset], raw, incoming, kept) for subset in SUBSETS
+        )
+        _check_counts(source, train, test)
+        rows = train_rows + test_rows
         if SOLUTION in origins:
             rows += _stage_solution(origins[SOLUTION], incoming)
     except BaseException:
@@ -56,18 +71,15 @@ def download(source: str, raw: Path) -> Path:
     sources = {row[0]: row[3] for row in rows}
     own = {origin.place.resolve() for origin in origins.values() if origin.place}
     stale = [name for name in kept if kept[name] != sources.get(name) and (raw / name).resolve() not in own]
-    manifest = _commit(raw, incoming, sorted(rows), stale)
-    train, test = trees
-    found = f"{len(train.image_ids)} training images with {train.masks} nuclei, {len(test.image_ids)} test images"
-    log.info("%s: %s from %s", raw, found, source)
-    return manifest
+    return rows, train, test, stale
 
 
 def _recover(raw: Path, incoming: Path, wanted: str) -> None:
-    """Clears what an earlier run left, but for downloads from the same source; undoes a replacement cut off."""
+    """Undoes an interrupted replacement; removes what another source left in `incoming`."""
     previous = incoming / "previous"
     if previous.is_dir() and not (raw / MANIFEST).exists():
-        for path in sorted(previous.iterdir(), key=lambda path: path.name == MANIFEST):  # the manifest comes last
+        # the manifest comes last: it says that the data are complete
+        for path in sorted(previous.iterdir(), key=lambda path: path.name == MANIFEST):
             if (raw / path.name).exists():
                 _remove(incoming / "undone")
                 os.replace(raw / path.name, incoming / "undone")
@@ -98,12 +110,12 @@ def _discard_trees(incoming: Path) -> None:
 def _stage(
     subset: str, origin: Origin, raw: Path, incoming: Path, kept: dict[str, str]
 ) -> tuple[archive.Tree, list[Row]]:
-    """Unpacks a subset into `incoming`; also its row in the manifest and that of the zip file that it came in."""
+    """Unpacks a subset into `incoming`; also its row in the manifest and that of its zip file."""
     name = f"{subset}.zip"
     place = origin.place
     if place is None and kept.get(name) == origin.label:
         place = raw / name
-        log.info("%s: came from %s before and is unchanged; delete it to fetch it anew", place, origin.label)
+        log.info("%s: downloaded earlier from %s and unchanged; delete it to download it again", place, origin.label)
     if place is not None:
         tree = archive.unpack(place, subset, incoming / subset)
     else:
@@ -116,25 +128,28 @@ def _stage(
 
 
 def _fetch_and_unpack(subset: str, origin: Origin, place: Path, folder: Path) -> archive.Tree:
-    """Unpacks what is fetched to `place`, once more where it is damaged; a damaged file does not stay."""
+    """Downloads a zip to `place` and unpacks it, twice at most; keeps none that is damaged or refused."""
     assert origin.fetch is not None
-    attempts = 2
-    while True:
-        attempts -= 1
+    for attempts_left in (1, 0):
+        if not place.exists():
+            origin.fetch(place)
         try:
-            if not place.exists():
-                origin.fetch(place)
             return archive.unpack(place, subset, folder)
         except DamagedArchiveError as error:
             shutil.rmtree(folder, ignore_errors=True)
             place.unlink(missing_ok=True)
-            if not attempts:
+            if not attempts_left:
                 raise
-            log.warning("%s; fetching it once more", error)
+            log.warning("%s; downloading it once more", error)
+        except UserError as error:
+            refused = place.parents[1] / f"{place.name}.refused-as-unsafe"
+            os.replace(place, refused)
+            raise UserError(f"{error}. The file is now {refused}") from error
+    raise AssertionError("unreachable")
 
 
 def _read_kept(raw: Path) -> dict[str, str]:
-    """Name and source of the files that an earlier run kept here and that are still what it wrote."""
+    """Name and source of the files of an earlier run that are unchanged."""
     if not (raw / MANIFEST).is_file():
         return {}
     with open(raw / MANIFEST, encoding="utf-8", newline="") as file:
@@ -144,7 +159,7 @@ def _read_kept(raw: Path) -> dict[str, str]:
 
 
 def _stage_solution(origin: Origin, incoming: Path) -> list[Row]:
-    """The manifest's row of the published solution of stage1_test, which is worth having but not needed."""
+    """Row of the manifest for the solution of stage1_test, which is optional."""
     place = incoming / SOLUTION
     try:
         if origin.fetch is not None:
@@ -155,9 +170,9 @@ def _stage_solution(origin: Origin, incoming: Path) -> list[Row]:
             start = file.read(len(SOLUTION_START))
         if start != SOLUTION_START:
             raise UserError(f"{origin.label}: {SOLUTION} starts with {start!r}, expected {SOLUTION_START!r}")
-    except ValueError as error:
+    except UserError as error:
         place.unlink(missing_ok=True)
-        log.warning("left out, as nothing but a local score of the test images needs it: %s", error)
+        log.warning("left out; only a local score of the test images needs it: %s", error)
         return []
     return [(SOLUTION, place.stat().st_size, sha256(place), origin.label)]
 
@@ -167,12 +182,12 @@ def _check_counts(source: str, train: archive.Tree, test: archive.Tree) -> None:
     if both:
         raise UserError(
             f"--source {source}: {len(both)} images are both in stage1_train and in stage1_test, the first "
-            f"{both[0]}; a score on them would mean nothing. Is one archive there under both names?"
+            f"{both[0]}; a score on them would be worthless. Is one archive there under both names?"
         )
     counts = (len(train.image_ids), len(test.image_ids))
     if counts != KNOWN_COUNTS.get(source, counts):
         log.warning(
-            "--source %s: %d training and %d test images came, %d and %d were known; the source has changed",
+            "--source %s: %d training and %d test images, expected %d and %d; the source has changed",
             source,
             *counts,
             *KNOWN_COUNTS[source],
@@ -180,13 +195,13 @@ def _check_counts(source: str, train: archive.Tree, test: archive.Tree) -> None:
 
 
 def _commit(raw: Path, incoming: Path, rows: list[Row], stale: list[str]) -> Path:
-    """Puts everything in place by renaming; `stale` are files of an earlier source, which go."""
+    """Moves everything into place by renaming; removes `stale`, files of an earlier source."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
     write_text(incoming / "new" / MANIFEST, text.getvalue())
     previous = incoming / "previous"
     previous.mkdir()
-    # The manifest goes first and comes last: without it nothing says that the data are whole.
+    # The manifest is removed first and comes last: it says that the data are complete.
     for name in (MANIFEST, *SUBSETS, *KEPT_FILES):
         arrived = (incoming / name).exists()
         if (raw / name).exists() and (arrived or name == MANIFEST or name in stale):

@@ -1,77 +1,124 @@
-"""Files fetched over HTTP: whole or not at all, going on where an earlier attempt was cut off.
+"""Downloads over HTTP: complete or not at all, and continued where an earlier attempt stopped.
 
-What has come stands in `<name>.part`; `<name>.part.json` says which version of the file that is (its ETag or date),
-for bytes are only ever added to a part of the same version.
+The bytes that came are in `<name>.part`; `<name>.part.json` says which version of the file they belong
+to (its ETag or date), because bytes are only added to a part of the same version.
 """
 
 import logging
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
+import urllib3
 from tqdm import tqdm
 
 from nuclei.errors import UserError
-from nuclei.io.files import read_json, write_json
+from nuclei.io.files import write_json
+from nuclei.io.records import Record, read_record
 
 log = logging.getLogger(__name__)
 
-# Attempts in a row that bring no new byte; with the doubling waits they last half a minute.
 ATTEMPTS = 6
-# Seconds to wait for a connection and for the next bytes.
+"""Attempts in a row without a new byte; with doubling waits they last half a minute."""
+PATIENCE = 600.0
+"""Seconds in which at least PROGRESS bytes must come, or the download is given up."""
+PROGRESS = 2**20
 TIMEOUT = (15.0, 60.0)
+"""Seconds to wait for a connection and for the next bytes."""
 LONGEST_WAIT = 120.0
+"""Seconds; a server that asks to wait longer is not waited for."""
+MAX_BYTES = 8 * 2**30
+"""Larger files are refused. The archives of the competition have 83 MB."""
 CHUNK_BYTES = 2**18
-PASSING_FAULTS = (408, 429, 500, 502, 503, 504)
+TEMPORARY_STATUS = (408, 429, 500, 502, 503, 504)
+REMEDIES = {
+    401: "it needs a login",
+    403: "it is not public, or a proxy blocks it; open the address in a browser",
+    404: "no such file; check the address, or use another --source",
+    410: "the file was removed; use another --source",
+}
+_INTERRUPTIONS = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.ProtocolError,
+    urllib3.exceptions.TimeoutError,
+)
+
+
+class PartNote(Record):
+    """What is known of a part: address, version and size in bytes of the whole file."""
+
+    url: str = ""
+    version: str = ""
+    """Empty: the part cannot be continued."""
+    size: int | None = None
 
 
 class _InterruptedError(Exception):
-    """An attempt that brought no whole file but may be repeated."""
+    """An attempt that did not complete the file and may be repeated, after `wait` seconds if given."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
         self.wait = wait
 
 
+class _Progress:
+    """Counts attempts without a new byte, and the time without PROGRESS bytes."""
+
+    def __init__(self) -> None:
+        self.failures = self.most = self.mark = 0
+        self.since = time.monotonic()
+
+    def check(self, url: str, size: int) -> None:
+        """Raises a UserError if a part of `size` bytes has grown too slowly."""
+        now = time.monotonic()
+        if size >= self.mark + PROGRESS:
+            self.mark, self.since = size, now
+        if now - self.since > PATIENCE:
+            raise UserError(
+                f"{public_url(url)}: {size - self.mark} bytes came in {now - self.since:.0f} s; check the "
+                f"network or proxy, the same command continues at byte {size}"
+            )
+
+    def count(self, size: int) -> int:
+        """Failures in a row, after an attempt that left `size` bytes."""
+        self.failures = 0 if size > self.most else self.failures + 1
+        self.most = max(self.most, size)
+        return self.failures
+
+
 def fetch(url: str, path: Path) -> None:
-    """Downloads `url` to `path`, which appears only when it has come whole. A fault of the network is tried again.
+    """Downloads `url` to `path`, which exists only when it is complete. Network errors are retried.
 
     Raises:
-        UserError: the server refuses or has no such file, or the network failed `ATTEMPTS` times in a row.
+        UserError: the server refuses or has no such file; ATTEMPTS attempts in a row without a new
+            byte; less than PROGRESS bytes in PATIENCE seconds; more than MAX_BYTES.
     """
     part = path.with_name(path.name + ".part")
-    failures, most = 0, 0
+    progress = _Progress()
     while True:
         try:
-            _receive(url, part)
+            _receive(url, part, progress)
             break
         except requests.exceptions.SSLError as error:
             raise UserError(
-                f"{public_url(url)}: its certificate is not accepted ({error}); behind a proxy "
-                "that inspects traffic, set REQUESTS_CA_BUNDLE to its certificate"
+                f"{public_url(url)}: its certificate is not accepted ({error}); behind a proxy that "
+                "inspects traffic, set REQUESTS_CA_BUNDLE to its certificate"
             ) from error
-        except (
-            requests.ConnectionError,
-            requests.Timeout,
-            requests.exceptions.ChunkedEncodingError,
-            _InterruptedError,
-        ) as error:
-            size = part.stat().st_size if part.exists() else 0
-            failures, most = (0, size) if size > most else (failures + 1, most)
-            if failures >= ATTEMPTS:
-                raise UserError(
-                    f"{public_url(url)}: no connection that lasts, {failures} attempts without a new byte "
-                    f"(last: {error}). Check the network or proxy; the same command goes on at byte {size}"
-                ) from error
-            _pause(url, error, failures)
-        except requests.RequestException as error:
-            raise UserError(f"{public_url(url)}: cannot be fetched ({error}); check the address") from error
+        except (*_INTERRUPTIONS, _InterruptedError) as error:
+            _retry(url, part, progress, error)
+        except UserError:
+            raise
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+            # ValueError: a redirect to what is no address
+            raise UserError(f"{public_url(url)}: cannot be downloaded ({error}); check the address") from error
     os.replace(part, path)
-    _note(part).unlink(missing_ok=True)
+    _note_path(part).unlink(missing_ok=True)
 
 
 def public_url(url: str) -> str:
@@ -80,76 +127,124 @@ def public_url(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _receive(url: str, part: Path) -> None:
-    """One attempt: adds to `part` until it is whole."""
-    known = _read_note(part, url)
-    offset = part.stat().st_size if known["version"] else 0
-    if offset and offset == known["size"]:
+def _receive(url: str, part: Path, progress: _Progress) -> None:
+    """One attempt: adds bytes to `part` until it is complete."""
+    note = _read_note(part, url)
+    offset = part.stat().st_size if note.version else 0
+    if offset and offset == note.size:
         return  # killed between the last byte and the renaming
-    headers = {"Accept-Encoding": "identity"}  # sizes and positions mean the file's own bytes
+    headers = {"Accept-Encoding": "identity"}  # sizes and offsets are those of the file itself
     if offset:
-        headers |= {"Range": f"bytes={offset}-", "If-Range": known["version"]}
+        headers |= {"Range": f"bytes={offset}-", "If-Range": note.version}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        if response.status_code == 416 or (response.status_code == 206 and not _continues(response, offset, known)):
+        is_range = response.status_code == 206
+        if response.status_code == 416 or (is_range and not _continues(response, offset, note)):
             part.unlink(missing_ok=True)
-            raise _InterruptedError(
-                f"status {response.status_code} does not go on at byte {offset}; from the start again"
-            )
+            status = response.status_code
+            raise _InterruptedError(f"status {status} does not continue at byte {offset}; starting again")
         _check_status(response, url)
-        if response.status_code != 206:  # the whole file: the server knows no ranges, or the file has changed
+        if not is_range:  # the whole file: the server knows no ranges, or the file has changed
             offset = 0
             part.write_bytes(b"")
-            known = {"url": public_url(url), "version": _read_version(response), "size": _read_size(response)}
-            write_json(_note(part), known)
-        _write_body(response, part, offset, known["size"])
+            version, size = _read_version(response), _read_size(response)
+            note = PartNote(url=public_url(url), version=version, size=size)
+            write_json(_note_path(part), note.model_dump())
+        _write_body(response, url, part, offset, note.size, progress)
 
 
-def _write_body(response: requests.Response, part: Path, offset: int, size: int | None) -> None:
+def _write_body(
+    response: requests.Response,
+    url: str,
+    part: Path,
+    received: int,
+    size: int | None,
+    progress: _Progress,
+) -> None:
+    limit = MAX_BYTES if size is None else size
+    if limit > MAX_BYTES:
+        raise UserError(f"{public_url(url)}: {size} bytes, expected at most {MAX_BYTES}; check the address")
     name = part.name.removesuffix(".part")
-    with (
-        open(part, "ab") as file,
-        tqdm(total=size, initial=offset, desc=name, unit="B", unit_scale=True, disable=None) as bar,
-    ):
-        for chunk in response.iter_content(CHUNK_BYTES):
-            file.write(chunk)
+    bar = tqdm(total=size, initial=received, desc=name, unit="B", unit_scale=True, disable=None)
+    # without a buffer: what came before a connection breaks is in the file
+    with bar, open(part, "ab", buffering=0) as file:
+        for chunk in _read_chunks(response):
+            _write_chunk(file.fileno(), chunk, part)
+            received += len(chunk)
             bar.update(len(chunk))
-    received = part.stat().st_size
-    if size is not None and received > size:
+            progress.check(url, received)
+            if received > limit:
+                break
+    if received > limit:
         part.unlink()
+    if size is None and received > limit:
+        raise UserError(f"{public_url(url)}: more than {MAX_BYTES} bytes; check the address")
     if size is not None and received != size:
         raise _InterruptedError(f"{received} bytes came, expected {size}")
+
+
+def _read_chunks(response: requests.Response) -> Iterator[bytes]:
+    """The body as it comes; read1 loses nothing of what came before a connection broke."""
+    if "Content-Encoding" in response.headers:
+        yield from response.iter_content(CHUNK_BYTES)
+        return
+    while chunk := response.raw.read1(CHUNK_BYTES):
+        yield chunk
+
+
+def _write_chunk(descriptor: int, chunk: bytes, part: Path) -> None:
+    try:
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    except OSError as error:
+        error.filename = str(part)  # a full disk does not say which file
+        raise
+
+
+def _retry(url: str, part: Path, progress: _Progress, error: Exception) -> None:
+    """Waits before the next attempt, or raises a UserError after too many."""
+    size = part.stat().st_size if part.exists() else 0
+    failures = progress.count(size)
+    if failures >= ATTEMPTS:
+        raise UserError(
+            f"{public_url(url)}: the connection fails, {failures} attempts without a new byte (last: {error}). "
+            f"Check the network or proxy; the same command continues at byte {size}"
+        ) from error
+    progress.check(url, size)
+    wait = getattr(error, "wait", None)
+    seconds = min(2.0**failures, 30.0) if wait is None else wait
+    log.warning(
+        "%s: %s; next attempt in %.0f s (failure %d of %d)", public_url(url), error, seconds, failures, ATTEMPTS
+    )
+    time.sleep(seconds)
 
 
 def _check_status(response: requests.Response, url: str) -> None:
     status, place = response.status_code, public_url(url)
     if status in (200, 206):
         return
-    if status in PASSING_FAULTS:
+    if status in TEMPORARY_STATUS:
         wait = response.headers.get("Retry-After", "")
         seconds = float(wait) if wait.isdecimal() else None
         if seconds is not None and seconds > LONGEST_WAIT:
             raise UserError(f"{place}: the server answers {status} and asks to wait {seconds:.0f} s; try again then")
         raise _InterruptedError(f"the server answers {status} {response.reason}", seconds)
-    remedy = {
-        401: "it wants a login",
-        403: "it is not for everybody, or a proxy blocks it; open the address in a browser",
-        404: "no such file there; check the address, or take another --source",
-        410: "the file was taken away; take another --source",
-    }.get(status, "check the address")
+    remedy = REMEDIES.get(status, "check the address")
     raise UserError(f"{place}: the server answers {status} {response.reason}, expected 200; {remedy}")
 
 
-def _continues(response: requests.Response, offset: int, known: dict[str, Any]) -> bool:
-    """Whether a partial answer holds the bytes from `offset` on of the version that is known."""
-    span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+def _continues(response: requests.Response, offset: int, note: PartNote) -> bool:
+    """Whether a partial answer holds the bytes from `offset` on of the known version."""
+    header = response.headers.get("Content-Range", "").strip()
+    span = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", header)
     if span is None or int(span[1]) != offset or offset == 0:
         return False
-    same_size = span[2] == "*" or known["size"] is None or int(span[2]) == known["size"]
-    return same_size and _read_version(response) in ("", known["version"])
+    same_size = span[2] == "*" or note.size is None or int(span[2]) == note.size
+    return same_size and _read_version(response) in ("", note.version)
 
 
 def _read_version(response: requests.Response) -> str:
-    """What names the version of the file: a strong ETag, else its date, else nothing (then no part is added to)."""
+    """Name of the file's version: a strong ETag, else its date, else empty."""
     if "Content-Encoding" in response.headers:
         return ""
     tag = response.headers.get("ETag", "")
@@ -158,31 +253,22 @@ def _read_version(response: requests.Response) -> str:
 
 def _read_size(response: requests.Response) -> int | None:
     length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() and "Content-Encoding" not in response.headers else None
+    is_known = re.fullmatch(r"\d{1,18}", length) and "Content-Encoding" not in response.headers
+    return int(length) if is_known else None
 
 
-def _note(part: Path) -> Path:
+def _note_path(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _read_note(part: Path, url: str) -> dict[str, Any]:
-    """What is known of a part that may be added to; an empty version where it may not."""
-    if part.exists() and _note(part).exists():
-        known: dict[str, Any] = read_json(_note(part))
-        if known["url"] == public_url(url):
-            return known
-    return {"url": "", "version": "", "size": None}
-
-
-def _pause(url: str, error: Exception, failures: int) -> None:
-    wait = getattr(error, "wait", None)
-    seconds = min(2.0**failures, 30.0) if wait is None else wait
-    log.warning(
-        "%s: %s; again in %.0f s (%d failures in a row, at most %d)",
-        public_url(url),
-        error,
-        seconds,
-        failures,
-        ATTEMPTS,
-    )
-    time.sleep(seconds)
+def _read_note(part: Path, url: str) -> PartNote:
+    """What is known of a part; an empty note where it cannot be continued."""
+    path = _note_path(part)
+    if not part.exists() or not path.exists():
+        return PartNote()
+    try:
+        note = read_record(path, PartNote, "delete it")
+    except UserError as error:
+        log.warning("%s", error)
+        return PartNote()
+    return note if note.url == public_url(url) else PartNote()

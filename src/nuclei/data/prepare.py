@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from nuclei.arrays import Pixels
+from nuclei.data.archive import check_image_ids
 from nuclei.data.image_sources import assign_sources, find_source
 from nuclei.data.intensity import to_display
 from nuclei.data.masks import Annotation, read_annotation, read_png
@@ -20,7 +21,6 @@ from nuclei.data.modality import MODALITIES, find_modality
 from nuclei.data.tile_groups import ImageSignature, find_groups, image_signature
 from nuclei.errors import UserError
 from nuclei.io.images import write_image, write_label_map
-from nuclei.io.names import check_name
 from nuclei.io.tables import INDEX_COLUMNS, MASK_CONFLICT_COLUMNS, SOURCE
 
 SUBSETS = ("train", "test")
@@ -63,22 +63,6 @@ def find_images(raw: Path, subset: str) -> list[str]:
         raise UserError(f"{folder}: no image folders; run `make data`, or unpack stage1_{subset}.zip there")
     check_image_ids(folder, ids)
     return ids
-
-
-def check_image_ids(source: Path, ids: Sequence[str]) -> None:
-    """Refuses image ids that are no safe names in tables, pages and commands; `source` names their place.
-
-    Raises:
-        UserError: as in `check_name`, with the number of such ids.
-    """
-    faults = []
-    for image_id in ids:
-        try:
-            check_name(image_id)
-        except UserError as error:
-            faults.append(str(error))
-    if faults:
-        raise UserError(f"{source}: {len(faults)} of {len(ids)} image ids: {faults[0]}; rename the images")
 
 
 def read_archive_image(raw: Path, subset: str, image_id: str) -> Pixels:

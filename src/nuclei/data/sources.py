@@ -1,4 +1,4 @@
-"""Where the competition's data may be had, and what is known of each place."""
+"""Sources of the competition's data: addresses, Kaggle, folders."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ KNOWN_COUNTS = {"bbbc": (670, 65), "kaggle": (670, 65), "fixes": (664, 65)}
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a file comes from: `label` as the manifest says it, and either a place here or a way to fetch it."""
+    """Origin of a file: its label in the manifest, and a local path or a function that downloads it."""
 
     label: str
     place: Path | None = None
@@ -32,11 +32,11 @@ class Origin:
 def find_origins(source: str) -> dict[str, Origin]:
     """The origin of `stage1_train`, `stage1_test` and, where there may be one, `stage1_solution.csv`.
 
-    `source` is `bbbc`, `kaggle`, `fixes`, an http(s) address or a folder; in a folder a zip file goes before an
-    unpacked folder of the same name.
+    `source` is `bbbc`, `kaggle`, `fixes`, an http(s) address or a folder. In a folder a zip is preferred
+    to an unpacked folder of the same name.
 
     Raises:
-        UserError: `source` names none, or a folder that lacks one of the two.
+        UserError: an unknown source, or a folder that lacks one of the two.
     """
     if source == "kaggle":
         label = f"kaggle:{kaggle_client.COMPETITION}/"
@@ -52,7 +52,7 @@ def find_origins(source: str) -> dict[str, Origin]:
         if source.endswith(".zip"):
             raise UserError(
                 f"--source {source}: expected the address that holds stage1_train.zip and stage1_test.zip, "
-                "not that of one file; cut the file's name off"
+                "not that of one file; remove the file name"
             )
         return _remote_origins(source.rstrip("/") + "/")
     return _local_origins(source)
@@ -82,7 +82,7 @@ def _local_origins(source: str) -> dict[str, Origin]:
             found = sorted(path.name for path in folder.iterdir())
             raise UserError(
                 f"--source {source}: holds neither {subset}.zip nor a folder {subset} "
-                f"(found {found[:8]}); put it there, or take --source bbbc"
+                f"(found {found[:8]}); put it there, or use --source bbbc"
             )
         origins[subset] = Origin(label, place)
     if (folder / SOLUTION).is_file():
