@@ -158,6 +158,7 @@ def write_ensemble(book: Book, settings: Settings) -> None:
         )
     flags = [f"--ensemble-weights {path_text(found)} --splits {splits}"] if found else []
     flags += ["--weights $(ensemble_weights)"] if settings["ENSEMBLE_WEIGHTS"] else []
+    flags += [f"--members {' '.join(members)}"]
     for inputs, maps, subset in ((oof, "oof", "train"), (test, "test", "test")):
         average(book, settings, inputs, f"{folder}/{maps}.npz", subset, *flags, needs=[found] if found else needs)
 

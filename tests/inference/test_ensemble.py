@@ -1,5 +1,6 @@
 """The mean of maps: exact, independent of order, and never of other images than those asked for."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -117,8 +118,8 @@ def test_the_script_writes_the_same_bytes_twice_and_nothing_on_an_error(tmp_path
     command = [sys.executable, str(ROOT / "scripts" / "ensemble.py"), "--index", str(processed / "index.csv")]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 
-    def run(out, subset):
-        arguments = ["--inputs", *map(str, paths), "--out", str(tmp_path / out), "--subset", subset]
+    def run(out, subset, *others):
+        arguments = ["--inputs", *map(str, paths), "--out", str(tmp_path / out), "--subset", subset, *others]
         return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True)
 
     assert run("one.npz", "test").returncode == run("two.npz", "test").returncode == 0
@@ -129,3 +130,19 @@ def test_the_script_writes_the_same_bytes_twice_and_nothing_on_an_error(tmp_path
     assert "8 of 8 images are missing" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not list(tmp_path.glob("*three*"))
+    assert "1 --members for 2 --inputs" in run("three.npz", "test", "--members", "first").stderr
+
+
+def test_the_members_are_written_once_with_the_names_that_are_given(tmp_path, processed):
+    sizes = {f"image{number:02d}": (96, 128) for number in range(10)}
+    inputs = {}
+    for subset, ids in (("train", range(8)), ("test", (8, 9))):
+        held = {f"image{number:02d}": sizes[f"image{number:02d}"] for number in ids}
+        inputs[subset] = [str(write(tmp_path / f"{subset}{seed}.npz", random_maps(seed, held))) for seed in (0, 1)]
+    for subset, written in (("test", False), ("train", True)):
+        command = [sys.executable, ROOT / "scripts" / "ensemble.py", "--index", processed / "index.csv"]
+        command += ["--inputs", *inputs[subset], "--subset", subset, "--out", tmp_path / "ensemble" / f"{subset}.npz"]
+        command += ["--members", "first", "second", "--weights", "1", "3"]
+        subprocess.run(list(map(str, command)), check=True, env=os.environ | {"PYTHONPATH": str(ROOT / "src")})
+        assert (tmp_path / "ensemble" / "members.json").exists() == written
+    assert json.loads((tmp_path / "ensemble" / "members.json").read_text()) == {"first": 1.0, "second": 3.0}
