@@ -28,7 +28,11 @@ def find_weights(name: Path | str | None = None) -> Path:
         return find_best()
     candidates = [Path(name)]
     if Path(name).name == str(name):
-        candidates += [SHIPPED / name, SHIPPED / f"{name}{CARD_SUFFIX}", PACKAGED / f"{name}{SUFFIX}"]
+        candidates += [
+            SHIPPED / name,
+            SHIPPED / f"{name}{CARD_SUFFIX}",
+            PACKAGED / f"{name}{SUFFIX}",
+        ]
     for path in candidates:
         if path.is_file() or path.is_dir():
             return path

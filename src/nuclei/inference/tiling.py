@@ -61,7 +61,12 @@ class Box(NamedTuple):
 
     def inside(self, outer: "Box") -> "Box":
         """The same rectangle relative to the corner of a box around it."""
-        return Box(self.top - outer.top, self.left - outer.left, self.bottom - outer.top, self.right - outer.left)
+        return Box(
+            self.top - outer.top,
+            self.left - outer.left,
+            self.bottom - outer.top,
+            self.right - outer.left,
+        )
 
     def shift(self, rows: int, columns: int) -> "Box":
         return Box(self.top + rows, self.left + columns, self.bottom + rows, self.right + columns)
@@ -97,7 +102,11 @@ class ScaledImage:
         if self.scale > 1:
             rows = LinearSamples.find(self.image.shape[0], height, box.top, box.bottom)
             columns = LinearSamples.find(self.image.shape[1], width, box.left, box.right)
-            return enlarge(apply_limits(np.asarray(self.image[rows.span, columns.span]), self.limits), rows, columns)
+            return enlarge(
+                apply_limits(np.asarray(self.image[rows.span, columns.span]), self.limits),
+                rows,
+                columns,
+            )
         rows_span, row_weights = resample(self.image.shape[0], height, box.top, box.bottom, area=True)
         columns_span, column_weights = resample(self.image.shape[1], width, box.left, box.right, area=True)
         source = apply_limits(np.asarray(self.image[rows_span, columns_span]), self.limits).astype(np.float32)
@@ -137,7 +146,10 @@ def enlarge(image: UInt8Array, rows: LinearSamples, columns: LinearSamples) -> U
     left, above = (np.rint((1 - axis.weight) * 2048).astype(np.int32) for axis in (columns, rows))
     pixels = image.astype(np.int32)
     lines = (pixels[:, columns.low] * left[:, None] + pixels[:, columns.high] * right[:, None]) >> 4
-    upper, lower = (above[:, None, None] * lines[rows.low]) >> 16, (below[:, None, None] * lines[rows.high]) >> 16
+    upper, lower = (
+        (above[:, None, None] * lines[rows.low]) >> 16,
+        (below[:, None, None] * lines[rows.high]) >> 16,
+    )
     return ((upper + lower + 2) >> 2).astype(np.uint8)
 
 
@@ -193,7 +205,11 @@ def predict_tiles(
 
 
 def predict_tile(
-    predictor: Predictor, scaled: ScaledImage, scales: tuple[float, ...], tile: Box, margin: int = MARGIN
+    predictor: Predictor,
+    scaled: ScaledImage,
+    scales: tuple[float, ...],
+    tile: Box,
+    margin: int = MARGIN,
 ) -> UInt8Array:
     """Maps of one tile, the mean over scales of the image: probability * 255, (3, H, W) uint8."""
     total = np.zeros((CHANNELS, tile.bottom - tile.top, tile.right - tile.left), np.float32)

@@ -79,7 +79,10 @@ class Cbam(nn.Module):
         self.place = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        summaries = (features_BCHW.mean((2, 3), keepdim=True), features_BCHW.amax((2, 3), keepdim=True))
+        summaries = (
+            features_BCHW.mean((2, 3), keepdim=True),
+            features_BCHW.amax((2, 3), keepdim=True),
+        )
         weight_BC11 = torch.sigmoid(sum(self.expand(functional.relu(self.reduce(one))) for one in summaries))
         features_BCHW = features_BCHW * weight_BC11
         over_channels = (features_BCHW.mean(1, keepdim=True), features_BCHW.amax(1, keepdim=True))

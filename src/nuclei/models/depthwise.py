@@ -39,7 +39,13 @@ class DepthwiseConv2d(nn.Module):
             return out_BCHW
         channels = self.weight.shape[0]
         return functional.conv2d(
-            features_BCHW, self.weight, None, self.stride, self.padding, self.dilation, groups=channels
+            features_BCHW,
+            self.weight,
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            groups=channels,
         )
 
 
@@ -51,7 +57,13 @@ class _Depthwise(torch.autograd.Function):
         ctx.save_for_backward(features, weight)
         ctx.geometry = [stride] * 2, [padding] * 2, [dilation] * 2
         return functional.conv2d(
-            features, weight.to(features.dtype), None, stride, padding, dilation, groups=weight.shape[0]
+            features,
+            weight.to(features.dtype),
+            None,
+            stride,
+            padding,
+            dilation,
+            groups=weight.shape[0],
         )
 
     @staticmethod
@@ -70,7 +82,17 @@ class _Depthwise(torch.autograd.Function):
 def _gradients(ctx: Any, gradient: Tensor, features: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Any, Any]:
     stride, padding, dilation = ctx.geometry
     to_input, to_weight, _ = torch.ops.aten.convolution_backward(
-        gradient, features, weight, None, stride, padding, dilation, False, [0, 0], weight.shape[0], [*wanted, False]
+        gradient,
+        features,
+        weight,
+        None,
+        stride,
+        padding,
+        dilation,
+        False,
+        [0, 0],
+        weight.shape[0],
+        [*wanted, False],
     )
     return to_input, to_weight
 

@@ -88,7 +88,12 @@ def _build_architecture(config: ModelConfig, name: str, out_channels: int, pretr
         config,
         pretrained,
         lambda download: library.create_model(
-            name, config.encoder, download, in_channels=config.in_channels, classes=out_channels, **options
+            name,
+            config.encoder,
+            download,
+            in_channels=config.in_channels,
+            classes=out_channels,
+            **options,
         ),
     )
     if pretrained and config.weights not in ("none", "imagenet"):

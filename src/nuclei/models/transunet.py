@@ -61,7 +61,10 @@ class TransformerBridge(nn.Module):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         height, width = features_BCHW.shape[-2:]
-        rows, columns = (height + self.patch - 1) // self.patch, (width + self.patch - 1) // self.patch
+        rows, columns = (
+            (height + self.patch - 1) // self.patch,
+            (width + self.patch - 1) // self.patch,
+        )
         padded_BCHW = pad_to(features_BCHW, rows * self.patch, columns * self.patch)
         embedded_BCHW = self.embed(padded_BCHW)
         size = embedded_BCHW.shape[-2:]

@@ -104,7 +104,10 @@ def is_finished(folder: Path, settings: Mapping[str, str]) -> bool:
     # a training that was started again after its result has a newer last.pt
     if last.stat().st_mtime_ns > result.stat().st_mtime_ns:
         return False
-    return bool(load_checkpoint(result).get("settings") == settings)
+    finished = bool(load_checkpoint(result).get("settings") == settings)
+    if finished:
+        log.info("%s is the result of this training already", result)
+    return finished
 
 
 def resume(fabric: Fabric, state: State, folder: Path, settings: Mapping[str, str]) -> None:

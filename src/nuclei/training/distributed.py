@@ -30,7 +30,10 @@ def launch(device: torch.device, devices: int, nodes: int, precision: str = "32-
         fabric = Fabric(accelerator=device.type, devices=devices, num_nodes=nodes, precision=precision)  # type: ignore[arg-type]
         with explain_lost_processes():
             fabric.launch()
-    except (RuntimeError, LookupError) as error:  # Fabric's errors for settings that the machine cannot meet
+    except (
+        RuntimeError,
+        LookupError,
+    ) as error:  # Fabric's errors for settings that the machine cannot meet
         raise UserError(f"--device {device.type} --devices {devices} --nodes {nodes}: {error}") from error
     return fabric
 
@@ -64,7 +67,10 @@ def predict_in_parallel(fabric: Fabric, predictor: Predictor, images: Images, id
         write_maps(path, predict_images(predictor, images, ids))
         return
     ordered, parts = sorted(ids), [_part_name(path, rank) for rank in range(fabric.world_size)]
-    write_maps(parts[fabric.global_rank], predict_images(predictor, images, ordered[fabric.global_rank :: len(parts)]))
+    write_maps(
+        parts[fabric.global_rank],
+        predict_images(predictor, images, ordered[fabric.global_rank :: len(parts)]),
+    )
     fabric.barrier()
     if fabric.is_global_zero:
         write_maps(path, _joined(parts, ordered))

@@ -56,7 +56,16 @@ def record_epoch(events: SummaryWriter, folder: Path, rows: LogRows) -> None:
         if name not in ("epoch", "step"):
             events.add_scalar(name, value, int(row["step"]))
     events.flush()
-    columns = ["epoch", "step", "loss", "learning_rate", "images_per_second", "validation_score", "minutes", "peak_mib"]
+    columns = [
+        "epoch",
+        "step",
+        "loss",
+        "learning_rate",
+        "images_per_second",
+        "validation_score",
+        "minutes",
+        "peak_mib",
+    ]
     lines = [",".join(f"{row[name]:.6g}" if name in row else "" for name in columns) for row in rows]
     write_text(folder / "log.csv", "\n".join([",".join(columns), *lines]) + "\n")
 

@@ -34,9 +34,23 @@ from nuclei.models.factory import build_model
 from nuclei.postprocessing.parameters import Parameters
 from nuclei.postprocessing.watershed import segment_maps
 from nuclei.reporting.overlays import draw_comparison
-from nuclei.training.checkpoint import LAST, State, collect_settings, is_finished, name_hardware, resume
+from nuclei.training.checkpoint import (
+    LAST,
+    State,
+    collect_settings,
+    is_finished,
+    name_hardware,
+    resume,
+)
 from nuclei.training.fine_tuning import find_start, load_start
-from nuclei.training.logging import describe_progress, draw_pictures, open_bar, open_events, peak_memory, record_epoch
+from nuclei.training.logging import (
+    describe_progress,
+    draw_pictures,
+    open_bar,
+    open_events,
+    peak_memory,
+    record_epoch,
+)
 from nuclei.training.losses import build_loss
 from nuclei.training.optimizer import set_up
 from nuclei.training.pseudo_labels import label_test_images
@@ -70,48 +84,65 @@ def fit(
         UserError: the loss is not finite (with epoch, step and image ids); no compiler for a compiled
             network; an input that images do not have.
     """
-    started, training = time.monotonic(), config.training
-    check_channels(config.model.in_channels)
-    torch.manual_seed(_step_seed(training.seed, fold.number, 0))
-    model = build_model(config.model, CHANNELS, pretrained=not training.start)
-    # a network trained on all images starts from the one of the first fold
-    start = find_start(runs, training.start, fold.number if fold.validation else 0) if training.start else None
-    if start:
-        load_start(model, start, fold)
-    crops = Crops(images, fold.training, config, fold.number, _label_test_images(config, runs, fold, images))
+    started = time.monotonic()
+    model, start = build_network(config, fold, runs)
+    labelled = _label_test_images(config, runs, fold, images)
+    crops = Crops(images, fold.training, config, fold.number, labelled)
     settings = collect_settings(config, fabric.device, crops, start)
     if fabric.broadcast(fabric.is_global_zero and is_finished(folder, settings)):
-        log.info("%s is the result of this training already", folder / RESULT)
         _remove_last(fabric, folder)
         return
-
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    wrapped, state = set_up(fabric, model, training, compiled)
+    wrapped, state = set_up(fabric, model, config.training, compiled)
     resume(fabric, state, folder, settings)
     minutes_before = state.rows[-1]["minutes"] if state.rows else 0.0
     batches = iter(open_loader(fabric, crops, state.epoch, config, workers))
     criterion = build_loss(config.loss, config.target)
-    epochs = -(-training.steps // training.steps_per_epoch)
-    done = state.epoch * training.steps_per_epoch
+    epochs = -(-config.training.steps // config.training.steps_per_epoch)
+    done = state.epoch * config.training.steps_per_epoch
     with open_events(fabric, folder, done) as events, open_bar(fabric, config, fold, done) as bar:
         while state.epoch < epochs:
             row = train_epoch(fabric, wrapped, state, batches, criterion, config, fold.number, bar)
+            state.rows.append(row)
             if events:
-                due = state.epoch == epochs or state.epoch % training.validate_every == 0
+                due = state.epoch == epochs or state.epoch % config.training.validate_every == 0
                 if due and fold.validation:
                     row["validation_score"], pictures = validate(state.network, config, images, fold, fabric.device)
                     draw_pictures(events, pictures, int(row["step"]))
                 row["minutes"] = minutes_before + (time.monotonic() - started) / 60
                 row["peak_mib"] = peak_memory()
-            state.rows.append(row)
-            if events:
                 record_epoch(events, folder, state.rows)
                 if state.epoch < epochs:
                     state.save(folder / LAST, settings)
             fabric.barrier()
+    _write_result(fabric, state, config, crops, folder, settings)
+
+
+def build_network(config: Config, fold: Fold, runs: Path) -> tuple[nn.Module, Path | None]:
+    """The network before its first step, and the file of its start weights where it is fine-tuned."""
+    check_channels(config.model.in_channels)
+    training = config.training
+    torch.manual_seed(_step_seed(training.seed, fold.number, 0))
+    model = build_model(config.model, CHANNELS, pretrained=not training.start)
+    start: Path | None = None
+    if training.start:
+        # a network trained on all images starts from the one of the first fold
+        start = find_start(runs, training.start, fold.number if fold.validation else 0)
+        load_start(model, start, fold)
+    return model.to(memory_format=torch.channels_last), start  # type: ignore[call-overload]
+
+
+def _write_result(
+    fabric: Fabric,
+    state: State,
+    config: Config,
+    crops: Crops,
+    folder: Path,
+    settings: Mapping[str, str],
+) -> None:
+    """Writes the weights, and only then removes `last.pt`."""
     if fabric.is_global_zero:
         hardware = name_hardware(fabric)
-        write_checkpoint(folder / RESULT, state.network, config, fold.number, crops.ids, hardware, settings)
+        write_checkpoint(folder / RESULT, state.network, config, crops.fold, crops.ids, hardware, settings)
     _remove_last(fabric, folder)
 
 
@@ -195,7 +226,11 @@ def _read_losses(unread: list[tuple[int, Any, Tensor]], epoch: int) -> list[floa
 
 
 def validate(
-    model: nn.Module, config: Config, images: Images | PooledImages, fold: Fold, device: torch.device
+    model: nn.Module,
+    config: Config,
+    images: Images | PooledImages,
+    fold: Fold,
+    device: torch.device,
 ) -> tuple[float, dict[str, UInt8Array]]:
     """Competition score on held-out images, as a submission would be made but without test-time augmentation or tuning.
 

@@ -130,7 +130,12 @@ def _focal(entropy: Tensor, gamma: float) -> Tensor:
 def _weighted_mean(values_BCHW: Tensor, weight_B1HW: Tensor | None) -> Tensor:
     if weight_B1HW is None:
         return values_BCHW.mean()
-    sums = torch.stack([(values_BCHW * weight_B1HW.float()).sum(), weight_B1HW.float().sum() * values_BCHW.shape[1]])
+    sums = torch.stack(
+        [
+            (values_BCHW * weight_B1HW.float()).sum(),
+            weight_B1HW.float().sum() * values_BCHW.shape[1],
+        ]
+    )
     weighted, weights = sum_over_processes(sums).unbind()
     return weighted / weights.clamp_min(1e-6)
 

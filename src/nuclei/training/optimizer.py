@@ -17,7 +17,11 @@ from nuclei.training.checkpoint import State, average_weights
 
 
 def set_up(
-    fabric: Fabric, model: nn.Module, training: TrainingConfig, compiled: bool = False, fused: bool = True
+    fabric: Fabric,
+    model: nn.Module,
+    training: TrainingConfig,
+    compiled: bool = False,
+    fused: bool = True,
 ) -> tuple[Any, State]:
     """The network as a training step calls it, on its device, and the state of a training that has not begun."""
     optimizer = torch.optim.AdamW(parameter_groups(model, training), fused=fused)
