@@ -15,7 +15,9 @@ log = logging.getLogger(__name__)
 
 
 Mode = Literal["disjoint", "common"]
-"""disjoint: each image is in one input only, such as out-of-fold maps; common: every image is in every input."""
+"""disjoint: each image is in one input only, such as out-of-fold maps; common: every image is in
+every input.
+"""
 
 
 def average_maps(
@@ -24,16 +26,18 @@ def average_maps(
     mode: Mode | None = None,
     weights: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
 ) -> Iterator[tuple[str, UInt8Array]]:
-    """Yields image ids in sorted order, each with the mean of its maps (C, H, W) uint8 over the inputs that hold it.
+    """Yields image ids in sorted order, each with the mean of its maps (C, H, W) uint8 over the
+    inputs that hold it.
 
-    `sizes` gives height and width of exactly the images that must be there. Where `mode` is absent it is the
-    one that fits all images. `weights` has one weight per input, for all images or by image id; only
-    their ratios matter, and they are equal where absent. Halves round up. All but the shapes is checked
-    before the first image is read, and one image at a time is in memory.
+    `sizes` gives height and width of exactly the images that must be there. Where `mode` is absent
+    it is the one that fits all images. `weights` has one weight per input, for all images or by
+    image id; only their ratios matter, and they are equal where absent. Halves round up. All but
+    the shapes is checked before the first image is read, and one image at a time is in memory.
 
     Raises:
-        UserError: no input, or one given twice; images in too many or too few inputs, or not the expected
-            ones; weights that do not fit; maps of another size than their image or number of channels.
+        UserError: no input, or one given twice; images in too many or too few inputs, or not the
+            expected ones; weights that do not fit; maps of another size than their image or number
+            of channels.
     """
     if not inputs:
         raise UserError("no maps to average; name at least one .npz")

@@ -1,4 +1,5 @@
-"""Probability maps of an image from a trained network: test-time augmentation, several scales, any image size.
+"""Probability maps of an image from a trained network: test-time augmentation, several scales, any
+image size.
 
 Letters: B batch, C channels, H height, W width.
 """
@@ -51,8 +52,8 @@ class Predictor:
     def __call__(self, image: Pixels) -> UInt8Array:
         """Foreground, border and core of an image: probability * 255, (3, H, W) uint8.
 
-        The image is (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, of any number type. The config's
-        intensity window is applied to it.
+        The image is (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, of any number type. The
+        config's intensity window is applied to it.
 
         Raises:
             UserError: an image that `intensity.window_image` refuses.
@@ -69,8 +70,9 @@ class Predictor:
     def choose_scales(self, image: UInt8Array, predicted: dict[float, np.ndarray] | None = None) -> tuple[float, ...]:
         """`prediction.scales` for a windowed image (H, W, 3), halved if its nuclei are large.
 
-        With `prediction.halve_scales_from`, nuclei are measured in the maps of the scales up to 1. These
-        maps, (3, H, W) float32 by scale, are added to `predicted`, so that they need not be made again.
+        With `prediction.halve_scales_from`, nuclei are measured in the maps of the scales up to 1.
+        These maps, (3, H, W) float32 by scale, are added to `predicted`, so that they need not be
+        made again.
         """
         scales, limit = self.config.prediction.scales, self.config.prediction.halve_scales_from
         if limit is None:
@@ -85,7 +87,9 @@ class Predictor:
         return tuple(scale / 2**halvings for scale in scales)
 
     def choose_flips(self, scale: float, index: int) -> list[Flip]:
-        """The flips for a scale, which is the `index`-th of an image; a scale of the config keeps its flips."""
+        """The flips for a scale, which is the `index`-th of an image; a scale of the config keeps
+        its flips.
+        """
         prediction = self.config.prediction
         if not prediction.vary_flips:
             return list_flips(prediction.flips)
@@ -146,7 +150,8 @@ def load_predictor(
 ) -> Predictor:
     """The checkpoint's network, ready to predict; `source` names the file in errors.
 
-    The [prediction] of the config `asked`, where one is given, is used instead of the checkpoint's own.
+    The [prediction] of the config `asked`, where one is given, is used instead of the checkpoint's
+    own.
 
     Raises:
         UserError: the config differs from the checkpoint's in a setting that changes the weights.

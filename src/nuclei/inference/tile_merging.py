@@ -1,9 +1,10 @@
 """Segments large maps tile by tile and merges the label maps: each nucleus comes from one tile.
 
-A tile is segmented with a margin, and owns the nuclei whose first pixel (leftmost of the topmost row) is
-in it. If a group of touching nuclei fits into the margin, all tiles segment it in the same way, as the
-whole image would be; for larger groups tiles may differ, and the first tile keeps the pixels. Criteria that
-depend on all nuclei of the image (small relative to the others) are applied at the end.
+A tile is segmented with a margin, and owns the nuclei whose first pixel (leftmost of the topmost
+row) is in it. If a group of touching nuclei fits into the margin, all tiles segment it in the same
+way, as the whole image would be; for larger groups tiles may differ, and the first tile keeps the
+pixels. Criteria that depend on all nuclei of the image (small relative to the others) are applied
+at the end.
 """
 
 from typing import Any
@@ -37,7 +38,8 @@ def segment_tiles(
     side: int = SIDE,
     margin: int = MARGIN,
 ) -> int:
-    """Writes the label map of the maps (3, H, W) into `out` (H, W), which is all 0; both may be memory-mapped.
+    """Writes the label map of the maps (3, H, W) into `out` (H, W), which is all 0; both may be
+    memory-mapped.
 
     Returns the number of nuclei.
     """
@@ -65,7 +67,9 @@ def _label_tiles(
     tiles: list[Box],
     margin: int,
 ) -> npt.NDArray[Any]:
-    """Writes the nuclei of each tile into `out`, numbered on; returns their measures, one row per label from 0 on."""
+    """Writes the nuclei of each tile into `out`, numbered on; returns their measures, one row per
+    label from 0 on.
+    """
     measured: list[npt.NDArray[Any]] = [np.zeros((1, 3))]
     count = 0
     for tile in tiles:
@@ -87,7 +91,9 @@ def _label_tiles(
 
 
 def _own(grown: Instances, tile: Box, part: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """New number, from 1, of each label that the tile owns; 0 of labels that start elsewhere or are mostly taken."""
+    """New number, from 1, of each label that the tile owns; 0 of labels that start elsewhere or are
+    mostly taken.
+    """
     count = int(grown.labels.max(initial=0)) + 1
     present, first = np.unique(grown.labels, return_index=True)
     rows, columns = np.divmod(grown.indices, grown.shape[1])

@@ -2,11 +2,11 @@
 
 What avoids seams:
 
-- A tile is read with a margin, whose output is dropped: more distant pixels are outside the effective
-  receptive field.
-- Tiles begin at multiples of the network's downsampling, so that the same pixels are pooled together. The
-  flips of test-time augmentation are flips of the whole image, each with its own grid; the tile is cut
-  out of the flipped image.
+- A tile is read with a margin, whose output is dropped: more distant pixels are outside the
+  effective receptive field.
+- Tiles begin at multiples of the network's downsampling, so that the same pixels are pooled
+  together. The flips of test-time augmentation are flips of the whole image, each with its own
+  grid; the tile is cut out of the flipped image.
 - The intensity window, and the statistics of z_score, are those of the whole image.
 - Bilinear upsampling with aligned corners depends on the position in the image, and is told it
   (`models.blocks.BilinearUpsampling`).
@@ -36,7 +36,9 @@ from nuclei.models.blocks import TileOffset
 WHOLE = 2**21
 """Images of up to this many pixels are predicted whole."""
 MARGIN = 256
-"""Pixels read around a tile on each side; with these, maps of an EfficientNet encoder differ by at most 1 of 255."""
+"""Pixels read around a tile on each side; with these, maps of an EfficientNet encoder differ by at
+most 1 of 255.
+"""
 SIDE = 832
 """Side of a tile without its margin."""
 
@@ -54,7 +56,9 @@ class Box(NamedTuple):
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
     def grow(self, margin: int, shape: tuple[int, int], multiple: int = 1) -> "Box":
-        """The box with a margin, its edges moved outwards to a multiple and clipped to an image of `shape`."""
+        """The box with a margin, its edges moved outwards to a multiple and clipped to an image of
+        `shape`.
+        """
         top, left = ((start - margin) // multiple * multiple for start in self[:2])
         bottom, right = (-(-(stop + margin) // multiple) * multiple for stop in self[2:])
         return Box(max(0, top), max(0, left), min(shape[0], bottom), min(shape[1], right))
@@ -73,14 +77,18 @@ class Box(NamedTuple):
 
 
 def list_tiles(shape: tuple[int, int], side: int = SIDE) -> list[Box]:
-    """Boxes with sides of about `side` that cover an image of `shape` without overlap, row by row."""
+    """Boxes with sides of about `side` that cover an image of `shape` without overlap, row by
+    row.
+    """
     rows, columns = (np.linspace(0, size, -(-size // side) + 1).round().astype(int).tolist() for size in shape)
     return [Box(top, left, bottom, right) for top, bottom in pairwise(rows) for left, right in pairwise(columns)]
 
 
 @dataclass(frozen=True)
 class ScaledImage:
-    """An image, which may be memory-mapped, at one scale, with the statistics of the whole that every tile needs."""
+    """An image, which may be memory-mapped, at one scale, with the statistics of the whole that
+    every tile needs.
+    """
 
     image: Pixels
     limits: Limits | None
@@ -139,8 +147,9 @@ class LinearSamples(NamedTuple):
 def enlarge(image: UInt8Array, rows: LinearSamples, columns: LinearSamples) -> UInt8Array:
     """Part of an enlarged image (H, W, 3) uint8, bit for bit as OpenCV's linear interpolation.
 
-    Bit for bit, because a difference of 1 of 255 in its input can change a network's output by 90. OpenCV
-    computes with integers: weights in units of 1/2048, and a sum that is truncated three times.
+    Bit for bit, because a difference of 1 of 255 in its input can change a network's output by 90.
+    OpenCV computes with integers: weights in units of 1/2048, and a sum that is truncated three
+    times.
     """
     right, below = (np.rint(axis.weight * 2048).astype(np.int32) for axis in (columns, rows))
     left, above = (np.rint((1 - axis.weight) * 2048).astype(np.int32) for axis in (columns, rows))
@@ -154,10 +163,11 @@ def enlarge(image: UInt8Array, rows: LinearSamples, columns: LinearSamples) -> U
 
 
 def resample(source: int, target: int, start: int, stop: int, area: bool = False) -> tuple[slice, Float32Array]:
-    """Resizing of an axis of `source` pixels to `target`: the pixels from which start..stop is made, and their weights.
+    """Resizing of an axis of `source` pixels to `target`: the pixels from which start..stop is
+    made, and their weights.
 
-    The weights are (stop - start, pixels): linear between pixel centres, or the mean over the new pixel's
-    area, as OpenCV resizes.
+    The weights are (stop - start, pixels): linear between pixel centres, or the mean over the new
+    pixel's area, as OpenCV resizes.
     """
     ratio = source / target
     if area and ratio > 1:
@@ -192,7 +202,9 @@ def predict_tiles(
     margin: int = MARGIN,
     weights: Sequence[float] | None = None,
 ) -> Iterator[tuple[Box, UInt8Array]]:
-    """Yields the image's tiles, each with the mean of the networks' maps (3, H, W) uint8, weighted if asked."""
+    """Yields the image's tiles, each with the mean of the networks' maps (3, H, W) uint8, weighted
+    if asked.
+    """
     measured = [measure_image(predictor, image) for predictor in predictors]
     tiles = list_tiles(measured[0].shape, side)
     middle = tiles[len(tiles) // 2]

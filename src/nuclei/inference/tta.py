@@ -28,10 +28,11 @@ def list_flips(count: int) -> list[Flip]:
 
 
 def flips_for_scale(count: int, index: int) -> list[Flip]:
-    """1, 2, 4 or 8 flips for one scale of several, by its index: neighbouring scales get different ones.
+    """1, 2, 4 or 8 flips for one scale of several, by its index: neighbouring scales get different
+    ones.
 
-    With one flip per scale, two of four scales are transposed, and two are flipped along each axis; with
-    two per scale, four scales have all eight between them.
+    With one flip per scale, two of four scales are transposed, and two are flipped along each axis;
+    with two per scale, four scales have all eight between them.
     """
     order = [list_flips(8)[number] for number in (0, 3, 5, 6, 7, 4, 2, 1)]
     chosen = [order[(index + turn * 8 // count) % 8] for turn in range(count)]
@@ -43,7 +44,8 @@ def average_over_flips(
 ) -> torch.Tensor:
     """Mean (C, H, W) of the network's outputs for the flipped images, each flipped back.
 
-    `forward` takes and returns a batch. Flips of one shape share a batch, so transposed ones must be last.
+    `forward` takes and returns a batch. Flips of one shape share a batch, so transposed ones must
+    be last.
     """
     outputs = []
     for _, same_shape in groupby(flips, key=lambda flip: flip.transposed):

@@ -1,4 +1,5 @@
-"""What the UNet's blocks may have beside the plain ones: normalisations, attention, residuals, upsampling of tiles.
+"""What the UNet's blocks may have beside the plain ones: normalisations, attention, residuals,
+upsampling of tiles.
 
 Letters: B batch, C channels, H height, W width of the level; 1 where an axis is averaged away.
 """
@@ -18,8 +19,8 @@ Block = Callable[..., DoubleConv]
 class InstanceNorm(nn.InstanceNorm2d):
     """Instance normalisation with a learned scale and shift, fast on a CPU in channels_last.
 
-    torch's own leaves channels_last on a CPU and takes three times as long as batch normalisation. The
-    batch normalisation of a batch of one image is that image's instance normalisation.
+    torch's own leaves channels_last on a CPU and takes three times as long as batch normalisation.
+    The batch normalisation of a batch of one image is that image's instance normalisation.
     """
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
@@ -35,9 +36,11 @@ class InstanceNorm(nn.InstanceNorm2d):
 
 
 def make_normalisation(kind: str, channels: int) -> nn.Module:
-    """The normalisation layer of a kind, batch, instance or group, with a learned scale and shift per channel.
+    """The normalisation layer of a kind, batch, instance or group, with a learned scale and shift
+    per channel.
 
-    group: the largest number of groups up to 32 that divides the channels and leaves at least 4 in each.
+    group: the largest number of groups up to 32 that divides the channels and leaves at least 4 in
+    each.
 
     Source: Ioffe and Szegedy 2015 (batch), Ulyanov et al. 2016 (instance), Wu and He 2018 (group).
     """
@@ -51,7 +54,9 @@ def make_normalisation(kind: str, channels: int) -> nn.Module:
 
 
 class SqueezeExcite(nn.Module):
-    """Channel attention: weights each channel by the image-wide means of all. Source: Hu et al. 2018."""
+    """Channel attention: weights each channel by the image-wide means of all. Source: Hu et al.
+    2018.
+    """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
@@ -66,7 +71,8 @@ class SqueezeExcite(nn.Module):
 
 
 class Cbam(nn.Module):
-    """Channel attention from means and maxima, then spatial attention from the mean and maximum over channels.
+    """Channel attention from means and maxima, then spatial attention from the mean and maximum
+    over channels.
 
     Source: Woo et al. 2018, Convolutional Block Attention Module.
     """
@@ -99,8 +105,8 @@ CHANNEL_ATTENTION: dict[str, Callable[[int], nn.Module]] = {
 class ConfigurableConv(DoubleConv):
     """`DoubleConv` with a choice of normalisation, channel attention and a residual connection.
 
-    A residual block adds its input before the last ReLU, through a 1x1 convolution where the number of
-    channels differs. Source: He et al. 2016.
+    A residual block adds its input before the last ReLU, through a 1x1 convolution where the number
+    of channels differs. Source: He et al. 2016.
     """
 
     def __init__(
@@ -153,7 +159,9 @@ class AttentionGate(nn.Module):
 
 
 class TileOffset(NamedTuple):
-    """Position of a tile along one axis of a level: its first pixel, and the pixels of the whole image there."""
+    """Position of a tile along one axis of a level: its first pixel, and the pixels of the whole
+    image there.
+    """
 
     start: int
     full: int
@@ -166,9 +174,9 @@ class TileOffset(NamedTuple):
 class BilinearUpsampling(nn.Module):
     """Bilinear interpolation to twice the height and width, with aligned corners.
 
-    With aligned corners, what a pixel gets depends on its position in the whole image: the shift grows
-    from zero at the left edge to half a pixel at the right. A tile of a larger image has to be told its
-    `tile` offsets (rows, columns) to get the values of the whole image.
+    With aligned corners, what a pixel gets depends on its position in the whole image: the shift
+    grows from zero at the left edge to half a pixel at the right. A tile of a larger image has to
+    be told its `tile` offsets (rows, columns) to get the values of the whole image.
     """
 
     def __init__(self) -> None:
@@ -194,7 +202,9 @@ def _double_axis(below_BCHW: Tensor, offset: TileOffset, axis: int) -> Tensor:
 
 
 class ConfigurableUp(Up):
-    """`Up` with a choice of how the skip is joined: concat, add, or attention (a gate, then concat)."""
+    """`Up` with a choice of how the skip is joined: concat, add, or attention (a gate, then
+    concat).
+    """
 
     def __init__(
         self,

@@ -51,7 +51,9 @@ def write_checkpoint(
 
 
 def save_synced(content: dict[str, Any], path: Path) -> None:
-    """`torch.save` that returns only when the disk has the bytes, so that a power cut cannot lose them."""
+    """`torch.save` that returns only when the disk has the bytes, so that a power cut cannot lose
+    them.
+    """
     with open(path, "wb") as file:
         torch.save(content, file)
         file.flush()
@@ -59,13 +61,16 @@ def save_synced(content: dict[str, Any], path: Path) -> None:
 
 
 def find_result(folder: Path) -> Path:
-    """The checkpoint of a fold's folder: model.pt, or best.pt where an earlier version left only that."""
+    """The checkpoint of a fold's folder: model.pt, or best.pt where an earlier version left only
+    that.
+    """
     old = folder / OLD_RESULT
     return old if old.is_file() and not (folder / RESULT).is_file() else folder / RESULT
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
-    """Contents of a checkpoint: `config`, `model` (state dict), `fold`, `trained_on` (image ids) and notes.
+    """Contents of a checkpoint: `config`, `model` (state dict), `fold`, `trained_on` (image ids)
+    and notes.
 
     Where there is no model.pt, best.pt beside it is read, the name of earlier versions.
 

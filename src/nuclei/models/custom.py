@@ -5,12 +5,13 @@ The module is a file my_module.py in the folder where make runs, or an installed
 A network, `model.architecture = "my_module:MyNet"`, is a `torch.nn.Module` class:
 
 - `MyNet(in_channels=3, out_channels=3, **options)`, with `model.options` of the config as options.
-- `forward` takes normalised images (B, in_channels, H, W), float32 or the autocast type, and returns
-  logits (B, out_channels, H, W), before any activation. In training mode it may return a list of
-  logits from full size to coarse (deep supervision).
+- `forward` takes normalised images (B, in_channels, H, W), float32 or the autocast type, and
+  returns logits (B, out_channels, H, W), before any activation. In training mode it may return a
+  list of logits from full size to coarse (deep supervision).
 - H and W are multiples of the attribute `multiple` (32 where absent) and at least the attribute
   `smallest` (64 where absent): other images are padded, and the logits cropped.
-- The parameters of an attribute `encoder`, where there is one, get `training.encoder_learning_rate`.
+- The parameters of an attribute `encoder`, where there is one, get
+  `training.encoder_learning_rate`.
 
 A loss, `loss.custom = "my_module:MyLoss"`, is a class that is called as `MyLoss()(logits, target)`:
 float32 logits (B, 3, H, W) and the target of `target.scheme`, same shape, to a scalar tensor. It is

@@ -1,9 +1,9 @@
 """Depthwise convolutions with a fast backward pass on a CPU in bfloat16.
 
-oneDNN runs the forward pass fast, but falls back to slow reference code for the gradient of the input
-where the stride is over 1, and of the weight where the kernel is over 3: a third of a training step of
-EfficientNet-Lite0. In float32 the same gradients take a third to a tenth of the time. Other devices and
-types use torch's own convolution.
+oneDNN runs the forward pass fast, but falls back to slow reference code for the gradient of the
+input where the stride is over 1, and of the weight where the kernel is over 3: a third of a
+training step of EfficientNet-Lite0. In float32 the same gradients take a third to a tenth of the
+time. Other devices and types use torch's own convolution.
 
 Letters: B batch, C channels, H height, W width.
 """

@@ -2,9 +2,10 @@
 
 Letters: B batch, C channels, H height, W width.
 
-The encoder's first features have half the image's size. A decoder level at full size would take a third
-of a training step for little gain. So the last level stays at half size, gets the image itself with each
-2x2 pixels packed into channels, and returns four values per channel, which are unpacked to full size.
+The encoder's first features have half the image's size. A decoder level at full size would take a
+third of a training step for little gain. So the last level stays at half size, gets the image
+itself with each 2x2 pixels packed into channels, and returns four values per channel, which are
+unpacked to full size.
 
 Source: Shi et al. 2016, Efficient Sub-Pixel Convolutional Neural Network (packing and unpacking).
 """

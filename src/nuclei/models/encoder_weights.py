@@ -23,7 +23,9 @@ PACKAGE = "package:"
 
 
 class PackagedWeights(NamedTuple):
-    """Encoder weights in a Python package: tensors in the order of that encoder's, under other names."""
+    """Encoder weights in a Python package: tensors in the order of that encoder's, under other
+    names.
+    """
 
     encoder: str
     version: str
@@ -50,8 +52,8 @@ def load_encoder(encoder: nn.Module, config: ModelConfig) -> None:
     """Loads the tensors that `config.weights` names, of a package or a file, into the encoder.
 
     Raises:
-        UserError: a package that is unknown, missing or for another encoder; a file that is missing,
-            damaged or holds other tensors than the encoder has.
+        UserError: a package that is unknown, missing or for another encoder; a file that is
+            missing, damaged or holds other tensors than the encoder has.
     """
     target: nn.Module = encoder.model if config.encoder.startswith("tu-") else encoder  # type: ignore[assignment]
     wanted = target.state_dict()
@@ -77,7 +79,8 @@ def find_packaged(package: str, encoder: str) -> Path:
     """The weights file of an installed package, after comparing its checksum.
 
     Raises:
-        UserError: the package is unknown, for another encoder or not installed; the file is missing or damaged.
+        UserError: the package is unknown, for another encoder or not installed; the file is missing
+            or damaged.
     """
     if package not in PACKAGES:
         raise UserError(explain_unknown("weights", PACKAGE + package, [PACKAGE + name for name in PACKAGES]))
@@ -121,7 +124,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _sum_colours(loaded: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Makes the first convolution one for grey: its sum over colours gives what three equal channels give."""
+    """Makes the first convolution one for grey: its sum over colours gives what three equal
+    channels give.
+    """
     first = next(iter(wanted))
     if first in loaded and loaded[first].ndim == 4 and loaded[first].shape[1] == 3:
         loaded[first] = loaded[first].sum(1, keepdim=True)

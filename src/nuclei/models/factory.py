@@ -1,7 +1,9 @@
-"""`build_model` makes the network of a config: our UNet and TransUNet, those of a library, or one of your own.
+"""`build_model` makes the network of a config: our UNet and TransUNet, those of a library, or one
+of your own.
 
-Every network takes images (B, C, H, W), float, and returns logits (B, out_channels, H, W), for any H and W
-from about 32 up, odd ones included. README.md beside this file shows the UNet and lists the settings.
+Every network takes images (B, C, H, W), float, and returns logits (B, out_channels, H, W), for any
+H and W from about 32 up, odd ones included. README.md beside this file shows the UNet and lists the
+settings.
 """
 
 from typing import Any
@@ -24,12 +26,14 @@ CUSTOM_KEYS = ("options",)
 def build_model(config: ModelConfig, out_channels: int, pretrained: bool = True) -> nn.Module:
     """The network of a config.
 
-    With deep supervision, in training mode, it returns a list of logits from full size to coarse, else one
-    tensor. With `pretrained=False` the encoder weights that `config.weights` names are not loaded: the
-    caller loads a whole checkpoint next, which needs neither a connection nor a package.
+    With deep supervision, in training mode, it returns a list of logits from full size to coarse,
+    else one tensor. With `pretrained=False` the encoder weights that `config.weights` names are not
+    loaded: the caller loads a whole checkpoint next, which needs neither a connection nor a
+    package.
 
     Raises:
-        UserError: an unknown architecture, encoder or weights, or a key that the architecture does not use.
+        UserError: an unknown architecture, encoder or weights, or a key that the architecture does
+            not use.
     """
     _check_keys(config)
     if is_custom(config.architecture):
@@ -55,8 +59,8 @@ def parameter_count(model: nn.Module) -> int:
 def parameter_groups(model: nn.Module, training: TrainingConfig) -> list[dict[str, Any]]:
     """Parameter groups for an optimizer, each with its `params`, `lr` and `weight_decay`.
 
-    A pretrained encoder gets `training.encoder_learning_rate` where that is set. Biases and the scales of
-    normalisations (tensors with one axis) have no weight decay.
+    A pretrained encoder gets `training.encoder_learning_rate` where that is set. Biases and the
+    scales of normalisations (tensors with one axis) have no weight decay.
 
     Raises:
         UserError: an encoder learning rate for a network without a separate encoder.

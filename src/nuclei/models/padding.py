@@ -1,4 +1,5 @@
-"""Makes a network that needs certain image sizes work for every size: pads the image, crops the logits.
+"""Makes a network that needs certain image sizes work for every size: pads the image, crops the
+logits.
 
 Letters: B batch, C channels, H height, W width.
 """
@@ -13,9 +14,9 @@ from torch.nn import functional
 class PaddedNetwork(nn.Module):
     """A network with the interface of our own, for any image size.
 
-    The image is padded at the right and bottom to a multiple of `multiple` and to at least `smallest`
-    pixels, by reflection (by repeating the edge where the image is smaller than the padding). The logits
-    are cropped again.
+    The image is padded at the right and bottom to a multiple of `multiple` and to at least
+    `smallest` pixels, by reflection (by repeating the edge where the image is smaller than the
+    padding). The logits are cropped again.
     """
 
     def __init__(self, network: nn.Module, multiple: int, smallest: int) -> None:
@@ -38,7 +39,9 @@ class PaddedNetwork(nn.Module):
         return [one[..., : height * one.shape[-2] // full[0], : width * one.shape[-1] // full[1]] for one in output]
 
     def _forward_any_size(self, image_BCHW: Tensor) -> Tensor:
-        """`forward` for an exported graph of all sizes from `smallest` up, which cannot branch on the size."""
+        """`forward` for an exported graph of all sizes from `smallest` up, which cannot branch on
+        the size.
+        """
         missing = []
         for axis in (2, 3):
             size = image_BCHW.shape[axis]
@@ -55,6 +58,8 @@ class PaddedNetwork(nn.Module):
         return -max(size, self.smallest) % self.multiple + max(self.smallest - size, 0)
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """The parameters that `training.encoder_learning_rate` applies to: those of the network's `encoder`."""
+        """The parameters that `training.encoder_learning_rate` applies to: those of the network's
+        `encoder`.
+        """
         encoder = getattr(self.network, "encoder", None)
         return list(encoder.parameters()) if isinstance(encoder, nn.Module) else []

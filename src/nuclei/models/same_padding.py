@@ -1,8 +1,8 @@
 """Convolutions with TensorFlow's "same" padding that can be exported for all image sizes.
 
-TensorFlow's networks, and timm's ports of them, pad by the least that gives ceil(size / stride) output
-pixels, the larger half at the right and bottom. timm computes it with floating-point numbers, which an
-exported graph of all sizes cannot hold; here they are integers.
+TensorFlow's networks, and timm's ports of them, pad by the least that gives ceil(size / stride)
+output pixels, the larger half at the right and bottom. timm computes it with floating-point
+numbers, which an exported graph of all sizes cannot hold; here they are integers.
 
 Letters: B batch, C channels, H height, W width.
 """

@@ -1,4 +1,5 @@
-"""Networks on encoders of segmentation_models_pytorch (SMP): its architectures, and our UNet decoder on its encoders.
+"""Networks on encoders of segmentation_models_pytorch (SMP): its architectures, and our UNet
+decoder on its encoders.
 
 Import this module only for such a network, since the library takes seconds to import.
 """
@@ -103,7 +104,9 @@ def _build_architecture(config: ModelConfig, name: str, out_channels: int, pretr
 
 
 def _create(config: ModelConfig, pretrained: bool, create: Callable[[str | bool | None], Any]) -> Any:
-    """Calls `create` with the weights that the library is to download, if the config asks for some."""
+    """Calls `create` with the weights that the library is to download, if the config asks for
+    some.
+    """
     download: str | bool | None = None
     if pretrained and config.weights == "imagenet":
         download = True if config.encoder.startswith("tu-") else "imagenet"  # timm's weights have no name
@@ -122,7 +125,9 @@ def _check_encoder(library: ModuleType, encoder: str) -> None:
 
 
 def _decoder_options(config: ModelConfig, architecture: Any) -> dict[str, Any]:
-    """`decoder_channels` as this architecture takes them: one width per level (and encoder depth), or one width."""
+    """`decoder_channels` as this architecture takes them: one width per level (and encoder depth),
+    or one width.
+    """
     channels = config.decoder_channels
     if channels is None:
         return {}

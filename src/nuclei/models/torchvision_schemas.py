@@ -1,9 +1,9 @@
 """Adapter: imports torchvision where its compiled operators do not match the installed torch.
 
-Reason: with a CPU build of torch, pip installs a torchvision built for CUDA, whose compiled operators do
-not load; `import torchvision` then fails with "operator torchvision::nms does not exist", and timm and
-segmentation_models_pytorch with it. Nothing here calls these operators, so declaring their schemas is
-enough. Where torchvision imports by itself, nothing is declared.
+Reason: with a CPU build of torch, pip installs a torchvision built for CUDA, whose compiled
+operators do not load; `import torchvision` then fails with "operator torchvision::nms does not
+exist", and timm and segmentation_models_pytorch with it. Nothing here calls these operators, so
+declaring their schemas is enough. Where torchvision imports by itself, nothing is declared.
 """
 
 import importlib

@@ -3,12 +3,13 @@
 Letters: B batch, C channels, H height, W width of the bottleneck, N tokens (one per patch), D token
 width, K attention heads, E width of a head (D = K x E).
 
-Convolutions see a neighbourhood, self-attention the whole image. Its cost grows with the square of the
-number of positions, which is smallest at the bottleneck.
+Convolutions see a neighbourhood, self-attention the whole image. Its cost grows with the square of
+the number of positions, which is smallest at the bottleneck.
 
-Source: Chen et al. 2021, TransUNet (hybrid encoder); Dosovitskiy et al. 2021, ViT (pre-norm layers).
-Unlike there nothing is pretrained, so the transformer's output is added to the features instead of
-replacing them. Its last layer starts at zero: before training the network is the plain UNet.
+Source: Chen et al. 2021, TransUNet (hybrid encoder); Dosovitskiy et al. 2021, ViT (pre-norm
+layers). Unlike there nothing is pretrained, so the transformer's output is added to the features
+instead of replacing them. Its last layer starts at zero: before training the network is the plain
+UNet.
 """
 
 import torch
@@ -40,7 +41,9 @@ class TransUNet(ConfigurableUNet):
 
 
 class TransformerBridge(nn.Module):
-    """Features (B, C, H, W) plus the output of transformer layers on them, same shape, for any H and W."""
+    """Features (B, C, H, W) plus the output of transformer layers on them, same shape, for any H
+    and W.
+    """
 
     def __init__(self, channels: int, layers: int, heads: int, patch: int, dropout: float) -> None:
         super().__init__()
@@ -86,7 +89,9 @@ class TransformerBridge(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm transformer layer: multi-head self-attention, then two linear layers, each with a residual."""
+    """Pre-norm transformer layer: multi-head self-attention, then two linear layers, each with a
+    residual.
+    """
 
     def __init__(self, channels: int, heads: int, dropout: float) -> None:
         super().__init__()

@@ -2,7 +2,8 @@
 
 An encoder halves the image level by level and doubles the channels: it finds out what is there. A
 decoder doubles the size again and joins, at each level, the encoder's features of that size (the
-skip), which bring back where it is. `unet_variants.py` builds the configurable UNet on these classes.
+skip), which bring back where it is. `unet_variants.py` builds the configurable UNet on these
+classes.
 
 Letters: B batch, C channels, H height, W width of the level.
 
@@ -55,8 +56,9 @@ class Up(nn.Module):
     """One level up: twice the size, concatenation with the skip, then `DoubleConv`.
 
     What comes from below must have `skip_channels` after the upsampling. A transposed convolution
-    halves the channels itself, from 2 x skip to skip. Bilinear interpolation keeps them, so the block
-    of the level below must already return `skip_channels`. Mixing the two is a common mistake.
+    halves the channels itself, from 2 x skip to skip. Bilinear interpolation keeps them, so the
+    block of the level below must already return `skip_channels`. Mixing the two is a common
+    mistake.
     """
 
     def __init__(self, skip_channels: int, out_channels: int, upsampling: str = "bilinear") -> None:
@@ -89,7 +91,8 @@ class OutConv(nn.Module):
 
 
 class UNet(nn.Module):
-    """Images (B, in_channels, H, W) to logits (B, out_channels, H, W), for any H and W from 2**(depth + 1) up.
+    """Images (B, in_channels, H, W) to logits (B, out_channels, H, W), for any H and W from
+    2**(depth + 1) up.
 
     `width` is the number of channels of the first level, `depth` how often the image is halved.
     """
@@ -129,7 +132,9 @@ class UNet(nn.Module):
         return features
 
     def decode(self, features_BCHW: Tensor, skips: list[Tensor]) -> list[Tensor]:
-        """Features of every decoder level, full size last, from those of the bottleneck and the skips."""
+        """Features of every decoder level, full size last, from those of the bottleneck and the
+        skips.
+        """
         levels = []
         for up, skip_BCHW in zip(self.ups, reversed(skips), strict=True):
             features_BCHW = up(features_BCHW, skip_BCHW)
@@ -138,7 +143,8 @@ class UNet(nn.Module):
 
 
 def pad_to(features_BCHW: Tensor, height: int, width: int) -> Tensor:
-    """Zero-pads the features to that size; where the difference is odd, right and bottom get one pixel more.
+    """Zero-pads the features to that size; where the difference is odd, right and bottom get one
+    pixel more.
 
     Pooling drops an odd row or column, so upsampling returns one pixel less than the skip has.
     """

@@ -1,9 +1,11 @@
-"""The UNet of a config: the plain one with other blocks, pixel packing, dropout and deep supervision.
+"""The UNet of a config: the plain one with other blocks, pixel packing, dropout and deep
+supervision.
 
 Letters: B batch, C channels, H height, W width of the level.
 
-With `packing = 2`, the pixels of each 2x2 square become channels of the input, and each output channel
-comes from four: nothing is lost, and every level, of which the first costs most, is half as large.
+With `packing = 2`, the pixels of each 2x2 square become channels of the input, and each output
+channel comes from four: nothing is lost, and every level, of which the first costs most, is half as
+large.
 
 Source: Ronneberger et al. 2015 (U-Net); Shi et al. 2016, Efficient Sub-Pixel Convolutional Neural
 Network (packing).
@@ -22,10 +24,12 @@ from nuclei.models.unet import OutConv, UNet
 
 
 class ConfigurableUNet(UNet):
-    """Images (B, C, H, W) to logits of the same height and width, for any H and W from `smallest` up.
+    """Images (B, C, H, W) to logits of the same height and width, for any H and W from `smallest`
+    up.
 
-    With deep supervision and in training mode the output is a list of logits, one per decoder level:
-    full size, half, quarter and so on, rounded down. In evaluation it is the full size alone.
+    With deep supervision and in training mode the output is a list of logits, one per decoder
+    level: full size, half, quarter and so on, rounded down. In evaluation it is the full size
+    alone.
     """
 
     def __init__(self, config: ModelConfig, out_channels: int) -> None:
@@ -70,7 +74,9 @@ class ConfigurableUNet(UNet):
         return [logits_BCHW, *coarse]
 
     def _pack(self, image_BCHW: Tensor) -> Tensor:
-        """Squares of pixels as channels; an incomplete square at the right or bottom repeats the edge."""
+        """Squares of pixels as channels; an incomplete square at the right or bottom repeats the
+        edge.
+        """
         if self.packing == 1:
             return image_BCHW
         for axis in (2, 3):
@@ -90,9 +96,11 @@ class ConfigurableUNet(UNet):
         return functional.pad(whole_BCHW, (0, width - whole_BCHW.shape[-1], 0, height - whole_BCHW.shape[-2]))
 
     def set_tile(self, tile: tuple[TileOffset, TileOffset] | None) -> None:
-        """Announces that the next input is a tile of a larger image, at these offsets (None: whole images again).
+        """Announces that the next input is a tile of a larger image, at these offsets (None: whole
+        images again).
 
-        A tile must begin at a multiple of `multiple` pixels, and end at one or at the edge of the image.
+        A tile must begin at a multiple of `multiple` pixels, and end at one or at the edge of the
+        image.
         """
         for level, up in zip(reversed(range(self.depth)), self.ups, strict=True):
             assert isinstance(up, ConfigurableUp)
@@ -131,7 +139,9 @@ def _block(config: ModelConfig, side: str) -> partial[ConfigurableConv]:
 
 
 def _initialise(network: nn.Module) -> None:
-    """He initialisation of the 3x3 convolutions, as in the original: deviation sqrt(2 / incoming nodes)."""
+    """He initialisation of the 3x3 convolutions, as in the original: deviation sqrt(2 / incoming
+    nodes).
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,4 +1,6 @@
-"""`last.pt`: the state that every epoch leaves on disk, and from which an interrupted training resumes."""
+"""`last.pt`: the state that every epoch leaves on disk, and from which an interrupted training
+resumes.
+"""
 
 import hashlib
 import logging
@@ -97,7 +99,9 @@ def _digest_crops(crops: Crops) -> str:
 
 
 def is_finished(folder: Path, settings: Mapping[str, str]) -> bool:
-    """Whether this training has written its result already and was killed before it removed `last.pt`."""
+    """Whether this training has written its result already and was killed before it removed
+    `last.pt`.
+    """
     last, result = folder / LAST, folder / RESULT
     if not (last.is_file() and result.is_file()):
         return False

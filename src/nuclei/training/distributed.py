@@ -1,7 +1,8 @@
-"""Distributed training and prediction: launch of the processes, clear errors, prediction in parallel.
+"""Distributed training and prediction: launch of the processes, clear errors, prediction in
+parallel.
 
-Lightning Fabric launches the processes: it starts those of one machine itself, and under `torchrun` or
-Slurm it joins those that are there. Only the first process writes results.
+Lightning Fabric launches the processes: it starts those of one machine itself, and under `torchrun`
+or Slurm it joins those that are there. Only the first process writes results.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,8 @@ def launch(device: torch.device, devices: int, nodes: int, precision: str = "32-
     """Launches `devices` processes on each of `nodes` machines; returns this process's handle.
 
     Raises:
-        UserError: fewer than one of either; more than the machine has, or than were started from outside.
+        UserError: fewer than one of either; more than the machine has, or than were started from
+            outside.
     """
     if devices < 1 or nodes < 1:
         raise UserError(f"expected at least one device and one node, got --devices {devices} --nodes {nodes}")
@@ -59,9 +61,11 @@ def explain_lost_processes() -> Iterator[None]:
 
 
 def predict_in_parallel(fabric: Fabric, predictor: Predictor, images: Images, ids: Sequence[str], path: Path) -> None:
-    """Writes the maps of all images to `path`: each process predicts a part, the first one joins the parts.
+    """Writes the maps of all images to `path`: each process predicts a part, the first one joins
+    the parts.
 
-    The file's bytes do not depend on the number of processes. Several machines need a shared folder.
+    The file's bytes do not depend on the number of processes. Several machines need a shared
+    folder.
     """
     if fabric.world_size == 1:
         write_maps(path, predict_images(predictor, images, ids))

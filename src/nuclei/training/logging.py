@@ -21,12 +21,16 @@ LogRows = list[dict[str, float]]
 
 
 def open_events(fabric: Fabric, folder: Path, step: int) -> AbstractContextManager[SummaryWriter | None]:
-    """TensorBoard writer from a step on; None in every process but the first, which writes the files."""
+    """TensorBoard writer from a step on; None in every process but the first, which writes the
+    files.
+    """
     return SummaryWriter(str(folder), purge_step=step) if fabric.is_global_zero else nullcontext()
 
 
 def open_bar(fabric: Fabric, config: Config, fold: Fold, done: int) -> Any:
-    """Progress bar over all steps of the fold, with the time left; shown by the first process only."""
+    """Progress bar over all steps of the fold, with the time left; shown by the first process
+    only.
+    """
     return tqdm(
         total=config.training.steps,
         initial=done,

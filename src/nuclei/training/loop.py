@@ -1,4 +1,5 @@
-"""Training of one fold: `fit` calls `train_epoch` and `validate`; each reads in the order in which things happen.
+"""Training of one fold: `fit` calls `train_epoch` and `validate`; each reads in the order in which
+things happen.
 
 Lightning Fabric supplies device, precision and the distributed launch. Every epoch ends with
 `last.pt`; a killed run resumes from it and ends with the same weights as an uninterrupted one.
@@ -60,7 +61,9 @@ log = logging.getLogger(__name__)
 LOADER_TIMEOUT = 600
 """Seconds without a batch after which a stuck loader worker ends the run with an error."""
 STEPS_PER_READING = 20
-"""Steps whose losses stay on a GPU until they are read together: reading a loss synchronises with the GPU."""
+"""Steps whose losses stay on a GPU until they are read together: reading a loss synchronises with
+the GPU.
+"""
 PICTURES = 4
 """Validation images that TensorBoard shows with annotation and prediction."""
 
@@ -77,12 +80,12 @@ def fit(
 ) -> None:
     """Trains one fold and writes its weights to `folder`, with `log.csv` and TensorBoard events.
 
-    `last.pt` is there while the training runs. `runs` holds the experiments that the config names, as
-    <experiment>/fold_<k>: the start weights of a fine-tuning, the teacher of pseudo-labels.
+    `last.pt` is there while the training runs. `runs` holds the experiments that the config names,
+    as <experiment>/fold_<k>: the start weights of a fine-tuning, the teacher of pseudo-labels.
 
     Raises:
-        UserError: the loss is not finite (with epoch, step and image ids); no compiler for a compiled
-            network; an input that images do not have.
+        UserError: the loss is not finite (with epoch, step and image ids); no compiler for a
+            compiled network; an input that images do not have.
     """
     started = time.monotonic()
     model, start = build_network(config, fold, runs)
@@ -118,7 +121,9 @@ def fit(
 
 
 def build_network(config: Config, fold: Fold, runs: Path) -> tuple[nn.Module, Path | None]:
-    """The network before its first step, and the file of its start weights where it is fine-tuned."""
+    """The network before its first step, and the file of its start weights where it is
+    fine-tuned.
+    """
     check_channels(config.model.in_channels)
     training = config.training
     torch.manual_seed(_step_seed(training.seed, fold.number, 0))
@@ -168,7 +173,8 @@ def train_epoch(
     fold: int,
     bar: Any,
 ) -> dict[str, float]:
-    """Trains one epoch and returns its log row: epoch, step, loss, learning_rate, images_per_second.
+    """Trains one epoch and returns its log row: epoch, step, loss, learning_rate,
+    images_per_second.
 
     `bar` (tqdm) advances by one with each optimizer step.
     """
@@ -232,7 +238,8 @@ def validate(
     fold: Fold,
     device: torch.device,
 ) -> tuple[float, dict[str, UInt8Array]]:
-    """Competition score on held-out images, as a submission would be made but without test-time augmentation or tuning.
+    """Competition score on held-out images, as a submission would be made but without test-time
+    augmentation or tuning.
 
     The second result holds PICTURES of the images by id: image, annotation and prediction side by
     side, (H, 3 * W, 3) uint8.
@@ -255,7 +262,9 @@ def validate(
 
 
 def _mean_over_processes(fabric: Fabric, value: float) -> float:
-    """The mean of a value over all processes, each of which knows the loss of its own part of the batches."""
+    """The mean of a value over all processes, each of which knows the loss of its own part of the
+    batches.
+    """
     if fabric.world_size == 1:
         return value
     mean: Any = fabric.all_reduce(torch.tensor(value, device=fabric.device), reduce_op="mean")

@@ -2,11 +2,13 @@
 
 Letters: B batch, C channels, H height, W width; 1 one channel.
 
-Pixel-wise terms (cross-entropy, focal) are well calibrated and smooth, but a border of a few pixels hardly
-counts among the background. Overlap terms (Dice, Tversky, Lovasz) measure each channel against its own
-size, so that the rare border counts as much as the rest, but they calibrate the probabilities badly.
+Pixel-wise terms (cross-entropy, focal) are well calibrated and smooth, but a border of a few pixels
+hardly counts among the background. Overlap terms (Dice, Tversky, Lovasz) measure each channel
+against its own size, so that the rare border counts as much as the rest, but they calibrate the
+probabilities badly.
 
-All is computed in float32, also under autocast: a bfloat16 sum over a million pixels loses small terms.
+All is computed in float32, also under autocast: a bfloat16 sum over a million pixels loses small
+terms.
 """
 
 import importlib
@@ -31,14 +33,16 @@ def build_loss(loss: LossConfig, target: TargetConfig) -> "SegmentationLoss":
 
 
 class SegmentationLoss(nn.Module):
-    """A scalar from logits and target: the weighted sum of the terms whose weight in `LossConfig` is not zero.
+    """A scalar from logits and target: the weighted sum of the terms whose weight in `LossConfig`
+    is not zero.
 
-    Logits (B, C, H, W), or a list of them from fine to coarse (deep supervision): each scale is compared
-    with the target averaged down to its size, and the scales are averaged with weights proportional to
-    1, 1/2, 1/4 ...
+    Logits (B, C, H, W), or a list of them from fine to coarse (deep supervision): each scale is
+    compared with the target averaged down to its size, and the scales are averaged with weights
+    proportional to 1, 1/2, 1/4 ...
 
     target_BCHW is float32. energy: foreground and border 0 or 1, core in 0..1. three_class: one-hot
-    background, body, border. weight_B1HW weights the pixels of the pixel-wise terms; absent means 1.
+    background, body, border. weight_B1HW weights the pixels of the pixel-wise terms; absent means
+    1.
     """
 
     def __init__(self, config: LossConfig, target: TargetConfig) -> None:
@@ -102,15 +106,16 @@ class SegmentationLoss(nn.Module):
 def overlap_loss(probabilities_BCHW: Tensor, target_BCHW: Tensor, beta: float) -> Tensor:
     """1 - Tversky index, averaged over channels: 0 for perfect agreement, near 1 for no overlap.
 
-    beta weights false negatives and 1 - beta false positives; 0.5 makes it the Dice loss. The overlap of a
-    pixel is min(probability, target): for 0 and 1 their product, and for soft targets the form whose loss
-    is least where both are equal.
+    beta weights false negatives and 1 - beta false positives; 0.5 makes it the Dice loss. The
+    overlap of a pixel is min(probability, target): for 0 and 1 their product, and for soft targets
+    the form whose loss is least where both are equal.
 
-    Sums run over the whole batch of all processes, so that a crop without border has no loss of its own
-    there. Only the denominator is smoothed, by one pixel: a channel that is empty in the whole batch costs
-    0 where nothing is predicted, and nearly 1 as soon as some pixels are.
+    Sums run over the whole batch of all processes, so that a crop without border has no loss of its
+    own there. Only the denominator is smoothed, by one pixel: a channel that is empty in the whole
+    batch costs 0 where nothing is predicted, and nearly 1 as soon as some pixels are.
 
-    Source: Salehi et al. 2017 (Tversky loss); Wang et al. 2023, Dice Semimetric Losses (soft targets).
+    Source: Salehi et al. 2017 (Tversky loss); Wang et al. 2023, Dice Semimetric Losses (soft
+    targets).
     """
     over = (0, 2, 3)
     missed = functional.relu(target_BCHW - probabilities_BCHW).sum(over)
@@ -122,7 +127,9 @@ def overlap_loss(probabilities_BCHW: Tensor, target_BCHW: Tensor, beta: float) -
 
 
 def _focal(entropy: Tensor, gamma: float) -> Tensor:
-    """Cross-entropy with less weight on pixels that are right already. Source: Lin et al. 2017, Focal Loss."""
+    """Cross-entropy with less weight on pixels that are right already. Source: Lin et al. 2017,
+    Focal Loss.
+    """
     # the lower limit keeps the gradient of a power under 1 finite where the cross-entropy is 0
     return (-torch.expm1(-entropy)).clamp_min(1e-6) ** gamma * entropy
 
@@ -141,10 +148,11 @@ def _weighted_mean(values_BCHW: Tensor, weight_B1HW: Tensor | None) -> Tensor:
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """Sums over all processes of a distributed run, differentiable; in a single process the values themselves.
+    """Sums over all processes of a distributed run, differentiable; in a single process the values
+    themselves.
 
-    A ratio of sums over the batch is not the mean of the ratios of its parts: without this, a batch split
-    over processes would have another loss than the same batch in one process.
+    A ratio of sums over the batch is not the mean of the ratios of its parts: without this, a batch
+    split over processes would have another loss than the same batch in one process.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return values
@@ -153,7 +161,9 @@ def sum_over_processes(values: Tensor) -> Tensor:
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """All-reduce whose gradient is summed over the processes too, since each loss depends on all values."""
+    """All-reduce whose gradient is summed over the processes too, since each loss depends on all
+    values.
+    """
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -167,7 +177,9 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def _shrink(tensor: Any, size: torch.Size) -> Any:
-    """Average pooling to a coarser size: one-hot stays a distribution, thin borders stay visible."""
+    """Average pooling to a coarser size: one-hot stays a distribution, thin borders stay
+    visible.
+    """
     if tensor is None or tensor.shape[-2:] == size:
         return tensor
     return functional.adaptive_avg_pool2d(tensor.float(), (size[0], size[1]))
@@ -182,7 +194,8 @@ def _check(logits_BCHW: Tensor, target_BCHW: Tensor) -> None:
 
 
 def _library_lovasz(exclusive: bool) -> Callable[[Tensor, Tensor], Tensor]:
-    """Lovasz-softmax over classes, or Lovasz hinge on foreground and border; the core is soft and has no Lovasz loss.
+    """Lovasz-softmax over classes, or Lovasz hinge on foreground and border; the core is soft and
+    has no Lovasz loss.
 
     Source: Berman et al. 2018, The Lovasz-Softmax Loss.
     """

@@ -22,14 +22,16 @@ LEAST_CERTAINTY = 0.85
 
 
 def label_test_images(runs: Path, experiment: str, fold: Fold, images: Images | PooledImages) -> dict[str, LabelMap]:
-    """Label maps (H, W) of the test images by id, predicted by the experiment's network of the same fold.
+    """Label maps (H, W) of the test images by id, predicted by the experiment's network of the same
+    fold.
 
-    They are its test.npz, segmented with the parameters that cv.json has for this fold, so that neither
-    network nor parameters have seen the fold's held-out images. Images with uncertain maps are left out:
-    nuclei that the network misses would be learned as background.
+    They are its test.npz, segmented with the parameters that cv.json has for this fold, so that
+    neither network nor parameters have seen the fold's held-out images. Images with uncertain maps
+    are left out: nuclei that the network misses would be learned as background.
 
     Raises:
-        UserError: the run is missing, not predicted or not tuned; it was trained on images that this fold holds out.
+        UserError: the run is missing, not predicted or not tuned; it was trained on images that
+            this fold holds out.
     """
     folder = runs / experiment / f"fold_{fold.number}"
     checkpoint = find_result(folder)
