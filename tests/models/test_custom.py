@@ -135,6 +135,7 @@ def test_the_trial_leaves_random_numbers_and_statistics_as_they_were():
         ("own_networks:Nothing", "has no parameters to train"),
         ("own_networks:NoModule", "expected a subclass of torch.nn.Module"),
         ("own_networks:Plane", "has no class Plane; it has Plain"),
+        ("antigravity:Plain", "antigravity is a module of Python itself"),
         ("own_network:Plain", "no module own_network; put own_network.py into"),
     ],
 )

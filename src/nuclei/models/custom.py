@@ -68,9 +68,12 @@ def find_class(name: str, key: str) -> type[Any]:
     """The class that "module:class" names; `key` is for error messages.
 
     Raises:
-        UserError: no such module or class.
+        UserError: no such module or class; a module of Python itself.
     """
     module_name, _, class_name = name.partition(":")
+    # a name may come from a stranger's file of weights: importing some of Python's own modules acts at once
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise UserError(f"{key}: {module_name} is a module of Python itself, expected one of your own")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
