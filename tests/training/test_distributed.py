@@ -85,7 +85,7 @@ def test_two_processes_have_the_losses_and_weights_of_one(runs):
 
 def test_two_processes_leave_the_files_of_one(runs):
     one, two = (sorted(file.name for file in run.iterdir() if "tfevents" not in file.name) for run in runs)
-    assert one == two == ["model.pt", "log.csv"]
+    assert one == two == ["log.csv", "model.pt"]
 
 
 def test_shared_prediction_writes_the_same_bytes(folder, processed, runs):
