@@ -9,6 +9,7 @@ import tifffile
 from browsing import click, column, find, widen
 
 from nuclei.io.picture import Picture, PixelSize
+from nuclei.segmentation import preview
 from nuclei.segmentation.exports import export_plane, find_polygons, ring_area
 from nuclei.segmentation.measurements import list_nuclei
 from nuclei.segmentation.results import SummaryRow
@@ -166,6 +167,17 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser, page):
     click(browser, find(browser, "#planes button")[0])
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
     widen(browser, 1200)
+
+
+def test_of_too_many_nuclei_the_first_are_shown_and_none_is_corrected(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr(preview, "MOST", 3)
+    export_plane(Picture("many", IMAGE), LABELS, int(LABELS.max()), tmp_path)
+    write_page(tmp_path, [SummaryRow(image="many", file="many.tif", nuclei=int(LABELS.max()))])
+    browser.get((tmp_path / "index.html").as_uri())
+    assert f"the first 3 of {LABELS.max()} nuclei" in find(browser, "#title")[0].text
+    assert not find(browser, "#save-labels")[0].is_enabled()
+    browser.execute_script("choose(1, false, false); deleteChosen()")
+    assert browser.execute_script("return plane.nuclei.length") == 3
 
 
 def test_two_thousand_nuclei_in_a_large_picture_are_drawn_fast(browser, tmp_path):

@@ -235,7 +235,7 @@ def export_plane(picture: Picture, label_map: Labels, count: int, out: Path) -> 
         table = stack.enter_context(open(places["measurements"], "w", encoding="utf-8", newline=""))
         features = stack.enter_context(open(places["geojson"], "w", encoding="utf-8"))
         write_geojson(features, _export_nuclei(picture, label_map, rois, table, shown))
-    view = preview.make_preview(picture, shown, overlay_limits(picture.pixels))
+    view = preview.make_preview(picture, shown, count, overlay_limits(picture.pixels))
     write_json(out / made["page"], view.model_dump(mode="json"))
     return list(made.values())
 
@@ -253,7 +253,8 @@ def _export_nuclei(
             writer = csv.DictWriter(table, list(row), lineterminator="\n")
             writer.writeheader()
         writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
-        shown.append(preview.make_shape(row, polygons))
+        if len(shown) < preview.MOST:
+            shown.append(preview.make_shape(row, polygons))
         yield make_feature(nucleus, polygons)
     if writer is None:
         table.write("label,area\n")

@@ -12,6 +12,8 @@ from nuclei.reporting.overlays import embed_image
 
 SIDE = 2048
 """Longer side of the picture on the page at most."""
+MOST = 20_000
+"""Nuclei of a plane on the page at most; of more the first are shown, without corrections."""
 _THUMBNAIL = 320
 
 
@@ -40,6 +42,8 @@ class Preview(BaseModel):
     picture: str
     thumbnail: str
     nuclei: list[Shape]
+    count: int
+    """Nuclei of the plane, all of them."""
 
 
 def make_shape(row: dict[str, float], polygons: list[list[Any]]) -> Shape:
@@ -55,7 +59,7 @@ def make_shape(row: dict[str, float], polygons: list[list[Any]]) -> Shape:
     )
 
 
-def make_preview(picture: Picture, nuclei: list[Shape], limits: Limits | None) -> Preview:
+def make_preview(picture: Picture, nuclei: list[Shape], count: int, limits: Limits | None) -> Preview:
     """The page's data of a plane, its pixels shown between the limits."""
     height, width = picture.pixels.shape[:2]
     step = max(1, -(-max(height, width) // (2 * SIDE)))
@@ -72,4 +76,5 @@ def make_preview(picture: Picture, nuclei: list[Shape], limits: Limits | None) -
         picture=embed_image(shown, SIDE),
         thumbnail=embed_image(shown, _THUMBNAIL),
         nuclei=nuclei,
+        count=count,
     )

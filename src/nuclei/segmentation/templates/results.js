@@ -119,6 +119,7 @@ const freeLabel = () => plane.nuclei.reduce((most, nucleus) => Math.max(most, nu
 const meanIntensity = (parts) => parts.reduce((sum, one) => sum + one.intensity * one.area, 0) / parts.reduce((sum, one) => sum + one.area, 0);
 
 function change(nuclei, selected, said) {
+  if (!plane.whole) return say("Too many nuclei to correct them here.");
   plane.history.push(plane.nuclei);
   plane.nuclei = nuclei;
   chosen = new Set(selected);
@@ -401,6 +402,9 @@ addEventListener("keydown", (event) => {
   ACTIONS[action]();
 });
 addEventListener("resize", redraw);
+addEventListener("beforeunload", (event) => {
+  if (navigator.userActivation?.hasBeenActive && planes.some((one) => one?.history.length)) event.preventDefault();
+});
 
 // --- table, charts, list of pictures -------------------------------------------------------------------------------
 
@@ -490,6 +494,7 @@ function load(index) {
     loaded.image.addEventListener("load", redraw);
     loaded.image.src = loaded.picture;
     loaded.history = [];
+    loaded.whole = loaded.nuclei.length === loaded.count;
     planes[index] = loaded;
   }
   return planes[index];
@@ -510,7 +515,9 @@ function open(index) {
 
 function showPlane(said) {
   const row = summary.planes[current];
-  byId("title").textContent = `${plane.name}: ${plane.nuclei.length} nuclei${row.notes ? ` (${row.notes})` : ""}`;
+  const counted = plane.whole ? `${plane.nuclei.length} nuclei` : `the first ${plane.nuclei.length} of ${plane.count} nuclei`;
+  byId("title").textContent = `${plane.name}: ${counted}${row.notes ? ` (${row.notes})` : ""}`;
+  for (const id of ["delete", "join", "split", "draw", "save-geojson", "save-labels"]) byId(id).disabled = !plane.whole;
   byId("undo").disabled = !plane.history.length;
   fillTable();
   histogram("area", plane.nuclei.map((nucleus) => nucleus.area * scaleOfArea()), `Area in ${unitOfArea()}`);
