@@ -6,4 +6,4 @@ compare: $(comparisons)/compare.csv  ## the variants of configs/compare on one f
 
 learning-curve: $(comparisons)/learning_curve.csv  ## the small UNet on more and more images: COUNTS= SEEDS=
 
-ablation: $(ablation)/README.md  ## what each step adds, out of fold and on unseen modalities: ABLATION_STEPS= FOLDS=
+ablation: $(ablation)/README.md  ## what each step adds, out of fold and on unseen modalities; ABLATION_STEPS=

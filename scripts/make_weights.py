@@ -13,6 +13,7 @@ def main() -> None:
         "--checkpoints", type=Path, nargs="+", required=True, help="runs/<experiment>/fold_<k>/model.pt"
     )
     parser.add_argument("--cv", type=Path, required=True, help="cv.json with the score and the tuned parameters")
+    parser.add_argument("--config", type=Path, help="whose [prediction] counts instead of the checkpoints' own")
     parser.add_argument("--out", type=Path, required=True, help="weights/<experiment>/README.md, the files beside it")
     parser.add_argument("--data", default="BBBC038v1 (2018 Data Science Bowl, stage 1)", help="what it was trained on")
     parser.add_argument("--licence", default="CC0-1.0", help="of those data (default: %(default)s)")
@@ -23,13 +24,18 @@ def main() -> None:
     tuned = read_tuned_score(arguments.cv)
     logging.info("packing %d networks of %s", len(arguments.checkpoints), tuned.experiment)
 
+    from nuclei.config_files import read_config
     from nuclei.models.checkpoint_file import load_checkpoint
     from nuclei.models.weights_file import SUFFIX, write_weights
     from nuclei.publishing.model_card import make_card, write_page
 
+    changed = {}
+    if arguments.config:
+        changed = {"prediction": read_config(arguments.config).prediction.model_dump(mode="json")}
     cards, sizes, written = [], [], set()
     for path in arguments.checkpoints:
         checkpoint = load_checkpoint(path)
+        checkpoint["config"] |= changed
         cards.append(make_card(checkpoint, tuned, arguments.data, arguments.licence))
         file = arguments.out.with_name(f"fold_{cards[-1].fold}{SUFFIX}")
         written.add(file)

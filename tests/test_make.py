@@ -139,12 +139,15 @@ def test_every_target_can_be_planned():
     answer = plain(*PHONY, "IMAGES=a", "OUT=b", "KAGGLE_USER=me")
     assert answer.returncode == 0, answer.stderr
     planned = set(re.findall(r"scripts/(\w+)\.py", answer.stdout))
-    others = {"validate", "generate"}  # the latter stands in the demo alone, where that has not run yet
-    assert planned | others == {path.stem for path in (ROOT / "scripts").glob("*.py")}
+    assert len(planned) >= 26
+    for script, arguments in re.findall(r"scripts/(\w+)\.py (.*)", answer.stdout.replace("\\\n", " ")):
+        known = (ROOT / f"scripts/{script}.py").read_text() + (ROOT / "src/nuclei/segmentation/options.py").read_text()
+        for flag in re.findall(r" (--[a-z-]+)", f" {arguments}"):
+            assert f'"{flag}"' in known, f"{script}.py {flag}"
 
 
 def test_a_make_without_grouped_targets_is_refused_before_any_include():
-    answer = subprocess.run(["make", "-C", ROOT, ".FEATURES=", "train"], capture_output=True, text=True)
+    answer = subprocess.run(["make", "-n", "-C", ROOT, ".FEATURES=", "train"], capture_output=True, text=True)
     assert answer.returncode == 2
     assert "GNU make 4.3 or later is needed" in answer.stderr
     assert "brew install make" in answer.stderr
@@ -169,6 +172,8 @@ def test_a_make_without_grouped_targets_is_refused_before_any_include():
         (["train", "FOLD=9"], "FOLD=9: the folds of {folder}/data/splits.csv are 0 1"),
         (["train", "FOLD=one"], "FOLD=one: a number expected"),
         (["train", "FOLD=0", "FOLDS=1"], "give FOLD= or FOLDS=, not both"),
+        (["leaderboard", "FOLD=0"], "leaderboard is of all folds"),
+        (["{folder}/submissions/first.csv", "FOLD=0"], "first.csv is of all folds"),
         (["train", "FOLDS=0 0"], "a fold stands there twice"),
         (["train", "SHARES=1"], "SHARES= is now called ENSEMBLE_WEIGHTS="),
         (["ablation", "RUNGS=6_tta"], "RUNGS= is now called ABLATION_STEPS="),
@@ -292,6 +297,9 @@ def test_exp_and_fold_say_what_is_trained_predicted_and_submitted(make):
     assert [path.parent.name for path in make.folder.glob("runs/*/fold_*/model.pt")] == ["fold_1"]
     assert (make.folder / "runs/second/fold_1/model.pt").is_file()
     assert make.run("predict", "EXP=second", "FOLD=1") == ["predict"]
+    assert make.run("submission", "EXP=second", "FOLD=1")[:1] == ["select_folds"]
+    assert (make.folder / "submissions/second_fold_1.csv").is_file()
+    assert "submissions/second_fold_1.csv" in make("--dry-run", "submit", "EXP=second", "FOLD=1").stdout
     assert make.run("submission", "EXP=second").count("train") == 1
     assert (make.folder / "submissions/second.csv").is_file()
     assert not (make.folder / "runs/first").exists()

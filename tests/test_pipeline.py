@@ -15,6 +15,7 @@ import pytest
 from tiny_config import TINY_CONFIG
 
 from nuclei.io.files import read_json, sha256
+from nuclei.io.tables import read_splits
 from nuclei.submission.rle import decode_label_map
 from nuclei.submission.submission import read_sizes, read_submission, validate
 
@@ -161,6 +162,20 @@ def test_a_changed_prediction_rebuilds_what_hangs_on_it_without_a_training(finis
     assert {name for name in before if before[name] != other[name]} >= {"runs/second/oof.npz", "runs/second/test.npz"}
     config.write_text(text)
     assert finished.make("leaderboard").returncode == 0
+    assert finished.digests() == before
+
+
+def test_some_folds_make_a_valid_submission_of_their_own(finished):
+    before = finished.digests()
+    answer = finished.make("submission", "EXP=first", "FOLD=1")
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert scripts_run(answer) == {"select_folds": 1, "ensemble": 2, "tune": 1, "make_submission": 1}
+    made = finished.folder / "submissions/first_fold_1.csv"
+    validate(made, read_sizes(finished.folder / "data/processed/index.csv"))
+    held_out = read_splits(finished.folder / "data/splits.csv").query("fold == 1")
+    tuned = read_json(finished.folder / "runs/some_folds/fold_1/first/cv.json")
+    assert set(tuned["image"]) == set(held_out.image_id)
+    made.unlink()
     assert finished.digests() == before
 
 

@@ -1,12 +1,30 @@
 """Rules of the experiments: trained, predicted, averaged, tuned, submitted and packed; and of their ensemble."""
 
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rules.book import Book, fail
 from rules.configs import Experiment, canonical
 from rules.settings import NO_HOLD_OUT, Settings
 from rules.text import NAME, RefusedError, nearest, path_text
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is averaged, tuned and submitted together: all folds, or some, with the tables of their images."""
+
+    folds: list[str]
+    runs: str
+    index: str
+    splits: str
+    suffix: str = ""
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables, where they are made for these folds."""
+        return [self.index, self.splits] if self.suffix else []
+
 
 MACHINE = "--device $(device) --devices $(devices) --nodes $(nodes)"
 
@@ -16,6 +34,8 @@ def write_experiments(book: Book, settings: Settings) -> None:
     for name, experiment in settings.experiments.items():
         fault = experiment.fault or find_fault(settings, experiment)
         settings.experiments[name] = replace(experiment, fault=fault)
+    index = settings.path("DATA", "processed", "index.csv")
+    whole = Scope(settings.all_folds, settings["RUNS"], index, settings["SPLITS"])
     for name in settings.chosen:
         if name in settings.experiments and settings.experiments[name].fault:
             raise RefusedError(settings.experiments[name].fault)
@@ -23,12 +43,14 @@ def write_experiments(book: Book, settings: Settings) -> None:
         if not experiment.fault:
             book.chapter(name)
             write_training(book, settings, experiment)
-            write_joined(book, settings, name)
-            write_tuned(book, settings, name)
-            write_packed(book, settings, name)
+            write_joined(book, settings, whole, name)
+            write_tuned(book, settings, whole, name)
+            write_packed(book, settings, experiment)
     book.chapter("ensemble")
-    write_ensemble(book, settings)
-    write_tuned(book, settings, "ensemble")
+    write_ensemble(book, settings, whole)
+    write_tuned(book, settings, whole, "ensemble")
+    if settings.label:
+        write_some_folds(book, settings)
 
 
 def find_fault(settings: Settings, experiment: Experiment, seen: tuple[str, ...] = ()) -> str:
@@ -97,37 +119,59 @@ def write_training(book: Book, settings: Settings, experiment: Experiment) -> No
         )
 
 
-def write_joined(book: Book, settings: Settings, name: str) -> None:
-    """The maps of all folds in one file: held out in one fold each, of the test images averaged."""
+def write_some_folds(book: Book, settings: Settings) -> None:
+    """The chosen experiments, and their ensemble, by some folds alone: in a folder and a CSV of their own."""
+    place = settings.path("RUNS", "some_folds", settings.label)
+    scope = Scope(settings.folds, place, f"{place}/index.csv", f"{place}/splits.csv", f"_{settings.label}")
+    index = settings.path("DATA", "processed", "index.csv")
+    book.chapter(f"some folds: {' '.join(settings.folds)}")
+    book.add(
+        scope.tables,
+        [index, settings["SPLITS"]],
+        "select_folds",
+        f"--index {path_text(index)} --splits {path_text(settings['SPLITS'])}",
+        f"--folds {' '.join(settings.folds)} --out {path_text(scope.splits)}",
+    )
+    for name in settings.chosen:
+        write_joined(book, settings, scope, name)
+        write_tuned(book, settings, scope, name)
+    write_ensemble(book, settings, scope)
+    write_tuned(book, settings, scope, "ensemble")
+
+
+def write_joined(book: Book, settings: Settings, scope: Scope, name: str) -> None:
+    """The maps of the folds in one file: held out in one fold each, of the test images averaged."""
     for maps, subset in (("oof", "train"), ("test", "test")):
-        inputs = [settings.path("RUNS", name, f"fold_{fold}", f"{maps}.npz") for fold in settings.all_folds]
-        average(book, settings, inputs, settings.path("RUNS", name, f"{maps}.npz"), subset)
+        inputs = [settings.path("RUNS", name, f"fold_{fold}", f"{maps}.npz") for fold in scope.folds]
+        average(book, scope.index, inputs, f"{scope.runs}/{name}/{maps}.npz", subset, needs=scope.tables)
 
 
-def average(book: Book, settings: Settings, inputs: list[str], out: str, subset: str, *flags: str, needs=()) -> None:
+def average(
+    book: Book, index: str, inputs: list[str], out: str, subset: str, *flags: str, needs: Iterable[str] = ()
+) -> None:
     """The mean of maps, image by image."""
     book.add(
         [out],
         [*inputs, *needs],
         "ensemble",
         f"--inputs {' '.join(map(path_text, inputs))}",
-        f"--out {path_text(out)} --index {path_text(settings.path('DATA', 'processed', 'index.csv'))}",
+        f"--out {path_text(out)} --index {path_text(index)}",
         f"--subset {subset}",
         *flags,
     )
 
 
-def write_tuned(book: Book, settings: Settings, name: str) -> None:
+def write_tuned(book: Book, settings: Settings, scope: Scope, name: str) -> None:
     """cv.json, the post-processing tuned on the held-out maps and its score, and the submission."""
-    folder, processed = settings.path("RUNS", name), path_text(settings.path("DATA", "processed"))
+    folder, processed = f"{scope.runs}/{name}", path_text(settings.path("DATA", "processed"))
     oof, test, cv = (f"{folder}/{file}" for file in ("oof.npz", "test.npz", "cv.json"))
-    csv = settings.path("SUBMISSIONS", f"{name}.csv")
+    csv = settings.path("SUBMISSIONS", f"{name}{scope.suffix}.csv")
     book.add(
         [cv],
-        [oof, settings["SPLITS"]],
+        [oof, scope.splits],
         "tune",
         f"--maps {path_text(oof)} --processed {processed}",
-        f"--splits {path_text(settings['SPLITS'])} --out {path_text(cv)}",
+        f"--splits {path_text(scope.splits)} --out {path_text(cv)}",
     )
     book.add(
         [csv],
@@ -138,19 +182,19 @@ def write_tuned(book: Book, settings: Settings, name: str) -> None:
     )
 
 
-def write_ensemble(book: Book, settings: Settings) -> None:
+def write_ensemble(book: Book, settings: Settings, scope: Scope) -> None:
     """The ensemble weights, tuned on out-of-fold maps unless they are given, and the averaged maps."""
-    members, folder = settings.chosen, settings.path("RUNS", "ensemble")
-    oof, test = ([settings.path("RUNS", name, f"{maps}.npz") for name in members] for maps in ("oof", "test"))
+    members, folder = settings.chosen, f"{scope.runs}/ensemble"
+    oof, test = ([f"{scope.runs}/{name}/{maps}.npz" for name in members] for maps in ("oof", "test"))
     found = f"{folder}/ensemble_weights.json" if len(members) > 1 and not settings["ENSEMBLE_WEIGHTS"] else ""
     results = [f"{folder}/{file}" for file in ("ensemble_weights.json", "oof.npz", "test.npz")]
     made_from = canonical({"members": members, "weights": settings.words("ENSEMBLE_WEIGHTS")})
     needs, after = book.record(f"{folder}/made_from.json", made_from, results)
-    splits = path_text(settings["SPLITS"])
+    splits = path_text(scope.splits)
     if found:
         book.add(
             [found],
-            [*oof, settings["SPLITS"], *needs],
+            [*oof, scope.splits, *needs],
             "tune_ensemble_weights",
             f"--inputs {' '.join(map(path_text, oof))}",
             f"--processed {path_text(settings.path('DATA', 'processed'))} --splits {splits} --out {path_text(found)}",
@@ -160,11 +204,12 @@ def write_ensemble(book: Book, settings: Settings) -> None:
     flags += ["--weights $(ensemble_weights)"] if settings["ENSEMBLE_WEIGHTS"] else []
     flags += [f"--members {' '.join(members)}"]
     for inputs, maps, subset in ((oof, "oof", "train"), (test, "test", "test")):
-        average(book, settings, inputs, f"{folder}/{maps}.npz", subset, *flags, needs=[found] if found else needs)
+        average(book, scope.index, inputs, f"{folder}/{maps}.npz", subset, *flags, needs=[found] if found else needs)
 
 
-def write_packed(book: Book, settings: Settings, name: str) -> None:
+def write_packed(book: Book, settings: Settings, experiment: Experiment) -> None:
     """Networks to pass on: a file a fold, and their card."""
+    name, config = experiment.name, path_text(str(experiment.path))
     cv, card = settings.path("RUNS", name, "cv.json"), settings.path("PACKED", name, "README.md")
     trained = [settings.path("RUNS", name, f"fold_{fold}", "model.pt") for fold in settings.all_folds]
     book.add(
@@ -172,7 +217,7 @@ def write_packed(book: Book, settings: Settings, name: str) -> None:
         [cv, *trained],
         "make_weights",
         f"--checkpoints {' '.join(map(path_text, trained))}",
-        f"--cv {path_text(cv)} --out {path_text(card)}",
+        f"--cv {path_text(cv)} --config {config} --out {path_text(card)}",
     )
 
 

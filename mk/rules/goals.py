@@ -11,13 +11,14 @@ from rules.text import RefusedError, nearest
 ONE_NETWORK = {"summary", "export", "bioimageio", "kaggle-model"}
 OF_CSV = {"score", "submit"}
 """They take a CSV that is there, of whatever name."""
-OF_ALL_FOLDS = {"submission", "leaderboard", "weights", "kaggle-notebook"}
+OF_ALL_FOLDS = {"leaderboard", "weights", "kaggle-notebook"}
 
 
 def work_out(settings: Settings) -> dict[str, str]:
     """Paths that several settings come to together; settings without a value get the one that follows from others."""
     values = settings.values
-    csv_name = run_name(values["WEIGHTS"]) if values["WEIGHTS"] else settings.experiment
+    csv_name = settings.experiment + (f"_{settings.label}" if settings.label else "")
+    csv_name = run_name(values["WEIGHTS"]) if values["WEIGHTS"] else csv_name
     values["MESSAGE"] = values["MESSAGE"] or csv_name
     values["MEMBERS"], values["FOLDS"] = " ".join(settings.chosen), " ".join(settings.folds)
     values["MODEL"] = values["MODEL"] or settings.chosen[0]
@@ -50,7 +51,8 @@ def how_to_make(settings: Settings) -> str:
         return "make it first: make submission, with the same WEIGHTS="
     if settings.experiment == "otsu":
         return f"make it first: make {settings['SUBMISSIONS']}/otsu.csv"
-    return f"make it first: make submission EXP={settings.experiment}"
+    folds = f" FOLDS='{settings['FOLDS']}'" if settings.label else ""
+    return f"make it first: make submission EXP={settings.experiment}{folds}"
 
 
 def check_together(settings: Settings) -> None:
@@ -71,9 +73,10 @@ def check_together(settings: Settings) -> None:
         allowed = OF_CSV if name != "otsu" else OF_CSV | {"submission"}
         if one_network or (name != "ensemble" and goals - allowed):
             raise RefusedError(f"EXP={name} is no single network; there are: {' '.join(settings.experiments)}")
-    whole = sorted(goals & OF_ALL_FOLDS) + [goal for goal in settings.goals if goal.endswith((".csv", "/cv.json"))]
+    whole = [goal for goal in settings.goals if goal.endswith((".csv", "/cv.json")) and settings.label not in goal]
+    whole += goals & OF_ALL_FOLDS
     if settings.some_folds and whole and not settings["WEIGHTS"]:
-        raise RefusedError(f"{whole[0]} needs all folds; FOLD= and FOLDS= are for train, predict and ablation")
+        raise RefusedError(f"{whole[0]} is of all folds; FOLD= and FOLDS= are for train, predict, submission, ablation")
     if settings["FOLD"] == NO_HOLD_OUT and goals - {"train", *ONE_NETWORK}:
         raise RefusedError("FOLD=all holds out no image, so that nothing can be scored: it is for train and export")
     for name in settings.chosen if settings["FOLD"] == NO_HOLD_OUT else []:

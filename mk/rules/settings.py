@@ -138,6 +138,10 @@ class Settings:
         if len(set(self.folds)) < len(self.folds):
             raise RefusedError(f"{name}={self[name]}: a fold stands there twice")
         self.some_folds = set(self.folds) != set(self.all_folds)
+        self.label = ""
+        if self.some_folds and self.folds != [NO_HOLD_OUT]:
+            self.folds.sort(key=int)
+            self.label = "_".join(["fold" if len(self.folds) == 1 else "folds", *self.folds])
         if self.words("SPLIT_INTO") and int(self["SPLIT_INTO"]) < 2:
             raise RefusedError(f"SPLIT_INTO={self['SPLIT_INTO']}: two folds at least")
 

@@ -101,10 +101,10 @@ def write_shipped(book: Book, settings: Settings) -> None:
                 f"--processed {processed} --test {path_text(out)} --device $(device)",
                 after=after,
             )
-        average(book, settings, maps[place], f"{place}/test.npz", "test")
+        average(book, index, maps[place], f"{place}/test.npz", "test")
     if is_card:
         inputs = [f"{place}/test.npz" for place in places]
-        average(book, settings, inputs, f"{folder}/test.npz", "test", "--ensemble-weights $(weights)", needs=needs)
+        average(book, index, inputs, f"{folder}/test.npz", "test", "--ensemble-weights $(weights)", needs=needs)
     book.add(
         [csv],
         [f"{folder}/test.npz"],

@@ -233,7 +233,7 @@ def write_tuned_step(
     """A step that has the maps of another one, and post-processing tuned on them."""
     inputs = [f"{folder}/{source.name}/fold_{fold}/oof.npz" for fold in held_out(settings, kind)]
     oof, cv = f"{folder}/{step.name}/oof.npz", f"{folder}/{step.name}/cv.json"
-    average(book, settings, inputs, oof, "train")
+    average(book, settings.path("DATA", "processed", "index.csv"), inputs, oof, "train")
     book.add(
         [cv],
         [oof],

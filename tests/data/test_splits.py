@@ -15,9 +15,11 @@ from nuclei.data.splits import (
     choose_training,
     draw_subset,
     imbalance,
+    select_folds,
     summarise,
     weigh,
 )
+from nuclei.errors import UserError
 
 MODALITIES = ("small_fluorescence", "large_fluorescence", "purple_tissue", "grey_tissue", "pink_purple_tissue")
 
@@ -235,3 +237,24 @@ def test_the_fold_all_trains_on_every_image_and_has_a_number_of_its_own():
 def test_a_fold_that_is_no_number_is_refused():
     with pytest.raises(ValueError, match="fold 'none': give the number of a fold, or all"):
         choose_training(SPLITS, "none", None, 0)
+
+
+def test_some_folds_are_selected_with_all_test_images():
+    index = make_index([1, 1, 4, 2] * 5)
+    splits = assign_folds(index, 5, 0)
+    some_index, some = select_folds(index, splits, [0, 3])
+    assert set(some.image_id) == set(splits.image_id[splits.fold.isin([0, 3])])
+    assert some.fold.tolist() == splits.fold[splits.fold.isin([0, 3])].tolist()
+    assert set(some_index.image_id[some_index.subset == "train"]) == set(some.image_id)
+    assert set(some_index.image_id[some_index.subset == "test"]) == {"test-0", "test-1"}
+
+
+def test_a_single_fold_is_halved_by_groups():
+    splits = assign_folds(make_index([1, 1, 4, 2] * 5), 5, 0)
+    _, some = select_folds(make_index([1, 1, 4, 2] * 5), splits, [2])
+    assert set(some.fold) == {0, 1}
+    assert some.groupby("group").fold.nunique().max() == 1
+    with pytest.raises(UserError, match=r"fold 7 is unknown: the splits have the folds \[0, 1, 2, 3, 4\]"):
+        select_folds(make_index([1, 1, 4, 2] * 5), splits, [7])
+    with pytest.raises(UserError, match="holds out one group"):
+        select_folds(make_index([1, 1, 4, 2] * 5), splits.assign(group="one"), [0])

@@ -156,6 +156,28 @@ def check_splits(splits: pd.DataFrame, index: pd.DataFrame) -> None:
         )
 
 
+def select_folds(index: pd.DataFrame, splits: pd.DataFrame, folds: Sequence[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The index and the splits without the training images of other folds; test images stay.
+
+    Of a single fold the groups are shared out between two, within each modality: what is tuned on one half is scored
+    on the other.
+
+    Raises:
+        UserError: an unknown fold; a single fold whose images are of one group.
+    """
+    unknown = sorted(set(folds) - set(splits.fold))
+    if unknown:
+        raise UserError(f"fold {unknown[0]} is unknown: the splits have the folds {sorted(set(splits.fold))}")
+    selected = splits[splits.fold.isin(folds)].reset_index(drop=True)
+    if len(set(folds)) == 1:
+        groups = selected.sort_values(["modality", "group"]).group.unique()
+        if len(groups) < 2:
+            raise UserError(f"fold {folds[0]} holds out one group of images: give a second fold to tune on")
+        selected = selected.assign(fold=selected.group.isin(groups[1::2]).astype(int))
+    kept = (index.subset != "train") | index.image_id.isin(selected.image_id)
+    return index[kept].reset_index(drop=True), selected
+
+
 def summarise(splits: pd.DataFrame) -> list[str]:
     """Lines of a report: images by modality and fold, nuclei by fold, and how many images share a picture."""
     table = pd.crosstab(splits.modality, splits.fold)
