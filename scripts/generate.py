@@ -1,12 +1,13 @@
-"""Writes an imagined competition: stage1_train.zip, stage1_test.zip and the test images' truth, all from a seed.
+"""Writes synthetic archives: stage1_train.zip, stage1_test.zip and the solution of the test images.
 
-The archives have the layout of the real ones, so every stage after the download runs on them unchanged.
+Their layout is that of the real archives, so all later stages run on them unchanged.
 """
 
 import argparse
 from pathlib import Path
 
 from nuclei.cli import run
+from nuclei.errors import UserError
 
 
 def main() -> None:
@@ -14,10 +15,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the two zips and stage1_solution.csv")
     parser.add_argument("--train", type=int, default=40, help="training images (default: %(default)s)")
     parser.add_argument("--test", type=int, default=10, help="test images (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other pictures (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other images (default: %(default)s)")
     args = parser.parse_args()
     if min(args.train, args.test) < 1:
-        raise ValueError(f"--train {args.train} --test {args.test}: both need at least one image")
+        raise UserError(f"--train {args.train} --test {args.test}: both need at least one image")
 
     import pandas
     from tqdm import tqdm
