@@ -24,7 +24,7 @@ from nuclei.errors import UserError
 from nuclei.evaluation.metric import average_precision
 from nuclei.evaluation.score_cache import Rows, Scores
 from nuclei.evaluation.tuning import START, climb, rows_by_modality
-from nuclei.io.names import Name
+from nuclei.io.names import Name, check_name
 from nuclei.io.parallel import open_pool
 from nuclei.io.probability_maps import Maps, mean_of_maps, read_maps
 from nuclei.io.records import Record, read_values, rename_keys, validate_record
@@ -82,11 +82,13 @@ def tune_weights(members: Mapping[str, Path], processed: Path, splits: Path, wor
     """Ensemble weights tuned on the members' out-of-fold maps.
 
     Raises:
-        UserError: fewer than two members; maps that lack images of the splits; maps of different
-            sizes.
+        UserError: fewer than two members, or one with an unsafe name; maps that lack images of the
+            splits; maps of different sizes.
     """
     if len(members) < 2:
         raise UserError(f"ensemble weights are between members; got {list(members)}, give the maps of two or more")
+    for name in members:
+        check_name(name)
     table = read_splits(splits).sort_values("image_id").reset_index(drop=True)
     everything = np.arange(len(table))
     with (

@@ -17,7 +17,7 @@ from nuclei.data.intensity import to_display
 from nuclei.data.prepared_images import Images
 from nuclei.errors import UserError
 from nuclei.evaluation.metric import THRESHOLDS, average_precision, error_counts, outcomes
-from nuclei.io.names import Name
+from nuclei.io.names import Name, check_name
 from nuclei.io.parallel import open_pool
 from nuclei.io.records import Record, read_record
 from nuclei.io.tables import read_splits
@@ -247,8 +247,9 @@ def score_otsu(experiment: str, processed: Path, splits: Path, workers: int = 1)
     """Scores of the classical baseline on the images of the splits; it has nothing to tune.
 
     Raises:
-        UserError: files that are missing or do not fit each other.
+        UserError: an unsafe name of an experiment; files that are missing or do not fit each other.
     """
+    check_name(experiment)
     table = read_splits(splits).sort_values("image_id")
     with open_pool(workers, _OtsuScorer, processed) as run:
         records = list(_show_progress(run(table.image_id), len(table)))

@@ -21,6 +21,7 @@ from nuclei.data.prepared_images import Images
 from nuclei.errors import UserError
 from nuclei.evaluation.score_cache import CACHED_IMAGES, Candidate, MapScorer, Rows, Scores
 from nuclei.evaluation.scores import CrossValidation, summarise_scores
+from nuclei.io.names import check_name
 from nuclei.io.parallel import open_pool
 from nuclei.io.probability_maps import Maps
 from nuclei.io.tables import SOURCE, read_splits
@@ -86,9 +87,11 @@ def cross_validate(experiment: str, maps: Path, processed: Path, splits: Path, w
     not depend on the number of workers.
 
     Raises:
-        UserError: fewer than two folds; maps that do not hold exactly the images of the splits, or
-            of another size; files that are missing or do not fit each other.
+        UserError: an unsafe name of an experiment; fewer than two folds; maps that do not hold
+            exactly the images of the splits, or of another size; files that are missing or do not
+            fit each other.
     """
+    check_name(experiment)
     table = read_splits(splits).sort_values("image_id").reset_index(drop=True)
     _check_images(maps, splits, table)
     everything, sample = np.arange(len(table)), _stratified_sample(table)
