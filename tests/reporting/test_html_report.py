@@ -231,7 +231,7 @@ def test_the_page_of_a_clone_with_scores_alone_is_whole(browser, folder, page, t
     browser.get(clone.as_uri())
     assert column(browser, "#ranking tbody th") == sorted(
         column(browser, "#ranking tbody th"),
-        key=lambda name: -read_scores(tmp_path / "submissions/scores" / f"{name}.json")["score"],
+        key=lambda name: -read_scores(tmp_path / "submissions/scores" / f"{name}.json").score,
     )
     assert len(find(browser, "#ranking tbody tr")) == 4
     assert "without pictures" in find(browser, "#gallery-note")[0].text

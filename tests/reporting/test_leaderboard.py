@@ -16,25 +16,30 @@ from nuclei.reporting.leaderboard import (
     name_members,
     scored_modalities,
 )
+from nuclei.reporting.score_records import ScoreRecord
 from nuclei.submission.submit import Entry
 
 THRESHOLDS = [f"{percent / 100:.2f}" for percent in range(50, 100, 5)]
 
 
-def make_summary(name, scores, members=None, effort=None):
-    """A summary with one score for each image, alike at all thresholds."""
-    images = {f"image{number}": {"ap": [score] * 10} for number, score in enumerate(scores)}
+def make_record(name, scores, members=None, effort=None):
+    """The record of an experiment with one score for each image, equal at all thresholds."""
+    counts = dict.fromkeys(("nuclei", "predicted", "hits", "missed", "extra", "split", "merged"), 0)
+    images = {}
+    for number, score in enumerate(scores):
+        images[f"image{number}"] = {"ap": [score] * 10, "fold": 0, "modality": "grey_tissue", **counts}
     mean = float(np.mean(scores))
-    return {
-        "experiment": name,
-        "n_images": len(scores),
-        "score": mean,
-        "ap": dict.fromkeys(THRESHOLDS, mean),
-        "modality": {"grey_tissue": {"score": mean}},
-        "image": images,
-        "members": members or {},
-        "effort": effort or {},
-    }
+    return ScoreRecord(
+        experiment=name,
+        n_images=len(scores),
+        score=mean,
+        ap=dict.fromkeys(THRESHOLDS, mean),
+        modality={"grey_tissue": {"images": len(scores), "score": mean}},
+        fold={},
+        image=images,
+        members=members or {},
+        effort=effort or {},
+    )
 
 
 @pytest.fixture
@@ -51,9 +56,9 @@ def summaries():
         "commit": "abcd1234",
     }
     return [
-        make_summary("best", scores, {"noisy": 3.0, "worse": 1.0}),
-        make_summary("noisy", noisy, effort=trained),
-        make_summary("worse", scores - 0.01, effort=trained),
+        make_record("best", scores, {"noisy": 3.0, "worse": 1.0}),
+        make_record("noisy", noisy, effort=trained),
+        make_record("worse", scores - 0.01, effort=trained),
     ]
 
 
@@ -84,11 +89,11 @@ def test_an_ensemble_costs_what_its_members_cost_together(summaries):
 
 
 def test_members_of_equal_weight_have_no_number():
-    assert name_members({"members": {"a": 0.5, "b": 0.5}}) == "a, b"
+    assert name_members({"a": 0.5, "b": 0.5}) == "a, b"
 
 
 def test_an_experiment_on_other_images_stands_apart_and_has_no_difference(summaries):
-    other = make_summary("other", [0.99] * 5)
+    other = make_record("other", [0.99] * 5)
     frame = leaderboard([other, *summaries], summaries, {})
     assert list(frame.experiment) == ["best", "noisy", "worse", "other"]
     assert rows(frame)["other"]["verdict"] == OTHER
@@ -101,12 +106,14 @@ def test_an_experiment_on_other_images_stands_apart_and_has_no_difference(summar
 def test_an_experiment_recorded_without_its_images_keeps_its_interval_and_gets_no_verdict(
     summaries,
 ):
-    old = make_summary("old", [0.5] * 200) | {
-        "image": {},
-        "low": 0.45,
-        "high": 0.55,
-        "ap": {"0.50": 0.7},
-    }
+    old = make_record("old", [0.5] * 200).model_copy(
+        update={
+            "image": {},
+            "low": 0.45,
+            "high": 0.55,
+            "ap": {"0.50": 0.7},
+        }
+    )
     table = rows(leaderboard([*summaries, old], [*summaries, old], {}))
     assert (table["old"]["low"], table["old"]["high"], table["old"]["verdict"]) == (0.45, 0.55, "")
     line = next(
@@ -148,8 +155,8 @@ def test_the_page_shows_kaggles_scores_of_the_very_file(summaries, tmp_path):
 
 def test_intervals_resample_sources_where_every_image_has_one():
     # all images of a source are equally hard, so that a source tells no more than one image
-    summary = make_summary("best", np.repeat([0.2, 0.4, 0.6, 0.8], 50))
-    sources = {image_id: f"source{number // 50}" for number, image_id in enumerate(summary["image"])}
+    summary = make_record("best", np.repeat([0.2, 0.4, 0.6, 0.8], 50))
+    sources = {image_id: f"source{number // 50}" for number, image_id in enumerate(summary.image)}
     by_image = rows(leaderboard([summary], [summary], {}))["best"]
     frame = leaderboard([summary], [summary], {}, sources)
     by_source = rows(frame)["best"]
@@ -162,7 +169,7 @@ def test_intervals_resample_sources_where_every_image_has_one():
 
 def test_a_difference_on_one_source_alone_is_noise():
     lower = 0.5 - np.repeat([0.1, 0.0, 0.0, 0.0], 50)
-    both = [make_summary("best", np.full(200, 0.5)), make_summary("lower", lower)]
-    sources = {image_id: f"source{number // 50}" for number, image_id in enumerate(both[0]["image"])}
+    both = [make_record("best", np.full(200, 0.5)), make_record("lower", lower)]
+    sources = {image_id: f"source{number // 50}" for number, image_id in enumerate(both[0].image)}
     assert rows(leaderboard(both, both, {}))["lower"]["verdict"] == WORSE
     assert rows(leaderboard(both, both, {}, sources))["lower"]["verdict"] == NOISE

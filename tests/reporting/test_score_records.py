@@ -13,7 +13,6 @@ from nuclei.postprocessing.parameters import Parameters, Tuned
 from nuclei.reporting import score_records
 from nuclei.reporting.score_records import (
     comparable,
-    image_scores,
     read_members,
     read_records,
     read_scores,
@@ -52,12 +51,8 @@ def test_a_clone_without_runs_knows_what_the_machine_with_them_knew(folders, tmp
     record_scores(*folders)
     with_runs = read_records(*folders)
     without = read_records(tmp_path / "nowhere", folders[1])
-    assert [summary["experiment"] for summary in without] == [summary["experiment"] for summary in with_runs]
-    for here, there in zip(with_runs, without, strict=True):
-        assert {key: value for key, value in here.items() if key != "image"} == {
-            key: value for key, value in there.items() if key != "image"
-        }
-        assert image_scores(there) == pytest.approx(image_scores(here), abs=1e-6)
+    assert [record.experiment for record in without] == [record.experiment for record in with_runs]
+    assert with_runs == without
 
 
 def test_an_image_of_the_copy_has_the_counts_of_the_run(folders):
@@ -65,9 +60,9 @@ def test_an_image_of_the_copy_has_the_counts_of_the_run(folders):
     record_scores(runs, scores)
     original, copy = read_json(runs / "first" / "cv.json"), read_scores(scores / "first.json")
     for image_id, record in original["image"].items():
-        remembered = copy["image"][image_id]
-        assert remembered["ap"] == pytest.approx(record["ap"], abs=1e-6)
-        assert {name: remembered[name] for name in remembered if name != "ap"} == {
+        remembered = copy.image[image_id]
+        assert remembered.ap == pytest.approx(record["ap"], abs=1e-6)
+        assert remembered.model_dump(exclude={"ap"}) == {
             name: record[name] for name in record if name not in ("ap", "sizes")
         }
 
@@ -79,7 +74,7 @@ def test_an_image_without_nuclei_on_either_side_comes_back_as_it_was(tmp_path, n
     table = pd.DataFrame([{"image_id": "a", "fold": 0, "modality": "grey_tissue"}])
     summary = summarise_scores("one", table, [score_image(truth, found)], {0: None}).to_dict()
     score_records.write_scores(tmp_path / "one.json", {**summary, "effort": {}, "members": {}})
-    assert read_scores(tmp_path / "one.json")["image"]["a"]["ap"] == average_precision(truth, found).tolist()
+    assert read_scores(tmp_path / "one.json").image["a"].ap == average_precision(truth, found).tolist()
 
 
 def test_reading_writes_nothing(folders, tmp_path):
@@ -92,8 +87,8 @@ def test_a_text_that_looks_like_the_place_of_the_images_does_not_become_it(folde
     summary = make_summary("first", np.random.default_rng(0)) | {"effort": {"hardware": '"image": {}'}, "members": {}}
     score_records.write_scores(folders[1] / "first.json", summary)
     copy = read_scores(folders[1] / "first.json")
-    assert copy["effort"]["hardware"] == '"image": {}'
-    assert copy["image"].keys() == summary["image"].keys()
+    assert copy.effort.hardware == '"image": {}'
+    assert copy.image.keys() == summary["image"].keys()
 
 
 def test_an_experiment_whose_run_is_gone_is_not_forgotten(folders):
@@ -102,8 +97,8 @@ def test_an_experiment_whose_run_is_gone_is_not_forgotten(folders):
     before = read_records(runs, scores)
     shutil.rmtree(runs / "first")
     write_run(runs, make_summary("third", np.random.default_rng(1)))
-    names = {summary["experiment"] for summary in read_records(runs, scores)}
-    assert names == {summary["experiment"] for summary in before} | {"third"}
+    names = {record.experiment for record in read_records(runs, scores)}
+    assert names == {record.experiment for record in before} | {"third"}
 
 
 def test_the_copies_do_not_change_when_nothing_did_even_if_the_code_was_committed(folders, monkeypatch):
@@ -112,12 +107,12 @@ def test_the_copies_do_not_change_when_nothing_did_even_if_the_code_was_committe
     record_scores(runs, scores)
     before = {path.name: path.read_bytes() for path in scores.iterdir()}
     monkeypatch.setattr(score_records, "code_commit", lambda: "22222222")
-    assert {summary["effort"]["commit"] for summary in read_records(runs, scores)} == {"11111111"}
+    assert {record.effort.commit for record in read_records(runs, scores)} == {"11111111"}
     assert {path.name: path.read_bytes() for path in scores.iterdir()} == before
     record_scores(runs, scores)
     assert {path.name: path.read_bytes() for path in scores.iterdir()} == before
     write_run(runs, make_summary("first", np.random.default_rng(5)))
-    commits = {summary["experiment"]: summary["effort"]["commit"] for summary in read_records(runs, scores)}
+    commits = {record.experiment: record.effort.commit for record in read_records(runs, scores)}
     assert commits == {"first": "22222222", "second": "11111111"}
 
 
@@ -133,8 +128,8 @@ def test_experiments_scored_on_other_images_are_told_apart(folders):
     other = make_summary("other", np.random.default_rng(2), count=4, prefix="strange")
     score_records.write_scores(scores / "other.json", {**other, "effort": {}, "members": {}})
     summaries = read_records(runs, scores)
-    assert "other" in {summary["experiment"] for summary in summaries}
-    assert {summary["experiment"] for summary in comparable(summaries, runs)} == {"first", "second"}
+    assert "other" in {record.experiment for record in summaries}
+    assert {record.experiment for record in comparable(summaries, runs)} == {"first", "second"}
 
 
 def test_runs_of_one_folder_that_disagree_about_the_images_are_an_error(folders):

@@ -16,7 +16,7 @@ from nuclei.postprocessing.otsu import otsu_watershed
 from nuclei.postprocessing.parameters import Tuned
 from nuclei.postprocessing.watershed import segment_maps
 from nuclei.reporting.overlays import embed_image, find_outlines, nucleus_kinds, svg_path
-from nuclei.reporting.score_records import Summary, image_scores
+from nuclei.reporting.score_records import ScoreRecord
 
 log = logging.getLogger(__name__)
 
@@ -28,41 +28,40 @@ PICTURE_SIDE = 512
 """Longest side of an embedded image in pixels."""
 
 
-def open_predictions(runs: Path, summary: Summary, images: Images) -> Segmenter | None:
+def open_predictions(runs: Path, record: ScoreRecord, images: Images) -> Segmenter | None:
     """How an experiment segments a training image out of fold; None without its maps on this machine.
 
     The classical baseline has no maps and is computed from the images.
     """
-    name, folds, records = summary["experiment"], summary["fold"], summary["image"]
-    if summary.get("parameters", ...) is None and records:
+    if record.is_untuned:
         return lambda image_id: otsu_watershed(to_display(images.image(image_id)))
-    path = runs / name / "oof.npz"
-    if not path.is_file() or not folds:
+    path = runs / record.experiment / "oof.npz"
+    if not path.is_file() or not record.fold:
         return None
     maps = Maps(path)
-    tuned = {int(fold): Tuned.from_dict(part["parameters"]) for fold, part in folds.items()}
+    tuned = {int(fold): Tuned.from_dict(group.parameters or {}) for fold, group in record.fold.items()}
 
     def segment(image_id: str) -> LabelMap:
-        record = records[image_id]
-        return segment_maps(maps[image_id], tuned[record["fold"]].of(record["modality"]))
+        image = record.image[image_id]
+        return segment_maps(maps[image_id], tuned[image.fold].of(image.modality))
 
     return segment
 
 
-def choose_images(summaries: Sequence[Summary], count: int) -> list[str]:
+def choose_images(records: Sequence[ScoreRecord], count: int) -> list[str]:
     """Ids of the images to show, the most informative first.
 
     They are the `count` worst and best images of each experiment. A third as many are the worst of each
     modality, and those with the largest difference between an experiment and the best one.
     """
     rankings: list[list[str]] = []
-    best = image_scores(summaries[0]) if summaries else {}
+    best = records[0].image_scores() if records else {}
     few = max(1, count // 3)
-    for summary in summaries:
-        scores = image_scores(summary)
+    for record in records:
+        scores = record.image_scores()
         order = sorted(scores, key=lambda image_id: (scores[image_id], image_id))
         rankings += [order[:count], order[::-1][:count]]
-        modality_of = {image_id: record["modality"] for image_id, record in summary["image"].items()}
+        modality_of = {image_id: image.modality for image_id, image in record.image.items()}
         for modality in sorted(set(modality_of.values())):
             rankings.append([image_id for image_id in order if modality_of[image_id] == modality][:few])
         gaps = {image_id: abs(score - best[image_id]) for image_id, score in scores.items()}

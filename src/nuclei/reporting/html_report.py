@@ -15,7 +15,7 @@ from nuclei.reporting.gallery import choose_images, draw_pictures, open_predicti
 from nuclei.reporting.leaderboard import format_count, known, resampled_units, scored_modalities
 from nuclei.reporting.overlays import KIND_COLOURS
 from nuclei.reporting.rendering import render
-from nuclei.reporting.score_records import Summary, image_scores
+from nuclei.reporting.score_records import RecordedGroup, ScoreRecord
 
 THRESHOLD_NAMES = [f"{threshold:.2f}" for threshold in THRESHOLDS]
 CURVES = ("step", "loss", "validation_score", "minutes")
@@ -26,7 +26,7 @@ COUNTS = ("predicted", "missed", "extra", "split", "merged")
 
 def report_page(
     frame: pd.DataFrame,
-    compared: Sequence[Summary],
+    compared: Sequence[ScoreRecord],
     runs: Path,
     processed: Path,
     count: int,
@@ -42,7 +42,7 @@ def report_page(
         "thresholds": list(THRESHOLDS),
         "sizes": list(SIZES),
         "found": list(FOUND),
-        "experiments": [_scores_in_parts(summary) for summary in compared],
+        "experiments": [_scores_in_parts(record) for record in compared],
         **_scores_by_image(compared),
         "curves": read_curves(runs),
         "pictures": _draw_images(compared, runs, processed, count, int(megabytes * 1e6)),
@@ -55,7 +55,7 @@ def report_page(
         rows=[_without_nan(row) for row in frame.to_dict("records")],
         modalities=scored_modalities(compared),
         folds=_fold_table(compared),
-        images=compared[0]["n_images"],
+        images=compared[0].n_images,
         resampled=resampled_units(frame),
         commit=code_commit(),
         format_count=format_count,
@@ -67,15 +67,15 @@ def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _draw_images(
-    compared: Sequence[Summary], runs: Path, processed: Path, count: int, size: int
+    compared: Sequence[ScoreRecord], runs: Path, processed: Path, count: int, size: int
 ) -> dict[str, dict[str, Any]]:
     """Pictures by image id, of `size` bytes at most; none without prepared images."""
     if not (processed / "index.csv").is_file():
         return {}
     images = Images(processed)
-    opened = {summary["experiment"]: open_predictions(runs, summary, images) for summary in compared}
+    opened = {record.experiment: open_predictions(runs, record, images) for record in compared}
     segmenters = {name: segmenter for name, segmenter in opened.items() if segmenter}
-    shown = [summary for summary in compared if summary["experiment"] in segmenters]
+    shown = [record for record in compared if record.experiment in segmenters]
     return draw_pictures(images, choose_images(shown, count), segmenters, size)
 
 
@@ -96,47 +96,48 @@ def _shorten(value: Any) -> float | None:
     return float(f"{value:.5g}") if known(float(value)) else None
 
 
-def _scores_in_parts(summary: Summary) -> dict[str, Any]:
+def _scores_in_parts(record: ScoreRecord) -> dict[str, Any]:
     """Scores of an experiment by threshold and size of nuclei, for all images ("") and for each modality."""
-    parts = {"": {**summary, "images": summary["n_images"]}, **summary["modality"]}
+    whole = RecordedGroup(images=record.n_images, score=record.score, ap=record.ap, sizes=record.sizes)
+    parts = {"": whole, **record.modality}
+    return {"name": record.experiment, "parts": {name: _scores_of_part(part) for name, part in parts.items()}}
+
+
+def _scores_of_part(part: RecordedGroup) -> dict[str, Any]:
     return {
-        "name": summary["experiment"],
-        "parts": {name: _scores_of_part(part) for name, part in parts.items()},
+        "images": part.images,
+        "score": part.score,
+        "ap": [part.ap.get(threshold) for threshold in THRESHOLD_NAMES],
+        "sizes": part.sizes,
     }
 
 
-def _scores_of_part(part: Summary) -> dict[str, Any]:
-    return {
-        "images": part["images"],
-        "score": part["score"],
-        "ap": [part.get("ap", {}).get(threshold) for threshold in THRESHOLD_NAMES],
-        "sizes": part.get("sizes"),
-    }
-
-
-def _scores_by_image(compared: Sequence[Summary]) -> dict[str, Any]:
+def _scores_by_image(compared: Sequence[ScoreRecord]) -> dict[str, Any]:
     """`images` of the experiments, and `results`: scores and counts of each experiment in their order."""
-    with_images = [summary for summary in compared if summary["image"]]
+    with_images = [record for record in compared if record.image]
     if not with_images:
         return {"images": [], "results": {}}
-    records = with_images[0]["image"]
+    first = with_images[0].image
     results = {}
-    for summary in with_images:
-        scores, own = image_scores(summary), summary["image"]
-        result: dict[str, Any] = {"score": [round(scores[image_id], 4) for image_id in records]}
-        result |= {name: [own[image_id][name] for image_id in records] for name in COUNTS}
-        results[summary["experiment"]] = result
-    fields = ("modality", "fold", "nuclei")
-    images = [{"id": key, **{name: record[name] for name in fields}} for key, record in records.items()]
+    for record in with_images:
+        scores = record.image_scores()
+        result: dict[str, Any] = {"score": [round(scores[image_id], 4) for image_id in first]}
+        for name in COUNTS:
+            result[name] = [getattr(record.image[image_id], name) for image_id in first]
+        results[record.experiment] = result
+    images = [
+        {"id": image_id, "modality": image.modality, "fold": image.fold, "nuclei": image.nuclei}
+        for image_id, image in first.items()
+    ]
     return {"images": images, "results": results}
 
 
-def _fold_table(compared: Sequence[Summary]) -> dict[str, Any]:
+def _fold_table(compared: Sequence[ScoreRecord]) -> dict[str, Any]:
     """Scores by fold: `names` of the folds, and `rows` with each experiment and its scores."""
-    names = sorted({fold for summary in compared for fold in summary["fold"]}, key=int)
+    names = sorted({fold for record in compared for fold in record.fold}, key=int)
     rows = []
-    for summary in compared:
-        if summary["fold"]:
-            scores = [summary["fold"].get(fold, {}).get("score") for fold in names]
-            rows.append({"experiment": summary["experiment"], "scores": scores})
+    for record in compared:
+        if record.fold:
+            scores = [record.fold[fold].score if fold in record.fold else None for fold in names]
+            rows.append({"experiment": record.experiment, "scores": scores})
     return {"names": names, "rows": rows}

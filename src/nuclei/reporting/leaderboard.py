@@ -12,7 +12,7 @@ from nuclei.evaluation.bootstrap import bootstrap_interval, paired_difference
 from nuclei.evaluation.metric import THRESHOLDS
 from nuclei.io.files import sha256
 from nuclei.reporting.rendering import table_line
-from nuclei.reporting.score_records import Summary, image_scores
+from nuclei.reporting.score_records import Effort, ScoreRecord
 from nuclei.submission.submit import SCORED, Entry
 
 SHOWN_THRESHOLDS = ("0.50", "0.75", "0.90")
@@ -29,8 +29,8 @@ BEST, WORSE, NOISE, OTHER = "best", "worse", "noise", "other images"
 
 
 def leaderboard(
-    summaries: Sequence[Summary],
-    compared: Sequence[Summary],
+    records: Sequence[ScoreRecord],
+    compared: Sequence[ScoreRecord],
     kaggle: Mapping[str, Entry],
     sources: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
@@ -42,34 +42,36 @@ def leaderboard(
     `sources` has the source of each image by id; then intervals resample sources, where all images have one,
     and the column `sources` has their number.
     """
-    by_name = {summary["experiment"]: summary for summary in summaries}
-    names = [summary["experiment"] for summary in compared]
+    by_name = {record.experiment: record for record in records}
+    names = [record.experiment for record in compared]
     names += [name for name in by_name if name not in names]
     rows = []
     for name in names:
-        summary, entry = by_name[name], kaggle.get(name)
-        row: dict[str, Any] = {"experiment": name, "members": name_members(summary)}
-        row |= {"images": summary["n_images"], "score": summary["score"]}
-        row |= _interval(summary, known_sources(summary, sources))
-        row |= _difference(summary, compared[0], sources) if summary in compared else {"verdict": OTHER}
-        row |= {f"ap_{threshold:.2f}": summary["ap"].get(f"{threshold:.2f}") for threshold in THRESHOLDS}
-        row |= {modality: part["score"] for modality, part in sorted(summary["modality"].items())}
+        record, entry = by_name[name], kaggle.get(name)
+        row: dict[str, Any] = {"experiment": name, "members": name_members(record.members)}
+        row |= {"images": record.n_images, "score": record.score}
+        row |= _interval(record, known_sources(record, sources))
+        row |= _difference(record, compared[0], sources) if record in compared else {"verdict": OTHER}
+        row |= {f"ap_{threshold:.2f}": record.ap.get(f"{threshold:.2f}") for threshold in THRESHOLDS}
+        row |= {modality: group.score for modality, group in sorted(record.modality.items())}
         row["public"] = _kaggle_score(entry.public_score if entry else "")
         row["private"] = _kaggle_score(entry.private_score if entry else "")
-        effort = summary["effort"] or _total_effort([by_name.get(member) for member in summary["members"]])
-        row |= {key: effort.get(key) for key in ("parameters", "minutes", "hardware")}
-        rows.append(row | {"commit": summary["effort"].get("commit", "")})
+        effort = record.effort
+        if effort == Effort():
+            effort = _total_effort([by_name.get(member) for member in record.members])
+        row |= {"parameters": effort.parameters, "minutes": effort.minutes, "hardware": effort.hardware}
+        rows.append(row | {"commit": record.effort.commit})
     return pd.DataFrame(rows)
 
 
-def known_sources(summary: Summary, sources: Mapping[str, str] | None) -> Mapping[str, str] | None:
+def known_sources(record: ScoreRecord, sources: Mapping[str, str] | None) -> Mapping[str, str] | None:
     """The sources, where they name that of every image of an experiment."""
-    return sources if sources and set(summary["image"]) <= sources.keys() else None
+    return sources if sources and set(record.image) <= sources.keys() else None
 
 
-def scored_modalities(summaries: Sequence[Summary]) -> list[str]:
+def scored_modalities(records: Sequence[ScoreRecord]) -> list[str]:
     """Modalities that any of the experiments was scored on, in alphabetical order: columns of the leaderboard."""
-    return sorted({modality for summary in summaries for modality in summary["modality"]})
+    return sorted({modality for record in records for modality in record.modality})
 
 
 def entries_by_experiment(entries: Sequence[Entry], submissions: Path) -> dict[str, Entry]:
@@ -82,9 +84,8 @@ def entries_by_experiment(entries: Sequence[Entry], submissions: Path) -> dict[s
     }
 
 
-def name_members(summary: Summary) -> str:
+def name_members(weights: Mapping[str, float]) -> str:
     """`unet_lite0 x 3, unet_small` for an ensemble, empty for a single experiment."""
-    weights = summary["members"]
     smallest = min(weights.values(), default=1)
     relative = {name: weight / smallest for name, weight in weights.items()}
     return ", ".join(name if weight == 1 else f"{name} x {weight:.3g}" for name, weight in relative.items())
@@ -158,21 +159,21 @@ def resampled_units(compared: pd.DataFrame) -> str:
     return f"{counts.max():.0f} resampled sources" if len(counts) else "resampled images"
 
 
-def _interval(summary: Summary, sources: Mapping[str, str] | None) -> dict[str, Any]:
-    if not summary["image"]:
-        return {"low": summary.get("low"), "high": summary.get("high"), "sources": None}
-    scores = image_scores(summary)
+def _interval(record: ScoreRecord, sources: Mapping[str, str] | None) -> dict[str, Any]:
+    if not record.image:
+        return {"low": record.low, "high": record.high, "sources": None}
+    scores = record.image_scores()
     named = [sources[image_id] for image_id in scores] if sources else None
     low, high = bootstrap_interval(np.array(list(scores.values())), named)
     return {"low": low, "high": high, "sources": len(set(named)) if named else None}
 
 
-def _difference(summary: Summary, best: Summary, sources: Mapping[str, str] | None) -> dict[str, Any]:
-    if summary is best:
+def _difference(record: ScoreRecord, best: ScoreRecord, sources: Mapping[str, str] | None) -> dict[str, Any]:
+    if record is best:
         return {"behind": 0.0, "behind_low": 0.0, "behind_high": 0.0, "verdict": BEST}
-    if not summary["image"] or not best["image"]:
+    if not record.image or not best.image:
         return {"behind": None, "behind_low": None, "behind_high": None, "verdict": ""}
-    behind, low, high = paired_difference(image_scores(best), image_scores(summary), known_sources(best, sources))
+    behind, low, high = paired_difference(best.image_scores(), record.image_scores(), known_sources(best, sources))
     verdict = NOISE if low <= 0 <= high else WORSE
     return {"behind": behind, "behind_low": low, "behind_high": high, "verdict": verdict}
 
@@ -186,16 +187,15 @@ def _behind(row: dict[str, Any]) -> str:
     return f"{row['behind']:.4f} ({row['behind_low']:.4f} to {row['behind_high']:.4f}){noise}"
 
 
-def _total_effort(members: Sequence[Summary | None]) -> dict[str, Any]:
+def _total_effort(members: Sequence[ScoreRecord | None]) -> Effort:
     """The sum of the members' efforts; empty where that of one is unknown."""
-    efforts = [member["effort"] for member in members if member]
-    if not efforts or len(efforts) < len(members) or not all("parameters" in effort for effort in efforts):
-        return {}
-    return {
-        "parameters": sum(effort["parameters"] for effort in efforts),
-        "minutes": round(sum(effort["minutes"] for effort in efforts), 1),
-        "hardware": ", ".join(sorted({effort["hardware"] for effort in efforts})),
-    }
+    efforts = [member.effort for member in members if member]
+    parameters = [effort.parameters for effort in efforts if effort.parameters is not None]
+    minutes = [effort.minutes for effort in efforts if effort.minutes is not None]
+    if not members or not len(members) == len(parameters) == len(minutes):
+        return Effort()
+    hardware = ", ".join(sorted({effort.hardware or "" for effort in efforts} - {""}))
+    return Effort(parameters=sum(parameters), minutes=round(sum(minutes), 1), hardware=hardware)
 
 
 def _kaggle_score(written: str) -> float | None:

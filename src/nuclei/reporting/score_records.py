@@ -8,25 +8,94 @@ follows exactly. `image` is empty where an experiment was recorded without its i
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
 from nuclei.errors import UserError
 from nuclei.evaluation.metric import THRESHOLDS
 from nuclei.io.files import read_json, write_text
+from nuclei.io.names import Name, check_name
+from nuclei.io.records import Record, parse_json, validate_record
 from nuclei.io.tables import read_table
 from nuclei.provenance import code_commit
 
-Summary = dict[str, Any]
-"""The scores in `cv.json` of an experiment, see `evaluation.scores`, with its `effort` and `members`."""
-
 IMAGE_FIELDS = ("fold", "modality", "nuclei", "predicted", "split", "merged")
+REMEDY = "restore the file from git, or delete it and run `make leaderboard` where the runs are"
 
 
-def read_records(runs: Path, scores: Path) -> list[Summary]:
+class RecordedImage(Record):
+    """Scores of an image, see `evaluation.scores.FoldImageScores`."""
+
+    fold: int
+    modality: str
+    nuclei: int
+    predicted: int
+    hits: int
+    missed: int
+    extra: int
+    split: int
+    merged: int
+    ap: list[float]
+    """Average precision at each of THRESHOLDS."""
+
+
+class RecordedGroup(Record):
+    """Scores of a group of images; early records have fewer fields."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    images: int
+    score: float
+    ap: dict[str, float] = Field(default_factory=dict)
+    sizes: list[list[int]] | None = None
+    parameters: dict[str, Any] | None = None
+    """Tuned parameters of the post-processing, of a fold."""
+
+
+class Effort(Record):
+    """What it took to train an experiment, as far as it is known."""
+
+    parameters: int | None = None
+    minutes: float | None = None
+    hardware: str | None = None
+    commit: str = ""
+
+
+class ScoreRecord(Record):
+    """Scores of an experiment with its effort and members; early records have fewer fields."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    experiment: Name
+    n_images: int
+    score: float
+    low: float | None = None
+    high: float | None = None
+    ap: dict[str, float]
+    sizes: list[list[int]] | None = None
+    modality: dict[str, RecordedGroup]
+    fold: dict[str, RecordedGroup]
+    image: dict[str, RecordedImage]
+    """By image id; empty where an experiment was recorded without its images."""
+    parameters: dict[str, Any] | None = None
+    effort: Effort = Effort()
+    members: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def is_untuned(self) -> bool:
+        """Whether this is the classical baseline, which has no maps and nothing to tune."""
+        return "parameters" in self.model_fields_set and self.parameters is None and bool(self.image)
+
+    def image_scores(self) -> dict[str, float]:
+        """Score of each image by id: the mean of its average precisions over the thresholds."""
+        return {image_id: float(np.mean(record.ap)) for image_id, record in self.image.items()}
+
+
+def read_records(runs: Path, scores: Path) -> list[ScoreRecord]:
     """Every experiment with scores in a folder of runs or of compact copies, the run's where both have it.
 
     Nothing is written: `record_scores` does that. Best score first.
@@ -36,100 +105,97 @@ def read_records(runs: Path, scores: Path) -> list[Summary]:
     """
     records = {path.stem: read_scores(path) for path in sorted(scores.glob("*.json"))}
     for path in sorted(runs.glob("*/cv.json")):
-        summary = _read_run(path.parent, records)
         # through the compact form, so that a machine with the runs and one without compare the same numbers
-        records[summary["experiment"]] = parse_scores(format_scores(summary), path)
+        record = parse_scores(format_scores(_read_run(path.parent, records)), path)
+        records[record.experiment] = record
     if not records:
         raise UserError(f"neither {runs} nor {scores} has a scored experiment; run `make submission`")
-    return sorted(records.values(), key=lambda summary: (-summary["score"], summary["experiment"]))
+    return sorted(records.values(), key=lambda record: (-record.score, record.experiment))
 
 
 def record_scores(runs: Path, scores: Path) -> None:
     """Writes the compact copy of every run's scores, so that the copies are never older than the runs."""
     records = {path.stem: read_scores(path) for path in sorted(scores.glob("*.json"))}
     for path in sorted(runs.glob("*/cv.json")):
-        summary = _read_run(path.parent, records)
-        write_scores(scores / f"{summary['experiment']}.json", summary)
+        values = _read_run(path.parent, records)
+        write_scores(scores / f"{check_name(values['experiment'])}.json", values)
 
 
-def _read_run(folder: Path, records: Mapping[str, Summary]) -> Summary:
-    """Scores, effort and members of a run; `records` are the compact copies of before.
+def _read_run(folder: Path, records: Mapping[str, ScoreRecord]) -> dict[str, Any]:
+    """The values of a run's cv.json with its effort and members; `records` are the compact copies of before.
 
     The commit of a run that does not name one is that of its copy while the scores are the same, else the code's.
     """
-    summary: Summary = read_json(folder / "cv.json")
+    values: dict[str, Any] = read_json(folder / "cv.json")
     effort = run_effort(folder)
     if not effort.get("commit"):
-        copy = records.get(summary["experiment"])
-        is_same = copy is not None and copy["score"] == summary["score"] and copy["ap"] == summary["ap"]
-        effort["commit"] = copy["effort"].get("commit", "") if copy and is_same else code_commit()
-    return {**summary, "effort": effort, "members": read_members(folder)}
+        copy = records.get(values["experiment"])
+        is_same = copy is not None and copy.score == values["score"] and copy.ap == values["ap"]
+        effort["commit"] = copy.effort.commit if copy and is_same else code_commit()
+    return {**values, "effort": effort, "members": read_members(folder)}
 
 
-def comparable(summaries: list[Summary], runs: Path) -> list[Summary]:
-    """The summaries that were scored on the same images: those of this machine's runs, or else of most experiments.
+def comparable(records: Sequence[ScoreRecord], runs: Path) -> list[ScoreRecord]:
+    """The experiments that were scored on the same images: those of this machine's runs, or else of most.
 
     One that was recorded without its images counts by their number.
 
     Raises:
         UserError: runs of this machine that were scored on different images.
     """
-    here = [summary for summary in summaries if (runs / summary["experiment"] / "cv.json").is_file()]
-    for summary in here[1:]:
-        if set(summary["image"]) != set(here[0]["image"]):
+    here = [record for record in records if (runs / record.experiment / "cv.json").is_file()]
+    for record in here[1:]:
+        if set(record.image) != set(here[0].image):
             raise UserError(
-                f"{runs}: {summary['experiment']} was scored on {len(summary['image'])} images, "
-                f"{here[0]['experiment']} on {len(here[0]['image'])} others; delete the older cv.json and make it again"
+                f"{runs}: {record.experiment} was scored on {len(record.image)} images, {here[0].experiment} on "
+                f"{len(here[0].image)} others; delete the older cv.json and make it again"
             )
-    sets = [frozenset(summary["image"]) for summary in here or summaries if summary["image"]]
+    sets = [frozenset(record.image) for record in here or records if record.image]
     if not sets:
-        return [summary for summary in summaries if summary["n_images"] == summaries[0]["n_images"]]
+        return [record for record in records if record.n_images == records[0].n_images]
     images = max(sets, key=sets.count)
-    return [
-        summary
-        for summary in summaries
-        if (frozenset(summary["image"]) == images if summary["image"] else summary["n_images"] == len(images))
-    ]
+    return [record for record in records if _is_scored_on(record, images)]
 
 
-def write_scores(path: Path, summary: Summary) -> None:
-    """Writes the compact copy of a summary."""
-    write_text(path, format_scores(summary))
+def _is_scored_on(record: ScoreRecord, images: frozenset[str]) -> bool:
+    return frozenset(record.image) == images if record.image else record.n_images == len(images)
 
 
-def format_scores(summary: Summary) -> str:
-    """The compact copy of a summary as text: JSON with one line an image, the rest indented."""
-    images = {image_id: _pack(record) for image_id, record in sorted(summary["image"].items())}
-    head = json.dumps({**summary, "image": {}}, indent=1, sort_keys=True)
-    lines = ",\n".join(f"  {json.dumps(image_id)}: {json.dumps(values)}" for image_id, values in images.items())
+def write_scores(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes the compact copy of a run's values."""
+    write_text(path, format_scores(values))
+
+
+def format_scores(values: Mapping[str, Any]) -> str:
+    """The compact copy of a run's values as text: JSON with one line an image, the rest indented."""
+    images = {image_id: _pack(record) for image_id, record in sorted(values["image"].items())}
+    head = json.dumps({**values, "image": {}}, indent=1, sort_keys=True)
+    lines = ",\n".join(f"  {json.dumps(image_id)}: {json.dumps(packed)}" for image_id, packed in images.items())
     # at the start of a line, where no text of the JSON can be
     return head.replace('\n "image": {}', f'\n "image": {{\n{lines}\n }}' if lines else '\n "image": {}', 1) + "\n"
 
 
-def read_scores(path: Path) -> Summary:
-    """The summary of a compact copy.
+def read_scores(path: Path) -> ScoreRecord:
+    """The record of a compact copy.
 
     Raises:
         UserError: another kind of file.
     """
-    return parse_scores(path.read_text(encoding="utf-8"), path)
+    return parse_scores(path.read_bytes(), path)
 
 
-def parse_scores(text: str, path: Path) -> Summary:
-    """The summary that `format_scores` made a text of; errors name `path`.
+def parse_scores(text: str | bytes, path: Path) -> ScoreRecord:
+    """The record of a compact copy as text; errors name `path`.
 
     Raises:
         UserError: another kind of text.
     """
+    values = parse_json(text, str(path), REMEDY)
     try:
-        summary: Summary = json.loads(text)
-        images = {image_id: _unpack(values) for image_id, values in summary["image"].items()}
-        return {"effort": {}, "members": {}, **summary, "image": images}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: no scores of an experiment ({error!r}); restore the file from git, or delete it and run "
-            "`make leaderboard` where the runs are"
-        ) from error
+        images = {image_id: _unpack(packed) for image_id, packed in values["image"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise UserError(f"{path}: no scores of an experiment ({error!r}); {REMEDY}") from error
+    return validate_record({**values, "image": images}, ScoreRecord, str(path), REMEDY)
 
 
 def _pack(record: Mapping[str, Any]) -> list[Any]:
@@ -152,11 +218,6 @@ def _unpack(values: list[Any]) -> dict[str, Any]:
         "extra": record["predicted"] - hits[0],
     }
     return record
-
-
-def image_scores(summary: Summary) -> dict[str, float]:
-    """Score of each image by id: the mean of its average precisions over the thresholds."""
-    return {image_id: float(np.mean(record["ap"])) for image_id, record in summary["image"].items()}
 
 
 def run_effort(folder: Path) -> dict[str, Any]:
