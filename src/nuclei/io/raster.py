@@ -11,7 +11,7 @@ import numpy as np
 from nuclei.arrays import Pixels
 from nuclei.errors import UserError
 from nuclei.io.picture import Contents, Plane, Reading, check_size, choose_channel, choose_colour, shape_text
-from nuclei.io.tiff import orient
+from nuclei.io.tiff_planes import orient
 
 _EXIF_ORIENTATION = 0x0112
 _ONE_PICTURE = ("MPO", "JPEG")

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,37 +23,14 @@ from nuclei.io.picture import (
     Reading,
     check_size,
     choose_channel,
-    choose_colour,
     shape_text,
 )
 from nuclei.io.pixel_size import make_pixel_size, parse_number, tag_pixel_size
 from nuclei.io.pyramids import split_levels
+from nuclei.io.tiff_axes import UNNAMED, Layout, choose_samples, name_axes
+from nuclei.io.tiff_planes import check_whole, finish_plane, make_plane
 
-_UNNAMED = "QI"
-"""Letters that tifffile gives to axes whose meaning the file does not say."""
-_MOST_LAST = 10
-"""Columns of a page up to which an array written without names is one with its channels last."""
 _SLIDE_EXTRAS = ("thumbnail", "label", "macro")
-_ORIENTATIONS = {2: "mirrored", 3: "turned by 180 degrees", 4: "mirrored", 5: "turned and mirrored",
-                 6: "turned by 90 degrees", 7: "turned and mirrored", 8: "turned by 270 degrees"}  # fmt: skip
-_ALPHA = (1, 2)
-
-
-class Layout(NamedTuple):
-    """The axes of a series: all but rows, columns and samples count planes or channels.
-
-    `axes` and `shape` are as in the array that the file gives.
-    """
-
-    axes: str
-    shape: tuple[int, ...]
-
-    def size(self, axis: str) -> int:
-        return self.shape[self.axes.index(axis)] if axis in self.axes else 1
-
-    @property
-    def text(self) -> str:
-        return shape_text(self.axes.translate(str.maketrans("QI", "??")), self.shape)
 
 
 @contextmanager
@@ -177,7 +154,7 @@ class _SeriesReader:
         """What was decided about the axes, where there was something to decide."""
         named = "".join(self.layout.axes[axis] for axis in counted if self.layout.shape[axis] > 1)
         notes = [self.note]
-        if named and not set(named) & set(_UNNAMED):
+        if named and not set(named) & set(UNNAMED):
             notes.append(f"axes {self.series.axes}: each {'/'.join(named)} by itself")
         missing = sum(page is None for page in self.series.pages)
         if missing:
@@ -255,125 +232,9 @@ def _outer_axes(layout: Layout) -> str:
     return "".join(axis for axis in layout.axes if axis not in "YXS")
 
 
-def name_axes(axes: str, shape: tuple[int, ...], channel_given: bool) -> tuple[Layout, str]:
-    """The axes with channels as C, and a note about those that the file does not name.
-
-    An unnamed axis counts planes; where a channel is asked for and it is the only one, channels. An array whose
-    pages are at most 10 pixels wide has its channels last: the writer took its columns for rows of pages.
-
-    Raises:
-        UserError: no rows and columns; a channel is asked for and several axes have no name.
-    """
-    shape = tuple(int(size) for size in shape)
-    layout = Layout(axes, shape)
-    if "Y" not in axes or "X" not in axes:
-        raise UserError(f"has no rows and columns, shape {layout.text}")
-    unnamed = [place for place, axis in enumerate(axes) if axis in _UNNAMED and shape[place] > 1]
-    if not unnamed:
-        return layout, ""
-    last = unnamed[-1]
-    if _has_channels_last(layout, last):
-        renamed = f"{axes[:last]}YXC{axes[last + 3 :]}"
-        return Layout(renamed, shape), f"axes without names, shape {layout.text}: channels taken to be last"
-    sizes = " x ".join(str(shape[place]) for place in unnamed)
-    if not channel_given or "C" in axes:
-        hint = "" if "C" in axes or len(unnamed) > 1 else "; CHANNEL= takes one of them as channels"
-        return layout, f"axis of {sizes} without a name: each plane by itself{hint}"
-    if len(unnamed) > 1:
-        raise UserError(
-            f"has {len(unnamed)} axes without a name, shape {layout.text}, and CHANNEL= cannot tell which of them are "
-            "channels; leave CHANNEL= out to take each plane by itself, or save it with named axes"
-        )
-    return Layout(f"{axes[:last]}C{axes[last + 1 :]}", shape), f"axis of {sizes} without a name taken for channels"
-
-
-def _has_channels_last(layout: Layout, last: int) -> bool:
-    axes, shape = layout
-    if axes[last + 1 :] not in ("YX", "YXS") or layout.size("S") > 1 or "C" in axes:
-        return False
-    height, width, channels = shape[last : last + 3]
-    return 2 <= channels <= _MOST_LAST and min(height, width) >= 4 * channels
-
-
-class Samples(NamedTuple):
-    """What the samples of a pixel are: `grey` (take `first`), `colours` (all of 3, or `first`) or `channels`."""
-
-    kind: str
-    first: int | None
-    notes: tuple[str, ...]
-
-
-def choose_samples(page: Any, layout: Layout, reading: Reading) -> Samples:
-    """Which samples of a page are read.
-
-    Raises:
-        UserError: samples that are neither colours nor transparency, of which none is chosen.
-    """
-    count = layout.size("S")
-    if colour.is_colour(page) and count >= 3:
-        first, note = choose_colour(reading.channel)
-        inks = 4 if int(page.photometric) == 5 else 3
-        extra = f"{count - inks} samples besides the colours left out" if count > inks else ""
-        return Samples("colours", first, (note, extra))
-    alpha = sum(int(sample) in _ALPHA for sample in page.extrasamples)
-    if count - alpha <= 1:
-        return Samples("grey", 0, ("transparency left out",) if count > 1 else ())
-    if layout.size("C") > 1:
-        raise UserError(f"has channels in two axes, shape {layout.text}; save it with one axis of channels")
-    first, note = choose_channel(count - alpha, reading.channel, layout.text)
-    return Samples("channels", first, (note,))
-
-
-def finish_plane(data: Pixels, page: Any, samples: Samples, from_imagej: bool) -> Pixels:
-    """The plane (H, W) or (H, W, S) as it is segmented: samples chosen, colours converted, turned as viewers do."""
-    if data.ndim == 3 and samples.kind != "colours":
-        data = data[..., samples.first]
-    data = colour.convert_colour(data, page, from_imagej)
-    if data.ndim == 3 and samples.kind == "colours":
-        data = data[..., :3] if samples.first is None else data[..., samples.first]
-    return orient(data, _orientation(page))
-
-
-def orient(pixels: Pixels, orientation: int) -> Pixels:
-    """The pixels as they are to be seen, by TIFF's and EXIF's numbers from 1 to 8."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return pixels
-
-
-def _orientation(page: Any) -> int:
-    tag = page.tags.get("Orientation")
-    number = tag.value if tag is not None else 1
-    return number if number in _ORIENTATIONS else 1
-
-
-def make_plane(
-    height: int, width: int, load: Any, page: Any, label: str, size: PixelSize | None, notes: Sequence[str]
-) -> Plane:
-    """A plane with the orientation of its page applied."""
-    number = _orientation(page)
-    if number >= 5:
-        height, width = width, height
-        size = PixelSize(size.y, size.x) if size else None
-    if number != 1:
-        notes = (*notes, f"{_ORIENTATIONS[number]} by the file's orientation, as viewers show it")
-    return Plane(height, width, load, label, size, tuple(note for note in notes if note))
-
-
-def check_whole(page: Any, file: Any) -> None:
-    """Raises a UserError if a page's pixels lie beyond the end of the file."""
-    ends = [start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
-    if max(ends, default=0) > file.filehandle.size:
-        raise UserError(f"ends after {file.filehandle.size:,} of {max(ends):,} bytes; fetch or save it again")
-
-
 def _name_place(layout: Layout, axis: int, position: int) -> str:
     name = layout.axes[axis]
-    return f"page {position + 1}" if name in _UNNAMED else f"{name}={position + 1}"
+    return f"page {position + 1}" if name in UNNAMED else f"{name}={position + 1}"
 
 
 def _slide_resolution(file: Any) -> float | None:
