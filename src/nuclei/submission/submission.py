@@ -5,8 +5,10 @@ rows; an image without nuclei has one row with empty EncodedPixels. Of the 709 f
 the competition 24 could not be parsed, so `validate` refuses what the competition would refuse.
 """
 
+import codecs
 import csv
 import os
+import re
 import sys
 from bisect import insort
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -235,7 +237,10 @@ def _read_submission_rows(path: Path | str) -> tuple[list[SubmissionRow], Faults
     header = next(lines, (0, []))[1]
     if tuple(header) != HEADER:
         shown = ",".join(header)[:80]
-        raise UserError(f"{path}: expected the first line {','.join(HEADER)!r}, got {shown!r}")
+        remedy = "; leave the other columns out (pandas: index=False)" if set(HEADER) < set(header) else ""
+        raise UserError(f"{path}: expected the first line {','.join(HEADER)!r}, got {shown!r}{remedy}")
+    if _has_byte_order_mark(path):
+        raise UserError(f"{path}: begins with a byte order mark; save it as UTF-8 without one")
     rows: list[SubmissionRow] = []
     faults, last = Faults(), 1
     known: dict[str, str] = {}  # equal texts take memory once
@@ -277,12 +282,18 @@ def _read_lines(path: Path | str) -> Iterator[tuple[int, list[str]]]:
     # One nucleus may need more than the usual 131,072 characters.
     csv.field_size_limit(sys.maxsize)
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        # utf-8-sig: spreadsheets may begin the file with a byte order mark
+        with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
             for fields in reader:
                 yield reader.line_num, fields
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: no text in UTF-8 with commas ({error}); unpack it first if it is packed") from error
+
+
+def _has_byte_order_mark(path: Path | str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(3) == codecs.BOM_UTF8
 
 
 def _ends_with_newline(path: Path | str) -> bool:
@@ -299,12 +310,15 @@ def parse_size(path: Path | str, line: int, height: str, width: str) -> tuple[in
     Raises:
         UserError: a field that is no whole number from 1.
     """
-    try:
-        size = int(height), int(width)
-    except ValueError:
-        size = 0, 0
+    size = _parse_length(height), _parse_length(width)
     if min(size) < 1:
         raise UserError(
             f"{path}, line {line}: expected a height and a width in pixels, got {height[:40]!r} and {width[:40]!r}"
         )
     return size
+
+
+def _parse_length(text: str) -> int:
+    """A whole number of pixels such as `60` or, as pandas writes it, `60.0`; 0 for other texts."""
+    found = re.fullmatch(r"(\d{1,9})(\.0*)?", text.strip(), re.ASCII)
+    return int(found[1]) if found else 0
