@@ -118,12 +118,12 @@ print([int(segment_maps(maps, Parameters(max_area=area)).max()) for area in reve
 
 def test_a_data_source(package):
     change(
-        package / "data/sources.py",
+        package / "data/download_sources.py",
         r'(def find_origins\(.*?)(    if source == "bbbc")',
         r'\1    if source == "mirror":\n        return _remote_origins("https://mirror.example/dsb2018/")\n\2',
     )
     code = """
-from nuclei.data.sources import find_origins
+from nuclei.data.download_sources import find_origins
 print(find_origins("mirror")["stage1_train"].label)
 """
     assert run(package, code) == "https://mirror.example/dsb2018/stage1_train.zip"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nuclei.data import archive
 from nuclei.data.archive import SUBSETS
-from nuclei.data.sources import KNOWN_COUNTS, SOLUTION, Origin, find_origins
+from nuclei.data.download_sources import KNOWN_COUNTS, SOLUTION, Origin, find_origins
 from nuclei.errors import DamagedArchiveError, UserError
 from nuclei.io.files import remove_stale_temporaries, sha256, write_text
 from nuclei.io.locks import folder_lock
