@@ -131,15 +131,15 @@ print(find_origins("mirror")["stage1_train"].label)
 
 def test_a_leaderboard_column(package):
     path = package / "reporting/leaderboard.py"
-    change(path, r"(def leaderboard\(.*?)(        rows\.append)", r'\1        row["folds"] = len(summary["fold"])\n\2')
+    change(path, r"(def leaderboard\(.*?)(        rows\.append)", r'\1        row["folds"] = len(record.fold)\n\2')
     change(path, r"(def _table\(.*?header = \[)", r'\1"folds", ')
     change(path, r"(def _table\(.*?cells = \[)", r"\1str(row['folds']), ")
     code = f"""
 from pathlib import Path
 from nuclei.reporting.leaderboard import leaderboard, leaderboard_page
 from nuclei.reporting.score_records import read_scores
-summaries = [read_scores(Path({str(ROOT)!r}, "submissions/scores/otsu.json"))]
-print(leaderboard_page(leaderboard(summaries, summaries, {{}})))
+records = [read_scores(Path({str(ROOT)!r}, "submissions/scores/otsu.json"))]
+print(leaderboard_page(leaderboard(records, records, {{}})))
 """
     page = run(package, code)
     assert "| folds | experiment |" in page
