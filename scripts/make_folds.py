@@ -1,4 +1,4 @@
-"""Deals the training images out to folds that share no picture: even in modality and nuclei, or one a modality."""
+"""Assigns training images to folds: by groups of tiles, by source, or one modality held out in each."""
 
 import argparse
 from pathlib import Path

@@ -98,7 +98,7 @@ def test_any_finite_image_of_any_type_becomes_8_bit_colour(image):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((3, 31, 37), np.uint8), r"shape \(3, 31, 37\), expected .* move the axis of channels"),
+        (np.zeros((3, 31, 37), np.uint8), r"shape \(3, 31, 37\), expected .* move the channel axis"),
         (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\)"),
         (np.zeros((0, 4), np.uint8), r"shape \(0, 4\)"),
         (np.zeros((4, 4), bool), "type bool, expected integers or float"),

@@ -1,4 +1,4 @@
-"""Random changes of a training crop, by albumentations: presets named in the config."""
+"""Augmentation of training crops by albumentations; the config names a preset."""
 
 import random
 from typing import Any
@@ -21,15 +21,16 @@ from nuclei.data.appearance import (
 )
 
 SCALES = {"nuclei": (0.6, 1.6), "laboratories": (0.5, 2.0), "medical": (1.0, 1.0), "none": (1.0, 1.0)}
-"""Zooms between which a crop is drawn."""
+"""Smallest and largest scale of a crop (multi-scale training), by preset."""
 
 
 class Augmentation:
-    """Changes of image and label map by a preset; the same seed gives the same change.
+    """Augments an image and its label map by a preset; equal seeds give equal results.
 
-    nuclei: what moved scores in the competition (flips, rotation, elastic, grey, inversion, noise, blur, contrast,
-    hue, channel order). laboratories: the same in wider ranges, with nuclei dimmed one by one and other exposures,
-    stains and optics. medical: the textbooks' plain one (quarter turns, blur, gamma). none: nothing.
+    nuclei: what improved scores in the competition (flips, rotation, elastic deformation, grey,
+    inversion, noise, blur, contrast, hue, channel order). laboratories: the same in wider ranges, with
+    single nuclei dimmed and other exposures, stains and optics. medical: quarter turns, blur and gamma.
+    none: nothing.
     """
 
     def __init__(self, config: AugmentationConfig) -> None:
@@ -37,14 +38,14 @@ class Augmentation:
         self._compose = A.Compose(PRESETS[config.preset]())
 
     def __call__(self, image: UInt8Array, label_map: LabelMap, seed: int) -> tuple[UInt8Array, LabelMap]:
-        """Changed image (H, W, 3) uint8 and label map (H, W) int32 of the same size."""
+        """Augmented image (H, W, 3) uint8 and label map (H, W) int32 of the same size."""
         generator = np.random.default_rng(seed)
         if generator.random() < self.config.copy_paste:
             image, label_map = paste_nuclei(image, label_map, generator)
         if self.config.preset == "laboratories":
             image, label_map = change_appearance(image, label_map, generator)
-        # One stream that the transforms share. `set_random_seed` gives each its own of the same seed: then all draw
-        # the same numbers, half of the crops are only turned, and a tenth gets every change at once.
+        # The transforms share one random stream. `set_random_seed` would give each its own stream of the
+        # same seed; all would draw the same numbers, and a tenth of the crops get every change at once.
         self._compose.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         changed = self._compose(image=image, mask=label_map.astype(np.float32))
         return changed["image"], np.round(changed["mask"]).astype(np.int32)
@@ -75,10 +76,10 @@ def draw_crop(
     scales: tuple[float, float],
     generator: np.random.Generator,
 ) -> tuple[UInt8Array, LabelMap]:
-    """A square crop (side, side) at a random place and zoom; what lies beyond the image is mirrored.
+    """A square crop (side, side) at a random place and scale; the image is padded by mirroring.
 
-    The zoom is drawn log-uniformly from `scales`. Mirrored pieces of a nucleus keep its label, so that one at the
-    image's edge grows into one larger nucleus.
+    The scale is log-uniform in `scales`. Mirrored pieces of a nucleus keep its label, so a nucleus at the
+    image's edge becomes one larger nucleus.
     """
     scale = float(np.exp(generator.uniform(*np.log(scales))))
     window = max(8, round(side / scale))
@@ -100,7 +101,7 @@ def draw_crop(
 def paste_nuclei(
     image: UInt8Array, label_map: LabelMap, generator: np.random.Generator, most: int = 8
 ) -> tuple[UInt8Array, LabelMap]:
-    """Some of the crop's nuclei set again beside others, so that more of them touch; earlier ones lie on top."""
+    """Copy-paste: some nuclei are pasted again beside themselves, below others, so that more touch."""
     labels = np.unique(label_map)[1:]
     if not len(labels):
         return image, label_map

@@ -1,7 +1,7 @@
 """Training crops. An example is a function of (seed, fold, epoch, position) alone.
 
-Neither the worker that makes it, nor the rank that uses it, nor the moment matters, so the number of workers, a run
-that was killed and a distributed one see the same crops.
+It does not depend on the worker, the rank or the time, so any number of workers, a resumed training and
+a distributed one see the same crops.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,23 +21,24 @@ from nuclei.data.targets import energy_target, pixel_weights, three_class_target
 from nuclei.errors import UserError
 
 Example = tuple[torch.Tensor, torch.Tensor, str] | tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]
-"""Input, target, the weight of each pixel where the loss has such weights, and the image's id."""
+"""Input, target, pixel weights if the loss uses them, and the image id."""
 
 
 def make_target(label_map: LabelMap, config: TargetConfig) -> Float32Array:
-    """Target (3, H, W) float32 of the config's scheme."""
+    """Target (3, H, W) float32 of a label map in the config's scheme."""
     if config.scheme == "energy":
         return energy_target(label_map, config.border_scale, config.border_max, config.core)
     return three_class_target(label_map, config.border_scale, config.border_max)
 
 
 class Crops(Dataset[Example]):
-    """Random crops of the images of `ids`: item p is input (C, side, side), target (3, side, side), image id.
+    """Random crops of images: example p is input (C, side, side), target (3, side, side) and image id.
 
-    Before the id stands the weight of each pixel (1, side, side) where the loss weighs borders or small nuclei.
+    Pixel weights (1, side, side) come before the id if the loss weights borders or small nuclei.
 
-    p counts the examples of the whole training; an epoch holds `steps_per_epoch` times `batch_size` of them. Images
-    are held in memory, windowed, as uint8. Those of `labelled` are drawn too, with the label maps (H, W) given there.
+    p counts the examples of the whole training; an epoch has `steps_per_epoch` times `batch_size`. Images
+    are kept in memory as uint8 after windowing. `labelled` adds images with the label maps (H, W) given
+    there, such as pseudo-labels.
     """
 
     def __init__(
@@ -90,15 +91,15 @@ class Crops(Dataset[Example]):
         loss = self.config.loss
         if not (loss.border_weight or loss.small_weight):
             return *example, self.ids[number]
-        # both schemes have the border, energy in the middle and three_class as its last class
+        # the border is channel 1 of "energy" and the last class of "three_class"
         border = target[BORDER if self.config.target.scheme == "energy" else -1]
         weights = pixel_weights(label_map, border, loss.border_weight, loss.small_weight)
         return *example, torch.from_numpy(weights), self.ids[number]
 
     def draw_epoch(self, epoch: int) -> np.ndarray:
-        """Which image each example of the epoch is cut from, (epoch_size,) int.
+        """Number of the image of each example of an epoch, (epoch_size,) int.
 
-        Drawn systematically: an image of weight w comes floor(w n) or ceil(w n) times, in random order.
+        Systematic sampling: an image of weight w is drawn floor(w n) or ceil(w n) times, in random order.
         """
         if self._drawn[0] != epoch:
             generator = np.random.default_rng([self.config.training.seed, self.fold, epoch])
@@ -110,23 +111,26 @@ class Crops(Dataset[Example]):
 
 
 def draw_weights(modalities: Sequence[str], balance: float) -> np.ndarray:
-    """Chance of each image, (N,) float with sum 1: a modality of n images has n ** (1 - balance) in all."""
+    """Sampling probability of each image, (N,) with sum 1.
+
+    A modality of n images has a total in proportion to n ** (1 - balance).
+    """
     _, numbers, counts = np.unique(list(modalities), return_inverse=True, return_counts=True)
     weights = (counts.astype(float) ** -balance)[numbers]
     return np.asarray(weights / weights.sum())
 
 
 class Batches(Sampler[list[int]]):
-    """Positions of the examples of each batch from `first_step` on; a rank takes its share of every global batch.
+    """Positions of the examples of each batch from `first_step` on, of the part of one rank.
 
     Raises:
-        UserError: the batch cannot be shared evenly.
+        UserError: the batch size is no multiple of the number of processes.
     """
 
     def __init__(self, first_step: int, steps: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         if batch_size % world_size:
             raise UserError(
-                f"training.batch_size = {batch_size} is the batch of all processes together and cannot be shared by "
+                f"training.batch_size = {batch_size} is the batch of all processes and cannot be divided among "
                 f"{world_size}; choose a multiple of {world_size}"
             )
         self.first_step, self.steps, self.batch_size = first_step, steps, batch_size

@@ -1,8 +1,8 @@
 """Pixel values of any type to the network's input: a window of intensities, then a normalisation.
 
-The window is where cameras and scanners differ: it takes 8- or 16-bit, signed or float pixels, grey or colour, and
-answers with 8-bit RGB, which all that follows (augmentation, zooms, normalisation) is made for. 256 levels between
-black and white are more than the noise of a camera, or of a CT of soft tissue, leaves to be seen.
+Windowing takes 8- or 16-bit, signed or float pixels, grey or colour, and gives 8-bit RGB, the input of
+augmentation, scaling and normalisation. 256 levels from black to white are finer than the noise of a
+camera or of a CT of soft tissue.
 """
 
 from collections.abc import Iterator
@@ -27,16 +27,16 @@ Limits = tuple[float, float]
 """The values that become black and white, in the image's own units."""
 
 _SAMPLE = 2**24
-"""So many values tell the percentiles of an image whose values cannot be counted; beyond it a regular sample does."""
+"""Values from which the percentiles of a float or 32-bit image are computed; a regular sample of more."""
 _BAND = 2**22
-"""About so many pixels are looked at in one go."""
+"""Pixels that are processed at a time."""
 
 
 def window_image(image: Pixels, config: IntensityConfig) -> UInt8Array:
-    """RGB image (H, W, 3) uint8 of any image in the config's window of intensities.
+    """RGB image (H, W, 3) uint8 of any image, by the config's window of intensities.
 
-    `image` is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), whose fourth channel, transparency, is dropped; integers of
-    any size, signed ones included, or float. Values keep the image's own units: Hounsfield units stay such.
+    `image` is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), whose transparency is dropped; integers of any
+    size, signed too, or float. The window is in the image's own units, such as Hounsfield units.
 
     Raises:
         UserError: another shape or type; values that are not finite; no window for an image that needs one.
@@ -45,9 +45,9 @@ def window_image(image: Pixels, config: IntensityConfig) -> UInt8Array:
 
 
 def find_limits(image: Pixels, config: IntensityConfig) -> Limits | None:
-    """Black and white of the config's window for this image; None where its 8 bits are taken as they are.
+    """Black and white of the config's window for an image; None where its 8 bits are used as they are.
 
-    The image is looked at band by band: it may lie on a disk.
+    The image is read in bands of rows, since it may be memory-mapped.
 
     Raises:
         UserError: as in `window_image`.
@@ -68,7 +68,7 @@ def find_limits(image: Pixels, config: IntensityConfig) -> Limits | None:
 
 
 def apply_limits(image: Pixels, limits: Limits | None) -> UInt8Array:
-    """The image, or a part of it, as RGB (H, W, 3) uint8: black at 0 and white at 255, linear, clipped and rounded."""
+    """An image or a part of it as RGB (H, W, 3) uint8: linear from black to white, clipped, rounded."""
     image = _to_colour(image)
     if limits is None:
         return image
@@ -82,7 +82,7 @@ def apply_limits(image: Pixels, limits: Limits | None) -> UInt8Array:
 
 
 def to_display(image: Pixels) -> UInt8Array:
-    """RGB image (H, W, 3) uint8 for eyes, and for methods without a config: 8 bits as they are, all else stretched.
+    """RGB image (H, W, 3) uint8 for display: 8 bits as they are, other types stretched.
 
     Raises:
         UserError: as in `window_image`.
@@ -99,14 +99,14 @@ def display_limits(image: Pixels) -> Limits | None:
 def stretch(image: Pixels, low: float, high: float) -> UInt8Array:
     """The image with its `low` percentile at 0 and its `high` percentile at 255, (H, W, 3) uint8.
 
-    One window serves the three channels, so that colours keep their hue. A uint8 image that is constant between the
-    percentiles comes back unchanged; of other types the darkest becomes 0 and the brightest 255.
+    The three channels have the same window, so that hues are kept. A uint8 image that is constant between
+    the percentiles is unchanged; for other types the minimum becomes 0 and the maximum 255.
     """
     return apply_limits(image, percentile_limits(image, low, high))
 
 
 def percentile_limits(image: Pixels, low: float, high: float) -> Limits | None:
-    """The limits of `stretch`; None where a uint8 image is to stay as it is."""
+    """The limits of `stretch`; None where a uint8 image stays unchanged."""
     if image.dtype in (np.uint8, np.uint16, np.int16):
         return _counted_limits(image, low, high)
     channels = image.reshape(*image.shape[:2], -1)[..., :3]
@@ -117,7 +117,7 @@ def percentile_limits(image: Pixels, low: float, high: float) -> Limits | None:
 
 
 def level_window(image: Pixels, level: float, width: float) -> UInt8Array:
-    """The image with level - width / 2 at 0 and level + width / 2 at 255, beyond them clipped, the same shape, uint8.
+    """The image with level - width / 2 at 0 and level + width / 2 at 255, clipped; same shape, uint8.
 
     Source: DICOM PS3.3, C.11.2.1.3.2, the function LINEAR_EXACT.
     """
@@ -140,13 +140,14 @@ def check_channels(channels: int) -> None:
 def normalise(
     image: UInt8Array, normalisation: Normalisation, channels: int, statistics: tuple[float, float] | None = None
 ) -> npt.NDArray[np.float32]:
-    """The network's input (C, H, W) float32 of an RGB image (H, W, 3) uint8; one channel is the mean of the three.
+    """The network's input (C, H, W) float32 of an RGB image (H, W, 3) uint8; one channel is their mean.
 
-    `statistics` are the mean and deviation for z_score, of what is given where absent; a tile takes its whole image's.
+    `statistics` are mean and standard deviation for z_score, by default those of `image`; a tile gets those
+    of its whole image.
     """
     if channels == 1 or normalisation == "z_score":
         return np.ascontiguousarray(_normalise(image, normalisation, channels, statistics).transpose(2, 0, 1))
-    # each of 256 values has one answer; looked up it takes a tenth of the time
+    # a table of the 256 values takes a tenth of the time
     answers = np.empty((3, *image.shape[:2]), np.float32)
     for place, channel in enumerate(cv2.split(np.ascontiguousarray(image))):
         cv2.LUT(channel, _tables(normalisation)[place], answers[place])
@@ -155,7 +156,7 @@ def normalise(
 
 @cache
 def _tables(normalisation: Normalisation) -> npt.NDArray[np.float32]:
-    """What becomes of each value, (3, 256)."""
+    """Normalised value of each channel and 8-bit value, (3, 256)."""
     values = np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 1, 3)
     return np.ascontiguousarray(_normalise(values, normalisation, 3, None)[:, 0].T)
 
@@ -178,7 +179,7 @@ def _normalise(
 
 
 def measure_statistics(image: Pixels, limits: Limits | None, channels: int) -> tuple[float, float]:
-    """Mean and deviation that z_score takes of a whole image in a window, which may lie on a disk."""
+    """Mean and standard deviation of a windowed image for z_score; it may be memory-mapped."""
     total = squares = count = 0.0
     for band in _bands(image):
         values = apply_limits(band, limits).astype(np.float64) / 255
@@ -192,7 +193,7 @@ def check_image(image: Pixels) -> None:
     if image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,), (4,)) or not image.size:
         raise UserError(
             f"got an image of shape {image.shape}, expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); choose one "
-            "plane of a stack, and move the axis of channels to the end"
+            "plane of a stack, and move the channel axis to the end"
         )
     if image.dtype.kind not in "iuf":
         raise UserError(f"got an image of type {image.dtype}, expected integers or float; convert it")
@@ -205,7 +206,7 @@ def check_image(image: Pixels) -> None:
 
 
 def _bands(image: Pixels) -> Iterator[Pixels]:
-    """The image in bands of rows, so that no more than one need be in memory."""
+    """The image in bands of rows, of which only one need be in memory."""
     rows = max(1, _BAND // image.shape[1])
     for top in range(0, image.shape[0], rows):
         yield image[top : top + rows]
@@ -218,17 +219,17 @@ def _to_colour(image: Pixels) -> Pixels:
 
 
 def _counted_limits(image: Pixels, low: float, high: float) -> Limits | None:
-    """`percentile_limits` of 8 and 16 bits, by their histogram: an image has many pixels and few values."""
+    """`percentile_limits` of 8- and 16-bit images by their histogram."""
     lowest, highest = np.iinfo(image.dtype).min, np.iinfo(image.dtype).max
     counts = np.zeros(highest - lowest + 1, np.int64)
     for band in _bands(image):
         levels = band[..., :3] if image.ndim == 3 else band
         if lowest:
             levels = (levels.astype(np.int32) - lowest).astype(np.uint16)
-        # counts in float32, which is exact for a band's pixels, and takes less than half of NumPy's time
+        # it counts in float32, which is exact for a band, and takes less than half of NumPy's time
         count = cv2.calcHist([levels.reshape(1, -1)], [0], None, [len(counts)], [0, len(counts)])
         counts += count.ravel().astype(np.int64)
-    # grey stands for three equal channels: the same shares, rounded in the same way, as if it were written as colour
+    # grey counts as three equal channels, so that it is rounded like the same image in colour
     histogram = counts.cumsum() * (3 if image.ndim == 2 or image.shape[2] == 1 else 1)
     black = int(np.searchsorted(histogram, low / 100 * histogram[-1], side="right"))
     white = int(np.searchsorted(histogram, high / 100 * histogram[-1], side="left"))

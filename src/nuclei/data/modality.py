@@ -1,4 +1,4 @@
-"""The kinds of image in the competition, told apart by their looks."""
+"""Modality of an image, found from the image alone."""
 
 import cv2
 import numpy as np
@@ -10,18 +10,18 @@ ALL = "all"
 """Key, among modalities, of what holds for those without an entry of their own."""
 
 COLOUR = 4.0
-"""Mean difference of a pixel's largest and smallest channel from which an image is in colour (archive: 0, or >= 11)."""
+"""Mean difference of largest and smallest channel from which an image has colour (archive: 0, or >= 11)."""
 PINK = 0.1
-"""Share of pink pixels from which tissue is pink and purple (archive: at most 0.01, or >= 0.26)."""
+"""Fraction of pink pixels from which tissue is pink and purple (archive: <= 0.01, or >= 0.26)."""
 LARGE = 0.095
-"""Typical diameter of a nucleus, as a share of the image's side, from which it is large."""
+"""Typical diameter of nuclei as a fraction of the image's side, from which they are large."""
 
 
 def find_modality(image: UInt8Array) -> str:
-    """One of MODALITIES by the image's own looks; masks are not asked, so it works for test images alike.
+    """One of MODALITIES; no masks are needed, so it works for test images too.
 
-    Colour is tissue, pink and purple if many pixels are more red than blue; bright grey is tissue; dark grey is
-    fluorescence, large or small by the nuclei's diameter relative to the image's side.
+    Colour means tissue, pink and purple if many pixels are more red than blue. Bright grey means tissue,
+    dark grey fluorescence, large or small by the diameter of the nuclei relative to the image's side.
     """
     red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
     brightest = np.maximum(np.maximum(red, green), blue)
@@ -31,15 +31,15 @@ def find_modality(image: UInt8Array) -> str:
     grey = brightest.astype(np.uint8)
     if np.median(grey) > 127:
         return "grey_tissue"
-    share = typical_diameter(grey) / np.sqrt(grey.size)
-    return "large_fluorescence" if share >= LARGE else "small_fluorescence"
+    relative = typical_diameter(grey) / np.sqrt(grey.size)
+    return "large_fluorescence" if relative >= LARGE else "small_fluorescence"
 
 
 def typical_diameter(grey: UInt8Array) -> float:
-    """Diameter in pixels of a disc as large as the median bright object of an image (H, W); 0 where there is none.
+    """Equivalent diameter in pixels of the median bright object of an image (H, W); 0 without objects.
 
-    Objects are Otsu's. Specks below 30 pixels and objects beyond a twentieth of the image (glare, whole embryos) are
-    no nuclei.
+    Objects are found by Otsu's threshold. Those below 30 pixels (specks) or above a twentieth of the image
+    (glare, whole embryos) are ignored.
     """
     _, bright = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     _, _, statistics, _ = cv2.connectedComponentsWithStats(bright)

@@ -15,7 +15,7 @@ class Images:
     def __init__(self, processed: Path | str) -> None:
         self.folder = Path(processed)
         self.index = read_table(self.folder / "index.csv", INDEX_COLUMNS, "run `make data`")
-        # a dictionary: looking a row up in pandas takes a tenth of a millisecond, and an image is asked for three
+        # a dictionary: looking up a row in pandas takes a tenth of a millisecond
         self._rows: dict[str, dict[str, Any]] = {row["image_id"]: row for row in self.index.to_dict("records")}
 
     def ids(self, subset: str) -> list[str]:
@@ -23,7 +23,7 @@ class Images:
         return list(self.index.image_id[self.index.subset == subset])
 
     def image(self, image_id: str) -> Pixels:
-        """The image as its file holds it, see `read_image`; (H, W, 3) uint8 where `make data` wrote 8 bits."""
+        """Image of a file, see `read_image`; (H, W, 3), uint8 or with the 16 bits of the archive."""
         return read_image(self.folder / str(self._row(image_id)["image"]))
 
     def label_map(self, image_id: str) -> LabelMap:

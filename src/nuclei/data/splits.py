@@ -1,4 +1,4 @@
-"""Folds that share no picture, and are even in modality and nuclei, or hold out one modality each."""
+"""Cross-validation folds: by groups of tiles, by source, or one modality held out in each."""
 
 import logging
 import warnings
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 SHUFFLES = 200
-"""Shuffles of which `assign_folds` keeps the most even one."""
+"""Shuffles of which `assign_folds` keeps the most balanced one."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def assign_folds(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
         splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed * SHUFFLES + shuffle)
         folds = np.zeros(len(train), np.int64)
         with warnings.catch_warnings():
-            # a modality with fewer images than folds: the table that the script prints shows it
+            # a modality with fewer images than folds, which the printed table shows
             warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
             for fold, (_, held_out) in enumerate(splitter.split(folds, strata, groups)):
                 folds[held_out] = fold
@@ -108,14 +108,14 @@ def assign_modalities(index: pd.DataFrame) -> pd.DataFrame:
     if len(names) < 2:
         raise UserError(
             f"the {len(splits)} training images are of {len(names)} modality ({', '.join(names)}): to leave one out "
-            "needs 2 at least; add images, or deal folds that are not by modality"
+            "needs 2 at least; add images, or make folds that are not by modality"
         )
     splits.insert(1, "fold", folds)
     return splits
 
 
 def weigh(train: pd.DataFrame) -> Float64Array:
-    """Weights (1 + modalities, images) of what folds should hold evenly: the nuclei, and the images of each modality.
+    """Quantities (1 + modalities, images) to balance over folds: nuclei, and images of each modality.
 
     The row of nuclei sums to 1, and so do all rows of modalities together.
     """
@@ -125,13 +125,13 @@ def weigh(train: pd.DataFrame) -> Float64Array:
 
 
 def imbalance(weights: Float64Array, folds: npt.NDArray[np.int64], n_folds: int) -> float:
-    """How uneven folds are, 0 when perfectly even: the sum over rows of the largest departure from an even share."""
+    """Imbalance of folds, 0 if balanced: the sum over rows of the largest deviation from an equal part."""
     held = np.stack([np.bincount(folds, row, n_folds) for row in weights])
     return float(np.abs(held - weights.sum(axis=1, keepdims=True) / n_folds).max(axis=1).sum())
 
 
 def check_splits(splits: pd.DataFrame, index: pd.DataFrame) -> None:
-    """Refuses folds that leak or that do not fit the index.
+    """Refuses folds that leak or do not fit the index.
 
     Raises:
         UserError: a training image missing, twice or unknown, a group other than the index's, a group in two folds,
@@ -179,7 +179,7 @@ def select_folds(index: pd.DataFrame, splits: pd.DataFrame, folds: Sequence[int]
 
 
 def summarise(splits: pd.DataFrame) -> list[str]:
-    """Lines of a report: images by modality and fold, nuclei by fold, and how many images share a picture."""
+    """Report: images by modality and fold, groups and nuclei by fold, and sizes of groups."""
     table = pd.crosstab(splits.modality, splits.fold)
     table.loc["images"] = table.sum()
     table.loc["groups"] = splits.groupby("fold").group.nunique()
@@ -202,7 +202,7 @@ def choose_fold(splits: pd.DataFrame, number: int, images: int | None = None, se
     held_out = splits.fold == number
     shared = set(splits.group[held_out]) & set(splits.group[~held_out])
     if shared:
-        raise UserError(f"groups {sorted(shared)[:3]} stand on both sides of fold {number}; run `make splits` again")
+        raise UserError(f"groups {sorted(shared)[:3]} are on both sides of fold {number}; run `make splits` again")
     others = splits[~held_out]
     training = others.image_id.tolist()
     if images is not None:
@@ -245,7 +245,7 @@ def held_out_images(checkpoint: dict[str, Any], source: Path, splits: pd.DataFra
 
 
 def draw_subset(ids: Sequence[str], modalities: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` of the ids, in their order, each modality with its share; a smaller draw of a seed lies in a larger one.
+    """`count` of the ids in their order, in proportion to the modalities; smaller draws are subsets of larger.
 
     Raises:
         UserError: fewer ids than `count`.
@@ -256,7 +256,7 @@ def draw_subset(ids: Sequence[str], modalities: Sequence[str], count: int, seed:
     turns = np.empty(len(ids))
     for modality in sorted(set(modalities)):
         members = np.flatnonzero(np.array(modalities) == modality)
-        # the k-th image of n has its turn at (k + chance) / n: any stretch of turns holds every modality's share
+        # the k-th image of n gets the number (k + u) / n, so the first ones are in proportion
         turns[generator.permutation(members)] = (np.arange(len(members)) + generator.random()) / len(members)
     chosen = np.sort(np.argsort(turns, kind="stable")[:count])
     return [ids[number] for number in chosen]

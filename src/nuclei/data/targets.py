@@ -1,8 +1,9 @@
-"""What the network is asked to predict, made from a label map.
+"""Training targets, computed from a label map.
 
-Nuclei that touch must come apart again, so the foreground alone is not enough. Beside it stand the touching border
-(narrow zone between two nuclei, as in the competition's winning solution) and the core, an energy that is 1 in the
-middle of a nucleus and falls towards its rim: thresholded, it leaves one island a nucleus, the seed of a watershed.
+Touching nuclei must be separated, so the foreground is not enough. The other channels are the touching
+border (a narrow zone between two nuclei, as in the competition's winning solution) and the core, an energy
+that is 1 in the middle of a nucleus and falls towards its rim. Thresholded, it gives one watershed marker
+per nucleus.
 
 Letters: C channels, H height, W width.
 """
@@ -17,7 +18,7 @@ from nuclei.arrays import Float32Array, LabelMap
 
 LARGEST_GAIN = 5.0
 CENTRE_DEVIATION = 1 / 6
-"""Deviation of the Gaussian at a nucleus's centre, as a share of its equivalent diameter."""
+"""Deviation of the Gaussian at a nucleus's centre, as a fraction of its equivalent diameter."""
 
 
 def energy_target(label_map: LabelMap, border_scale: float, border_max: float, core: str = "distance") -> Float32Array:
@@ -39,14 +40,14 @@ def three_class_target(label_map: LabelMap, border_scale: float, border_max: flo
 
 
 def core_energy(label_map: LabelMap) -> Float32Array:
-    """Distance of each pixel to the rim of its nucleus, divided by the largest in that nucleus: (H, W) in [0, 1].
+    """Distance to the rim of the nucleus, divided by its maximum in the nucleus: (H, W) in [0, 1].
 
     Background is 0, the rim's own pixels are small but above 0. The image's edge is no rim: a nucleus cut by it
     is highest at the cut. Source: Bai and Urtasun, Deep Watershed Transform (2017), here normalised by nucleus.
     """
     if not label_map.any():
         return np.zeros(label_map.shape, np.float32)
-    # the way from inside a nucleus to any other pixel crosses its own rim, so one transform serves all nuclei
+    # any path out of a nucleus crosses its own rim, so one distance transform serves all nuclei
     distance = cv2.distanceTransform((~rims(label_map)).astype(np.uint8), cv2.DIST_L2, 5)
     places = np.flatnonzero(label_map > 0)
     labels, heights = label_map.ravel()[places], distance.ravel()[places] + 1.0
@@ -103,7 +104,7 @@ def touching_border(label_map: LabelMap, scale: float, largest_reach: float) -> 
         return border
     reaches = np.zeros(len(present) + 1, np.uint8)
     reaches[1:] = np.clip(np.round(scale * np.sqrt(4 / np.pi * areas[present])), 1, max(1, round(largest_reach)))
-    # only the order of the numbers counts, and small ones are several times faster
+    # only the order of the numbers matters, and small types are several times faster
     number_of_label = np.zeros(len(areas), np.uint8 if len(present) < 255 else np.float32)
     number_of_label[present] = np.arange(1, len(present) + 1)
     highest: npt.NDArray[Any] = number_of_label[label_map]
@@ -119,7 +120,7 @@ def touching_border(label_map: LabelMap, scale: float, largest_reach: float) -> 
 def pixel_weights(
     label_map: LabelMap, border: npt.NDArray[Any], border_weight: float, small_weight: float
 ) -> Float32Array:
-    """How much each pixel counts in the loss, (1, H, W) float32: 1, more on the touching border and in small nuclei.
+    """Pixel weights of the loss, (1, H, W) float32: 1, more on touching borders and in small nuclei.
 
     `border` (H, W) is 1 on the touching border, which gains `border_weight`. A nucleus gains `small_weight` times the
     mean area over its own: summed over its pixels every nucleus gains the same, as in the metric every nucleus counts

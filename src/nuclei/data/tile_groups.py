@@ -1,7 +1,7 @@
-"""Groups of images that share a picture: tiles put together again by their edges, and near-duplicates.
+"""Groups of images from one picture: tiles, matched by their edges, and near-duplicates.
 
-Most images of the competition are tiles, a microscope's picture cut into 2 x 2. A tile in the training folds beside
-its neighbour in the held-out fold flatters every score.
+Most images of the competition are tiles of a picture that was cut into 2 x 2. If a tile is in training and
+its neighbour in the held-out fold, scores are too high.
 """
 
 import warnings
@@ -37,7 +37,7 @@ archive have 0.89 or more, the next likely ones, which are no neighbours, 0.42."
 
 @dataclass(frozen=True)
 class ImageSignature:
-    """What of an image is needed to find its relatives."""
+    """What the search for tiles and near-duplicates needs of an image."""
 
     shape: tuple[int, int]
     is_grey: bool
@@ -85,7 +85,7 @@ def find_groups(signatures: Mapping[str, ImageSignature]) -> dict[str, str]:
 
 
 def find_near_duplicates(signatures: Mapping[str, ImageSignature]) -> list[tuple[str, str]]:
-    """Pairs of ids, sorted, whose thumbnails are nearly the same picture, whatever their brightness and size."""
+    """Sorted pairs of ids whose thumbnails are nearly equal, whatever their brightness and size."""
     ids = sorted(signatures)
     if len(ids) < 2:
         return []

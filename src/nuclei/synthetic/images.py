@@ -1,7 +1,7 @@
-"""Pictures of nuclei that nobody photographed, with exact label maps, in the looks of the competition's modalities.
+"""Synthetic images of nuclei with exact label maps, in the competition's modalities.
 
-Shapes come first (`nuclei.shapes`), light second: fluorescence adds light to black, tissue takes it away from a
-lamp's by Beer-Lambert absorption. The same seed gives the same picture.
+Shapes are drawn first (`synthetic.shapes`), then light (`synthetic.optics`): fluorescence adds light to
+black, tissue absorbs the lamp's light by the Beer-Lambert law. Equal seeds give equal images.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ SCHEDULE: tuple[tuple[str, Shape], ...] = (
     ("large_fluorescence", SIZES["large_fluorescence"]),
     ("purple_tissue", SIZES["purple_tissue"]),
 )
-"""Modality and size of the images of a set that are no mosaic's tiles, over and over."""
+"""Modality and size of the images of a set that are not tiles, repeated."""
 MOSAICS = ("small_fluorescence", "purple_tissue")
 """Modalities of the mosaics of a training set, in turn."""
 

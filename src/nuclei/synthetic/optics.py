@@ -1,4 +1,4 @@
-"""How pictures of nuclei come about: random textures, stains that absorb, a lens with nuclei out of focus, a camera.
+"""Image formation: random textures, absorbing stains, defocus and camera noise.
 
 Fields are (H, W) float64; `shape` is (height, width) in pixels.
 """
@@ -14,7 +14,7 @@ Colour = tuple[float, float, float]
 
 
 def smooth_noise(rng: Random, shape: Shape, sigma: float) -> Float64Array:
-    """Smooth random field of mean 0 and deviation about 1, drawn on a coarser grid where it is smooth anyway."""
+    """Smooth random field of mean 0 and standard deviation about 1, drawn on a coarser grid."""
     step = max(1, int(sigma / 2))
     coarse = gaussian_filter(rng.standard_normal([side // step + 8 for side in shape]), sigma / step, mode="wrap")
     coarse /= coarse.std()
@@ -25,7 +25,7 @@ def smooth_noise(rng: Random, shape: Shape, sigma: float) -> Float64Array:
 
 
 def fibres(rng: Random, shape: Shape, width: float) -> Float64Array:
-    """Streaks from 0 to 1, about `width` pixels wide, that wander along one direction."""
+    """Fibres from 0 to 1, about `width` pixels wide, that meander along one direction."""
     rows, columns = np.indices(shape)
     angle = rng.uniform(0, np.pi)
     across = rows * np.cos(angle) - columns * np.sin(angle) + 5 * width * smooth_noise(rng, shape, 10 * width)
@@ -36,7 +36,7 @@ def fibres(rng: Random, shape: Shape, width: float) -> Float64Array:
 
 
 def debris(rng: Random, shape: Shape, clumps: int, size: float) -> Float64Array:
-    """Heaps of crumbs of `size` pixels, from 0 to 1. Never labelled."""
+    """Clumps of debris particles of `size` pixels, from 0 to 1; they have no label."""
     near = np.zeros(shape)
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     for row, column in rng.uniform(0, shape, (clumps, 2)):
@@ -46,14 +46,14 @@ def debris(rng: Random, shape: Shape, clumps: int, size: float) -> Float64Array:
 
 
 def vary(rng: Random, label_map: LabelMap, spread: float) -> Float64Array:
-    """A factor for each nucleus, about 1, on its pixels; 0 in the background."""
+    """Random brightness factor of each nucleus, about 1, on its pixels; 0 in the background."""
     factors = np.exp(spread * rng.standard_normal(label_map.max() + 1))
     factors[0] = 0
     return np.asarray(factors[label_map], dtype=np.float64)
 
 
 def focus(rng: Random, label_map: LabelMap, field: Float64Array, unfocused: float) -> Float64Array:
-    """`field` through a lens that has a share of the nuclei out of focus."""
+    """`field` blurred by the lens, a fraction `unfocused` of the nuclei more than the others."""
     sigma = rng.uniform(0.7, 1.2)
     away = (rng.random(label_map.max() + 1) < unfocused)[label_map]
     blurred = gaussian_filter(field * away, sigma * rng.uniform(2.0, 3.0))
@@ -61,9 +61,9 @@ def focus(rng: Random, label_map: LabelMap, field: Float64Array, unfocused: floa
 
 
 def photograph(rng: Random, light: Float64Array, gain: float, read_noise: float) -> UInt8Array:
-    """RGB image (H, W, 3) uint8 of light (H, W) or (H, W, 3) in grey levels.
+    """RGB image (H, W, 3) uint8 of light (H, W) or (H, W, 3) in grey levels, with camera noise.
 
-    It has the shot noise of `gain` photons a level, and read noise of so many levels.
+    Shot noise is that of `gain` photons per level, read noise is in levels.
     """
     light = np.maximum(light, 0)
     # Not rng.poisson: it draws more or less often depending on a value's last bit, which machines round differently.
@@ -73,7 +73,7 @@ def photograph(rng: Random, light: Float64Array, gain: float, read_noise: float)
 
 
 def absorb(lamp: Colour, *stains: tuple[Float64Array, Colour]) -> Float64Array:
-    """Light (H, W, 3) of a lamp behind stains, each a concentration (H, W) and how it absorbs red, green and blue."""
+    """Light (H, W, 3) of a lamp through stains: concentrations (H, W) and absorption of red, green, blue."""
     density = np.zeros((*stains[0][0].shape, 3))
     for concentration, colour in stains:
         density += np.maximum(concentration, 0)[..., None] * np.array(colour)

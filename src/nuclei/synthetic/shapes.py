@@ -1,4 +1,4 @@
-"""Outlines of imagined nuclei and how they lie beside each other: ellipses with wavy rims, alone or in contact."""
+"""Shapes of synthetic nuclei: ellipses with wavy rims, isolated or touching."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,9 +11,9 @@ from nuclei.arrays import Float64Array, LabelMap
 MIN_AREA = 16
 """Smaller nuclei, in pixels, are not drawn."""
 CLEARANCE = 4
-"""Background, in pixels, about a nucleus that is meant to lie alone."""
+"""Background in pixels around an isolated nucleus."""
 HIDDEN_SHARE = 0.15
-"""At most this share of a nucleus is lost to those drawn before it."""
+"""Largest fraction of a nucleus that may be hidden by nuclei drawn earlier."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Ellipse:
 
 @dataclass(frozen=True)
 class Crowd:
-    """What nuclei of one picture have in common; lengths in pixels."""
+    """Distribution of the nuclei of an image; lengths in pixels."""
 
     density: float
     """Nuclei wanted in 256x256 pixels; fewer come where there is no room."""
@@ -49,16 +49,16 @@ class Crowd:
     elongation: float
     """At most this much longer than wide: 0.5 allows 3:2."""
     bumps: float
-    """Height of the outline's waves, a share of the radius."""
+    """Amplitude of the rim's waves as a fraction of the radius."""
     touching: float
-    """Probability that a nucleus is laid against another one."""
+    """Probability that a nucleus touches another one."""
     aligned: float = 0.0
-    """0: every direction alike; 1: all along one direction."""
+    """0: random directions; 1: all along one direction."""
 
 
 @dataclass
 class Scene:
-    """Where nuclei are: `label_map` (H, W), and `depth` (H, W), the way in pixels from the rim, 0 outside."""
+    """Positions of nuclei: `label_map` (H, W), and `depth` (H, W), pixels from the rim, 0 outside."""
 
     label_map: LabelMap
     depth: Float64Array
@@ -71,7 +71,7 @@ class Scene:
     def draw(self, rng: np.random.Generator, label: int, ellipse: Ellipse, bumps: float, alone: bool) -> bool:
         """Whether there was room for `ellipse`, its radius waving by random Fourier terms; if so it is drawn.
 
-        It gives way to what is there; `alone` demands clear ground about it.
+        Nuclei drawn earlier stay on top; `alone` demands background around it.
         """
         reach = int(1.6 * ellipse.long) + 3
         top, left = max(0, int(ellipse.row) - reach), max(0, int(ellipse.column) - reach)
@@ -104,7 +104,7 @@ def wavy_depth(
 
 
 def place(rng: np.random.Generator, shape: tuple[int, int], crowd: Crowd) -> Scene:
-    """Scene of (height, width) pixels with a crowd in it, each nucleus alone or against an earlier one."""
+    """Scene of (height, width) pixels with nuclei, each isolated or touching an earlier one."""
     scene = Scene.empty(shape)
     wanted = max(3, round(crowd.density * shape[0] * shape[1] / 65536))
     direction = rng.uniform(0, np.pi)
