@@ -87,13 +87,15 @@ def write_training(book: Book, settings: Settings, experiment: Experiment) -> No
     predicted = [f"{place}/{maps}.npz" for place in folds.values() for maps in ("oof", "test")]
     training, before_training = book.record(f"{folder}/training.json", experiment.training(), trained)
     prediction, before_prediction = book.record(f"{folder}/prediction.json", experiment.prediction(), predicted)
-    if not experiment.start and not experiment.pseudo:
+    if not experiment.pseudo:
         folds[NO_HOLD_OUT] = f"{folder}/fold_{NO_HOLD_OUT}"
     for fold, place in folds.items():
         model, oof, test = (f"{place}/{file}" for file in ("model.pt", "oof.npz", "test.npz"))
         earlier = []
-        if experiment.start and not is_shipped(settings, experiment.start, fold):
-            earlier.append(settings.path("RUNS", experiment.start, f"fold_{fold}", "model.pt"))
+        # a network trained on all images starts from the one of the first fold
+        start_fold = settings.all_folds[0] if fold == NO_HOLD_OUT else fold
+        if experiment.start and not is_shipped(settings, experiment.start, start_fold):
+            earlier.append(settings.path("RUNS", experiment.start, f"fold_{start_fold}", "model.pt"))
         if experiment.pseudo:
             other = settings.path("RUNS", experiment.pseudo)
             earlier += [f"{other}/fold_{fold}/test.npz", f"{other}/cv.json"]

@@ -80,8 +80,8 @@ def check_together(settings: Settings) -> None:
     if settings["FOLD"] == NO_HOLD_OUT and goals - {"train", *ONE_NETWORK}:
         raise RefusedError("FOLD=all holds out no image, so that nothing can be scored: it is for train and export")
     for name in settings.chosen if settings["FOLD"] == NO_HOLD_OUT else []:
-        if settings.experiments[name].start or settings.experiments[name].pseudo:
-            raise RefusedError(f"FOLD=all: {name} builds upon networks of single folds")
+        if settings.experiments[name].pseudo:
+            raise RefusedError(f"FOLD=all: {name} needs pseudo-labels, which the networks of single folds make")
     checkpoint = settings.given.get("CHECKPOINT")
     if checkpoint and not Path(checkpoint).exists() and f"{settings['RUNS']}/" not in checkpoint:
         raise RefusedError(f"CHECKPOINT={checkpoint}: no such file{near_checkpoint(settings, checkpoint)}")

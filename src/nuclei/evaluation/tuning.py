@@ -57,7 +57,7 @@ COARSE_IMAGES = CACHED_IMAGES
 """At most so many images in the coarse search; half steps are tried on all."""
 MIN_FINE_IMAGES = 100
 """Fewer images cannot tell half steps apart, so none are tried."""
-START = Parameters(foreground_threshold=0.5)
+START = Parameters(foreground_threshold=0.5, seed_threshold=0.2, min_relative_area=0.0)
 """Start of the search: a pixel with a probability of at least one half belongs to a nucleus.
 
 A parameter leaves it only on a gain that holds over sources: thresholds that suit the sources of
