@@ -17,9 +17,12 @@ report: | $(ready)  ## a page: leaderboard, learning curves, the images with the
 # These two take the CSV that is there. Only beside a goal that makes it do they wait for it.
 making_csv := $(filter submission leaderboard %.csv,$(MAKECMDGOALS))
 csv_is_there = test -f $(csv) || { echo "error: $(csv) is missing; $(how_to_make_csv)" >&2; exit 1; }
+truth_is_there = test -f $(truth) || { printf 'error: %s is missing; %s\n' $(truth) $(how_to_get_truth) >&2; exit 1; }
+how_to_get_truth := 'make data brings that of stage 1, or give TRUTH=<solution.csv>'
 
 score: $(if $(making_csv),$(csv)) | $(ready)  ## score the CSV that is there against TRUTH=<solution>: EXP= or WEIGHTS=
 	@$(csv_is_there)
+	@$(truth_is_there)
 	$(python) scripts/score.py --submission $(csv) --truth $(truth) --out $(runs)/$(csv_name)/score.csv
 
 submit: $(if $(making_csv),$(csv)) | $(ready)  ## send the CSV that is there to Kaggle: EXP= or WEIGHTS=, MESSAGE='...'

@@ -2,6 +2,8 @@
 .PHONY: segment
 
 segment: | $(ready)  ## IMAGES=<folder> OUT=<folder>; also WEIGHTS= CHANNEL= PIXEL_SIZE= SCALE= FAST=1
-	$(python) scripts/segment.py --images $(images) --out $(out) --device $(device) $(if $(weights),--weights $(weights)) \
-	  $(if $(channel),--channel $(channel)) $(if $(pixel_size),--pixel-size $(pixel_size)) \
-	  $(if $(max_pixels),--max-pixels $(max_pixels)) $(if $(scale),--scale $(scale)) $(if $(fast),--fast)
+	$(python) scripts/segment.py --images $(images) --out $(out) --device $(device) $(segment_flags)
+
+segment_flags = $(if $(weights),--weights $(weights)) $(if $(channel),--channel $(channel)) \
+  $(if $(pixel_size),--pixel-size $(pixel_size)) $(if $(max_pixels),--max-pixels $(max_pixels)) \
+  $(if $(scale),--scale $(scale)) $(if $(fast),--fast)

@@ -9,7 +9,7 @@ from nuclei.cli import run
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--submission", type=Path, required=True, help="CSV: ImageId, EncodedPixels")
-    parser.add_argument("--index", type=Path, required=True, help="index of the prepared images, index.csv")
+    parser.add_argument("--index", type=Path, required=True, help="index.csv of the prepared images; may be missing")
     parser.add_argument("--message", required=True, help="description that Kaggle shows beside the score")
     parser.add_argument("--record", type=Path, required=True, help="CSV that keeps what was submitted")
     parser.add_argument("--timeout", type=float, default=600, help="seconds to wait for the score (default: 600)")
@@ -25,7 +25,7 @@ def main() -> None:
 
     entry = submit(
         arguments.submission,
-        read_sizes(arguments.index),
+        read_sizes(arguments.index) if arguments.index.is_file() else None,
         arguments.message,
         arguments.record,
         arguments.timeout,

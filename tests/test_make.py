@@ -18,7 +18,7 @@ from nuclei.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 MAKEFILES = [ROOT / "Makefile", *sorted((ROOT / "mk").glob("*.mk"))]
-HOSTILE = 'it\'s "a" `touch pwned` $(touch pwned) $(shell touch pwned) ; touch pwned & #b $HOME \\'
+HOSTILE = 'it\'s  "a" `touch pwned` $(touch pwned) $(shell touch pwned) ; touch pwned & #b $HOME \\'
 SETTINGS = re.findall(r"^([A-Z_]+) +=", (ROOT / "Makefile").read_text(), re.MULTILINE)
 PHONY = re.findall(r"^([a-z-]+):.*  ## ", "".join(path.read_text() for path in MAKEFILES), re.MULTILINE)
 
@@ -57,6 +57,8 @@ class Make:
         self.settings = {
             name: str(folder / name.lower()) for name in ("DATA", "RUNS", "SUBMISSIONS", "PACKED", "CONFIGS")
         }
+        (folder / "truth.csv").touch()
+        self.settings["TRUTH"] = f"{folder}/truth.csv"
         self.settings |= {"MEMBERS": "first second", "SPLIT_INTO": "2", "PYTHON": str(self.python)}
 
     def command(self, *arguments: str) -> list[str]:
@@ -237,6 +239,9 @@ def test_any_text_reaches_a_script_as_it_was_typed(make, target, setting, flag):
         value = str(make.folder / HOSTILE.replace("/", ""))
         Path(value).mkdir()
         (Path(value) / "fold_0.safetensors").touch()
+    if setting == "TRUTH":
+        value = str(make.folder / HOSTILE.replace("/", ""))
+        Path(value).touch()
     (make.folder / "submissions").mkdir()
     (make.folder / "submissions/ensemble.csv").touch()
     others = [other for other in ("IMAGES=a", "OUT=b") if target == "segment" and not other.startswith(setting)]
@@ -367,6 +372,14 @@ def test_a_csv_that_is_there_is_sent_or_scored_and_nothing_is_planned_for_it(mak
         assert make.run(target, *([] if name == "ensemble" else [f"EXP={name}"])) == [target]
         (call,) = (call for call in make.calls() if call[0].endswith(f"{target}.py"))
         assert call[call.index("--submission") + 1] == f"{make.folder}/submissions/{name}.csv"
+
+
+def test_score_without_a_solution_says_how_to_get_one(make):
+    (make.folder / "submissions").mkdir()
+    (make.folder / "submissions/ensemble.csv").touch()
+    answer = make("score", f"TRUTH={HOSTILE}")
+    assert answer.returncode == 2
+    assert f"error: {HOSTILE} is missing; make data brings that of stage 1" in answer.stderr
 
 
 def test_submit_with_weights_sends_what_submission_with_weights_wrote(make):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from kaggle_server import SERVICE, Answer, KaggleServer, json_answer, point_client_at
 
+from nuclei.errors import UserError
 from nuclei.submission import kaggle_client
 from nuclei.submission import submit as submit_module
 from nuclei.submission.submit import read_record, refresh, submit
@@ -232,6 +233,15 @@ def test_a_faulty_submission_or_record_never_reaches_kaggle(server, path, record
     with pytest.raises(ValueError, match="image b: no row"):
         submit(path, SIZES, "", record)
     assert not server.requests
+
+
+def test_without_the_images_a_file_of_the_right_form_is_sent(server, path, record, caplog):
+    entry = submit(path, None, "first", record)
+    assert entry.public_score
+    assert "not checked against their sizes" in caplog.text
+    path.write_text("ImageId,Pixels\na,1 2\n")
+    with pytest.raises(UserError, match="ImageId,EncodedPixels"):
+        submit(path, None, "first", record)
 
 
 def test_the_script_refuses_a_faulty_file_in_one_line(path, tmp_path):
