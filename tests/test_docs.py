@@ -101,6 +101,7 @@ def test_targets_of_make_exist(page):
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
 def test_files_that_make_is_asked_for_belong_to_a_config(page):
     names = {path.stem for path in (ROOT / "configs").glob("*.toml")} | {"ensemble", "otsu"} | EXAMPLES
+    names |= {path.stem for path in (ROOT / "weights").glob("*.json")}
     for command, words in make_commands(page):
         for goal in (word for word in words if "/" in word and "=" not in word):
             folder, name = goal.split("/")[:2]

@@ -64,9 +64,10 @@ def _info(parsed: argparse.Namespace) -> str:
     for file in find_files(path):
         card = read_card(file)
         fold = "" if card.fold is None else f", fold {card.fold}"
+        score = f"score {card.score:.4f} on {card.images} images not trained on" if card.images else "not scored"
         lines.append(
-            f"{file.name}: {card.name}{fold}, {file.stat().st_size / 1e6:.1f} MB; score {card.score:.4f} on "
-            f"{card.images} images not trained on; trained on {len(card.trained_on)} images of {card.data} "
+            f"{file.name}: {card.name}{fold}, {file.stat().st_size / 1e6:.1f} MB; {score}; "
+            f"trained on {len(card.trained_on)} images of {card.data} "
             f"({card.licence})"
         )
     return "\n".join(lines)

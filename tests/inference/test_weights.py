@@ -352,6 +352,6 @@ def test_the_ensemble_weights_are_read_under_their_old_name(tmp_path):
 
 @pytest.mark.skipif(not SHIPPED.is_dir(), reason="no shipped weights in this checkout")
 def test_the_shipped_ensemble_is_read():
-    card = read_ensemble(SHIPPED / "ensemble.json")
+    card = read_ensemble(SHIPPED / "ensemble_of_folds.json")
     assert card.weights["all"] == {"encoder_resunet": 1.0, "resunet_wide": 0.5}
     assert card.parameters.of("grey_tissue").min_seed_area == 5
