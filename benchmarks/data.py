@@ -35,7 +35,8 @@ class Data:
     def folder(self, image_id: str) -> Path:
         """The image's folder in the archive."""
         found = next(
-            (self.raw / name / image_id for name in ("stage1_train", "train") if (self.raw / name).is_dir()), None
+            (self.raw / name / image_id for name in ("stage1_train", "train") if (self.raw / name).is_dir()),
+            None,
         )
         if found is None:
             raise ValueError(f"{self.raw}: holds no stage1_train; run `make data` again")

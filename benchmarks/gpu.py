@@ -51,7 +51,9 @@ def device(data: Data, device: torch.device) -> list[dict[str, Any]]:
     print(f"peak {peak / 1e12:.0f} TFLOP/s, held after {time.perf_counter() - begun:.0f} s", flush=True)
     rows = []
 
-    def add(name: str, one: Config, batches: Iterator[Any], compiled: bool, layout: torch.memory_format) -> float:
+    def add(
+        name: str, one: Config, batches: Iterator[Any], compiled: bool, layout: torch.memory_format
+    ) -> float:
         speed, mib = _epoch(one, batches, device, compiled, layout)
         share = 6 * operations * speed / peak
         rows.append({"name": name, "speed": speed, "share": share, "mib": mib, "operations": operations})

@@ -47,7 +47,12 @@ def section_key(name: str, device: str) -> str:
 def plain(row: Row) -> dict[str, Any]:
     """A row as results.json keeps it: the spread of the ratios in place of each of them."""
     kept = {name: value for name, value in vars(row).items() if name != "ratios"}
-    return kept | {"ratio": row.ratio, "least": min(row.ratios), "most": max(row.ratios), "pairs": len(row.ratios)}
+    return kept | {
+        "ratio": row.ratio,
+        "least": min(row.ratios),
+        "most": max(row.ratios),
+        "pairs": len(row.ratios),
+    }
 
 
 def update(folder: Path, name: str, run: str, rows: list[dict[str, Any]]) -> None:
@@ -66,7 +71,9 @@ def page(sections: dict[str, Section]) -> str:
 
     def table(names: tuple[str, ...]) -> list[str]:
         keys = dict.fromkeys(section_key(name, device) for name in names for device in ("cpu", "cuda"))
-        return TABLE + [_line(row, numbers[key]) for key in keys if key in sections for row in sections[key]["rows"]]
+        return TABLE + [
+            _line(row, numbers[key]) for key in keys if key in sections for row in sections[key]["rows"]
+        ]
 
     lines = [HEAD, *table(SECTIONS), ""]
     if START_UP in sections:
@@ -122,7 +129,15 @@ def _device(rows: list[dict[str, Any]], run: int) -> list[str]:
         first = "" if share_bar is None else f"{share_bar:.0%}: {_verdict(row['share'] >= share_bar)}"
         times = "" if ratio is None else f"{ratio:.2f} of {row['against']}"
         second = "" if bar is None else f"{bar:g}: {_verdict(ratio <= bar)}"
-        cells = [row["name"], f"{row['speed']:,.0f}", f"{row['share']:.1%}", first, times, second, f"{row['mib']:,.0f}"]
+        cells = [
+            row["name"],
+            f"{row['speed']:,.0f}",
+            f"{row['share']:.1%}",
+            first,
+            times,
+            second,
+            f"{row['mib']:,.0f}",
+        ]
         lines.append(f"| {' | '.join([*cells, str(run)])} |")
     return lines
 

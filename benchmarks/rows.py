@@ -84,7 +84,9 @@ def run_lengths(data: Data) -> Iterator[Row]:
     notebook, coco = (
         _over(function, [(truth,) for truth in truths]) for function in (peers.notebook_runs, peers.coco_runs)
     )
-    yield compare(name, "notebooks' loop over masks", ours, notebook, same_runs, 20.0, pairs=3, items=len(truths))
+    yield compare(
+        name, "notebooks' loop over masks", ours, notebook, same_runs, 20.0, pairs=3, items=len(truths)
+    )
     yield compare(name, "pycocotools `encode`", ours, coco, same_masks, 1.0, items=len(truths))
 
 
@@ -119,7 +121,9 @@ def opening(data: Data) -> Iterator[Row]:
         return [(data.images.image(image_id), data.images.label_map(image_id)) for image_id in data.ids]
 
     def peers_both() -> list[tuple[np.ndarray, np.ndarray]]:
-        return [(peers.read_picture(data.folder(name)), peers.read_masks(data.folder(name))) for name in data.ids]
+        return [
+            (peers.read_picture(data.folder(name)), peers.read_masks(data.folder(name))) for name in data.ids
+        ]
 
     def check(one: list[tuple[np.ndarray, np.ndarray]], other: list[tuple[np.ndarray, np.ndarray]]) -> str:
         assert all(np.array_equal(ours, theirs) for (ours, _), (theirs, _) in zip(one, other, strict=True))
@@ -154,7 +158,9 @@ def training(data: Data, device: torch.device) -> Iterator[Row]:
     """Our step and the usual one from the same weights on the same crops; one process, data loading in it."""
     packed = read_config(CONFIGS / "resunet.toml")
     crop = "batch {0.training.batch_size}, crop {0.training.crop}, {1}"
-    yield _compare_steps("training step, resunet compiled, " + crop.format(packed, device.type), packed, data, device)
+    yield _compare_steps(
+        "training step, resunet compiled, " + crop.format(packed, device.type), packed, data, device
+    )
     plain = config_of_rows()
     name = "training step, UNet of width 16 not compiled, " + crop.format(plain, device.type)
     yield _compare_steps(name, plain, data, device, compiled=False)
@@ -185,7 +191,9 @@ def prediction(data: Data, device: torch.device) -> Iterator[Row]:
 
     def peer() -> list[np.ndarray]:
         windows = (window_image(picture, config.intensity) for picture in pictures)
-        inputs = (normalise(window, config.intensity.normalisation, config.model.in_channels) for window in windows)
+        inputs = (
+            normalise(window, config.intensity.normalisation, config.model.in_channels) for window in windows
+        )
         return [peers.predict_plainly(plain.model, torch.from_numpy(one).to(device), config) for one in inputs]
 
     def check(one: list[np.ndarray], other: list[np.ndarray]) -> str:
@@ -249,10 +257,18 @@ def start_up(root: Path, data: Data) -> list[dict[str, Any]]:
         out, picture = Path(folder) / "x/fold_0", data.processed / "images" / f"{data.ids[0]}.png"
         train = ["train.py", "--config", config, *processed, "--splits", data.splits, "--fold", 0, "--out", out]
         segment = ["segment.py", "--images", picture, "--out", out]
-        predict = ["predict.py", "--weights", next(weights.glob("*.safetensors")), *processed, "--test", out / "x.npz"]
+        predict = [
+            "predict.py",
+            "--weights",
+            next(weights.glob("*.safetensors")),
+            *processed,
+            "--test",
+            out / "x.npz",
+        ]
         folds = ["make_folds.py", "--index", data.processed / "index.csv", "--out", out / "splits.csv"]
         runs = [
-            (f"`{command[0]}` to its first line", command, ".", 3.0) for command in (train, predict, segment, folds)
+            (f"`{command[0]}` to its first line", command, ".", 3.0)
+            for command in (train, predict, segment, folds)
         ]
         runs += [
             ("`train.py` (encoder_unet) to its first step", train, BEGUN, None),
@@ -351,7 +367,9 @@ class Trainer:
     def _loss(self, step: int) -> torch.Tensor:
         self.model.train()
         examples = [self.crops[step * self.batch + place] for place in range(self.batch)]
-        pixels, target = (torch.stack([example[part] for example in examples]).to(self.device) for part in (0, 1))
+        pixels, target = (
+            torch.stack([example[part] for example in examples]).to(self.device) for part in (0, 1)
+        )
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             logits = self.model(pixels.contiguous(memory_format=self.layout))
         loss: torch.Tensor = self.criterion(logits, target)

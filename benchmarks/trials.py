@@ -132,7 +132,9 @@ def decoding(data: Data) -> Iterator[Row]:
     import imagecodecs
 
     truths = data.truths()
-    packed = [(imagecodecs.zlibng_encode(truth.astype(np.uint16).tobytes(), 6), truth.shape) for truth in truths]
+    packed = [
+        (imagecodecs.zlibng_encode(truth.astype(np.uint16).tobytes(), 6), truth.shape) for truth in truths
+    ]
 
     def unpack(item: tuple[bytes, tuple[int, int]]) -> np.ndarray:
         content, shape = item
@@ -176,7 +178,9 @@ def digits(data: Data) -> Iterator[Row]:
 
     def by_str(starts: np.ndarray, lengths: np.ndarray, first_runs: np.ndarray) -> list[str]:
         numbers = list(map(str, np.stack([starts, lengths], axis=1).ravel().tolist()))
-        return [" ".join(numbers[begin:end]) for begin, end in pairwise([*(2 * first_runs).tolist(), len(numbers)])]
+        return [
+            " ".join(numbers[begin:end]) for begin, end in pairwise([*(2 * first_runs).tolist(), len(numbers)])
+        ]
 
     def check(one: list[list[str]], other: list[list[str]]) -> str:
         assert one == other
@@ -201,7 +205,10 @@ def forward(data: Data) -> Iterator[Row]:
     pixels = torch.stack([crops[place][0] for place in range(4)])
     graph = _export(model, pixels)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    views, autocast = pixels.contiguous(memory_format=torch.channels_last), autocast_type("auto", torch.device("cpu"))
+    views, autocast = (
+        pixels.contiguous(memory_format=torch.channels_last),
+        autocast_type("auto", torch.device("cpu")),
+    )
 
     @torch.inference_mode()
     def eager(network: Any) -> torch.Tensor:
@@ -209,7 +216,9 @@ def forward(data: Data) -> Iterator[Row]:
             return network(views).float()
 
     def check(one: Any, other: Any) -> str:
-        furthest = float(np.abs(torch.sigmoid(one).numpy() - torch.sigmoid(torch.as_tensor(other)).numpy()).max())
+        furthest = float(
+            np.abs(torch.sigmoid(one).numpy() - torch.sigmoid(torch.as_tensor(other)).numpy()).max()
+        )
         assert furthest < 0.05, furthest
         return f"probabilities to {furthest:.3f}"
 
@@ -233,7 +242,9 @@ def _export(model: torch.nn.Module, pixels: torch.Tensor) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(model, (pixels,), buffer, dynamo=False, input_names=["pixels"], output_names=["logits"])
+        torch.onnx.export(
+            model, (pixels,), buffer, dynamo=False, input_names=["pixels"], output_names=["logits"]
+        )
     return buffer.getvalue()
 
 

@@ -39,7 +39,9 @@ def search(data: Data, scratch: Path, maps: Path | None) -> list[dict[str, Any]]
     if maps is None:
         ids = sorted(table.image_id)
         maps = scratch / "oof.npz"
-        write_maps(maps, ((name, blurred_maps(data.images.label_map(name), place)) for place, name in enumerate(ids)))
+        write_maps(
+            maps, ((name, blurred_maps(data.images.label_map(name), place)) for place, name in enumerate(ids))
+        )
     else:
         table = table[table.image_id.isin(Maps(maps).ids)]
         cv = maps.parent / "cv.json"
@@ -60,7 +62,11 @@ def large(data: Data, scratch: Path, side: int = SIDE) -> list[dict[str, Any]]:
     predictor = _train(data)
     # a small network is not sure of its nuclei; relative area and certainty are the whole image's, not a window's
     parameters = Parameters(
-        foreground_threshold=0.5, min_mean_probability=0.0, min_seed_peak=0.0, min_relative_area=0.0, min_certainty=1.0
+        foreground_threshold=0.5,
+        min_mean_probability=0.0,
+        min_seed_peak=0.0,
+        min_relative_area=0.0,
+        min_certainty=1.0,
     )
     config = predictor.config.model_dump(mode="json")
     card = Card(
@@ -78,7 +84,13 @@ def large(data: Data, scratch: Path, side: int = SIDE) -> list[dict[str, Any]]:
     write_weights(scratch / "net.safetensors", predictor.model.state_dict(), card)
     image = _write_mosaic(scratch / "mosaic.tif", data, side)
     out = scratch / "out"
-    command = ["scripts/segment.py", "--images", scratch / "mosaic.tif", "--weights", scratch / "net.safetensors"]
+    command = [
+        "scripts/segment.py",
+        "--images",
+        scratch / "mosaic.tif",
+        "--weights",
+        scratch / "net.safetensors",
+    ]
     command += ["--out", out, "--device", "cpu"]
     begun = time.perf_counter()
     process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT)
@@ -147,6 +159,8 @@ def _check_seams(image: np.ndarray, labels: np.ndarray, predictor: Predictor, pa
         near = np.unique(whole[seams])
         tiled = np.array(labels[window.slices], np.int32)
         near_tiled = np.unique(tiled[seams])
-        scores.append(average_precision(whole * np.isin(whole, near), tiled * np.isin(tiled, near_tiled)).mean())
+        scores.append(
+            average_precision(whole * np.isin(whole, near), tiled * np.isin(tiled, near_tiled)).mean()
+        )
         counts += np.count_nonzero(near)
     return f"AP {np.mean(scores):.4f} of {counts} nuclei at seams by windows predicted in one piece"

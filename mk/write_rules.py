@@ -1,7 +1,8 @@
 """Writes the rules of all experiments, folds, comparisons and ablation steps for make, and prints the file's name.
 
-The Makefile runs this on every call and includes what it prints. It needs the standard library alone, since it runs
-before anything is installed. What it refuses, it prints as one line and exits with 1.
+The Makefile runs this on every call and includes what it prints. It needs the standard library
+alone, since it runs before anything is installed. What it refuses, it prints as one line and exits
+with 1.
 """
 
 import sys

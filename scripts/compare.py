@@ -10,7 +10,9 @@ from nuclei.cli import run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--measured", type=Path, nargs="+", required=True, help="measured.json of the runs")
-    parser.add_argument("--configs", type=Path, required=True, help="configs of the variants: line 1 is the title")
+    parser.add_argument(
+        "--configs", type=Path, required=True, help="configs of the variants: line 1 is the title"
+    )
     parser.add_argument("--table", required=True, help="which table they make: compare or learning_curve")
     parser.add_argument("--out", type=Path, required=True, help="folder of the comparison")
     parser.add_argument("--command", required=True, help="the command that makes the table, for the page")

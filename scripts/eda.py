@@ -13,9 +13,15 @@ def main() -> None:
     parser.add_argument("--splits", type=Path, help="table of folds")
     parser.add_argument("--page", type=Path, required=True, help="the page, .html; it is written last")
     parser.add_argument("--table", type=Path, required=True, help="the table, .csv")
-    parser.add_argument("--thumbnails", type=int, default=8, help="images of each modality and fold (default 8)")
-    parser.add_argument("--megabytes", type=float, default=12, help="megabytes of pictures at most (default 12)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument(
+        "--thumbnails", type=int, default=8, help="images of each modality and fold (default 8)"
+    )
+    parser.add_argument(
+        "--megabytes", type=float, default=12, help="megabytes of pictures at most (default 12)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
     arguments = parser.parse_args()
 
     from nuclei.data.prepared_images import Images

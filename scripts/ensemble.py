@@ -17,7 +17,9 @@ def main() -> None:
     )
     weighing = parser.add_mutually_exclusive_group()
     weighing.add_argument("--weights", type=float, nargs="+", help="one for each input (default: equal)")
-    weighing.add_argument("--ensemble-weights", type=Path, help="ensemble_weights.json or the card of an ensemble")
+    weighing.add_argument(
+        "--ensemble-weights", type=Path, help="ensemble_weights.json or the card of an ensemble"
+    )
     parser.add_argument("--splits", type=Path, help="data/splits.csv; needed with --ensemble-weights for train")
     arguments = parser.parse_args()
     if arguments.members and len(arguments.members) != len(arguments.inputs):

@@ -9,7 +9,9 @@ from nuclei.cli import run
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="model.pt of a trained fold, or .safetensors")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="model.pt of a trained fold, or .safetensors"
+    )
     parser.add_argument("--onnx", type=Path, required=True, help="ONNX file to write")
     parser.add_argument("--program", type=Path, required=True, help="torch.export file to write (.pt2)")
     return parser.parse_args()
@@ -28,7 +30,9 @@ def main() -> None:
     predictor = load_trained(arguments.checkpoint, torch.device("cpu"))
     differences = export_checkpoint(predictor.model, predictor.config, arguments.onnx, arguments.program)
     for path, difference in differences.items():
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, within {difference:.1g} of the checkpoint ({TOLERANCE:g})")
+        print(
+            f"{path}: {path.stat().st_size / 1e6:.1f} MB, within {difference:.1g} of the checkpoint ({TOLERANCE:g})"
+        )
 
 
 if __name__ == "__main__":

@@ -12,10 +12,14 @@ from nuclei.errors import UserError
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the two zips and stage1_solution.csv")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the two zips and stage1_solution.csv"
+    )
     parser.add_argument("--train", type=int, default=40, help="training images (default: %(default)s)")
     parser.add_argument("--test", type=int, default=10, help="test images (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other images (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed gives other images (default: %(default)s)"
+    )
     args = parser.parse_args()
     if min(args.train, args.test) < 1:
         raise UserError(f"--train {args.train} --test {args.test}: both need at least one image")
@@ -42,7 +46,9 @@ def main() -> None:
     ]
     solution = pandas.DataFrame(rows, columns=["ImageId", "EncodedPixels", "Height", "Width", "Usage"])
     files.write_csv(args.out / "stage1_solution.csv", solution)
-    print(f"{args.out}: {args.train} training and {args.test} test images, {len(rows)} nuclei in the test images")
+    print(
+        f"{args.out}: {args.train} training and {args.test} test images, {len(rows)} nuclei in the test images"
+    )
 
 
 if __name__ == "__main__":

@@ -11,9 +11,13 @@ SOURCES = Path(__file__).parents[1] / "configs" / "image_sources.csv"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="folder of runs, with <experiment>/cv.json")
-    parser.add_argument("--submissions", type=Path, required=True, help="folder of the submissions, with scores/")
+    parser.add_argument(
+        "--submissions", type=Path, required=True, help="folder of the submissions, with scores/"
+    )
     parser.add_argument("--record", action="store_true", help="copy the scores of the runs to scores/ first")
-    parser.add_argument("--sources", type=Path, default=SOURCES, help=f"sources of images (default {SOURCES.name})")
+    parser.add_argument(
+        "--sources", type=Path, default=SOURCES, help=f"sources of images (default {SOURCES.name})"
+    )
     arguments = parser.parse_args()
 
     from nuclei.data.image_sources import read_corrections

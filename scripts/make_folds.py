@@ -10,7 +10,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--index", type=Path, required=True, help="index.csv of the prepared images")
     parser.add_argument("--out", type=Path, required=True, help="where to write the table of folds")
-    parser.add_argument("--by", choices=("group", "source", "modality"), default="group", help="what stays whole")
+    parser.add_argument(
+        "--by", choices=("group", "source", "modality"), default="group", help="what stays whole"
+    )
     parser.add_argument("--folds", type=int, default=5, help="number of folds, not by modality (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the shuffles (default: 0)")
     arguments = parser.parse_args()

@@ -12,10 +12,16 @@ def main() -> None:
     parser.add_argument(
         "--checkpoints", type=Path, nargs="+", required=True, help="runs/<experiment>/fold_<k>/model.pt"
     )
-    parser.add_argument("--cv", type=Path, required=True, help="cv.json with the score and the tuned parameters")
+    parser.add_argument(
+        "--cv", type=Path, required=True, help="cv.json with the score and the tuned parameters"
+    )
     parser.add_argument("--config", type=Path, help="whose [prediction] counts instead of the checkpoints' own")
-    parser.add_argument("--out", type=Path, required=True, help="weights/<experiment>/README.md, the files beside it")
-    parser.add_argument("--data", default="BBBC038v1 (2018 Data Science Bowl, stage 1)", help="what it was trained on")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="weights/<experiment>/README.md, the files beside it"
+    )
+    parser.add_argument(
+        "--data", default="BBBC038v1 (2018 Data Science Bowl, stage 1)", help="what it was trained on"
+    )
     parser.add_argument("--licence", default="CC0-1.0", help="of those data (default: %(default)s)")
     arguments = parser.parse_args()
 

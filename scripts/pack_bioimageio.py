@@ -9,7 +9,9 @@ from nuclei.cli import run
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="model.pt of a trained fold, or .safetensors")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="model.pt of a trained fold, or .safetensors"
+    )
     parser.add_argument("--onnx", type=Path, required=True, help="the same network, exported")
     parser.add_argument("--out", type=Path, required=True, help="package to write (.zip)")
     return parser.parse_args()

@@ -8,9 +8,13 @@ from nuclei.cli import run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--members", type=Path, nargs="+", required=True, help="folders of weights beside --out")
+    parser.add_argument(
+        "--members", type=Path, nargs="+", required=True, help="folders of weights beside --out"
+    )
     parser.add_argument("--cv", type=Path, required=True, help="cv.json of the ensemble")
-    parser.add_argument("--ensemble-weights", type=Path, required=True, help="ensemble_weights.json of the ensemble")
+    parser.add_argument(
+        "--ensemble-weights", type=Path, required=True, help="ensemble_weights.json of the ensemble"
+    )
     parser.add_argument("--out", type=Path, required=True, help="weights/ensemble.json")
     arguments = parser.parse_args()
 
@@ -22,7 +26,9 @@ def main() -> None:
     from nuclei.models.weights_file import read_card
     from nuclei.publishing.model_card import make_ensemble_card
 
-    apart = [folder for folder in arguments.members if folder.resolve().parent != arguments.out.resolve().parent]
+    apart = [
+        folder for folder in arguments.members if folder.resolve().parent != arguments.out.resolve().parent
+    ]
     if apart:
         raise UserError(f"{apart[0]}: not beside {arguments.out}; an ensemble names the folders next to it")
     members = {folder.name: read_card(find_files(folder)[0]).score for folder in arguments.members}

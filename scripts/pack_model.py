@@ -8,7 +8,9 @@ from nuclei.cli import run
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=Path, nargs="+", required=True, help="what to publish: model.onnx, model.pt")
+    parser.add_argument(
+        "--files", type=Path, nargs="+", required=True, help="what to publish: model.onnx, model.pt"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--user", required=True, help="your name on Kaggle")
     parser.add_argument("--experiment", required=True, help="name of the variation")

@@ -12,7 +12,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for notebook/ and dataset/")
     parser.add_argument("--user", required=True, help="your name on Kaggle")
     parser.add_argument("--members", required=True, help="experiments to train, in one argument")
-    parser.add_argument("--ensemble-weights", default="", help="of the members, in one argument (default: tuned)")
+    parser.add_argument(
+        "--ensemble-weights", default="", help="of the members, in one argument (default: tuned)"
+    )
     parser.add_argument("--folds", required=True, help="folds to train, in one argument")
     return parser.parse_args()
 
@@ -30,7 +32,9 @@ def main() -> None:
         arguments.ensemble_weights,
         arguments.folds,
     )
-    print(f"once:  kaggle datasets create -p {arguments.out}/dataset     (later: kaggle datasets version -m ...)")
+    print(
+        f"once:  kaggle datasets create -p {arguments.out}/dataset     (later: kaggle datasets version -m ...)"
+    )
     print(f"then:  kaggle kernels push -p {arguments.out}/notebook")
 
 

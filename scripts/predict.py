@@ -21,7 +21,8 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
     parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
     arguments = parser.parse_args()
-    if not (arguments.splits and arguments.oof if arguments.checkpoint else arguments.test and not arguments.config):
+    held_out = arguments.splits and arguments.oof
+    if not (held_out if arguments.checkpoint else arguments.test and not arguments.config):
         parser.error("--checkpoint needs --splits and --oof; --weights needs --test and takes no --config")
 
     from nuclei.config_files import read_config
@@ -46,8 +47,8 @@ def main() -> None:
         predictor = load_trained(arguments.weights, fabric.device)
     else:
         checkpoint = load_checkpoint(arguments.checkpoint)
-        held_out = held_out_images(checkpoint, arguments.checkpoint, read_splits(arguments.splits))
-        jobs = [(held_out, arguments.oof), *jobs]
+        ids = held_out_images(checkpoint, arguments.checkpoint, read_splits(arguments.splits))
+        jobs = [(ids, arguments.oof), *jobs]
         asked = read_config(arguments.config) if arguments.config else None
         predictor = load_predictor(checkpoint, str(arguments.checkpoint), fabric.device, asked)
     with explain_lost_processes():

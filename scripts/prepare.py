@@ -14,7 +14,9 @@ def main() -> None:
     parser.add_argument("--raw", type=Path, required=True, help="folder with stage1_train/ and stage1_test/")
     parser.add_argument("--out", type=Path, required=True, help="folder for images/, labels/ and index.csv")
     parser.add_argument("--sources", type=Path, default=SOURCES, help=f"corrected sources ({SOURCES.name})")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
     arguments = parser.parse_args()
 
     from tqdm import tqdm

@@ -11,12 +11,20 @@ SOURCES = Path(__file__).parents[1] / "configs" / "image_sources.csv"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="folder of runs")
-    parser.add_argument("--submissions", type=Path, required=True, help="folder of the submissions, with scores/")
-    parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv; no pictures without it")
+    parser.add_argument(
+        "--submissions", type=Path, required=True, help="folder of the submissions, with scores/"
+    )
+    parser.add_argument(
+        "--processed", type=Path, required=True, help="folder with index.csv; no pictures without it"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the page, .html")
-    parser.add_argument("--images", type=int, default=6, help="worst, and best, images of each experiment (default 6)")
+    parser.add_argument(
+        "--images", type=int, default=6, help="worst, and best, images of each experiment (default 6)"
+    )
     parser.add_argument("--megabytes", type=float, default=12, help="room for images (default 12)")
-    parser.add_argument("--sources", type=Path, default=SOURCES, help=f"sources of images (default {SOURCES.name})")
+    parser.add_argument(
+        "--sources", type=Path, default=SOURCES, help=f"sources of images (default {SOURCES.name})"
+    )
     arguments = parser.parse_args()
 
     from nuclei.data.image_sources import read_corrections
@@ -30,7 +38,9 @@ def main() -> None:
     compared = comparable(summaries, arguments.runs)
     entries = entries_by_experiment(read_record(arguments.submissions / "kaggle.csv"), arguments.submissions)
     frame = leaderboard(summaries, compared, entries, read_corrections(arguments.sources))
-    page = report_page(frame, compared, arguments.runs, arguments.processed, arguments.images, arguments.megabytes)
+    page = report_page(
+        frame, compared, arguments.runs, arguments.processed, arguments.images, arguments.megabytes
+    )
     write_text(arguments.out, page)
     print(f"{arguments.out}: {len(frame)} experiments, {arguments.out.stat().st_size / 1e6:.1f} MB")
 

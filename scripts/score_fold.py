@@ -13,7 +13,9 @@ def main() -> None:
         "--checkpoint", type=Path, required=True, help="model.pt that predicted them, log.csv beside it"
     )
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
-    parser.add_argument("--splits", type=Path, required=True, help="the table of folds that it was trained with")
+    parser.add_argument(
+        "--splits", type=Path, required=True, help="the table of folds that it was trained with"
+    )
     parser.add_argument("--out", type=Path, required=True, help="<experiment>/fold_<k>/scores.json")
     arguments = parser.parse_args()
 

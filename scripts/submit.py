@@ -9,10 +9,14 @@ from nuclei.cli import run
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--submission", type=Path, required=True, help="CSV: ImageId, EncodedPixels")
-    parser.add_argument("--index", type=Path, required=True, help="index.csv of the prepared images; may be missing")
+    parser.add_argument(
+        "--index", type=Path, required=True, help="index.csv of the prepared images; may be missing"
+    )
     parser.add_argument("--message", required=True, help="description that Kaggle shows beside the score")
     parser.add_argument("--record", type=Path, required=True, help="CSV that keeps what was submitted")
-    parser.add_argument("--timeout", type=float, default=600, help="seconds to wait for the score (default: 600)")
+    parser.add_argument(
+        "--timeout", type=float, default=600, help="seconds to wait for the score (default: 600)"
+    )
     parser.add_argument("--again", action="store_true", help="submit a file again that was submitted before")
     return parser.parse_args()
 
@@ -31,7 +35,9 @@ def main() -> None:
         arguments.timeout,
         arguments.again,
     )
-    print(f"{entry.file} of {entry.date}: public {entry.public_score or '-'}, private {entry.private_score or '-'}")
+    print(
+        f"{entry.file} of {entry.date}: public {entry.public_score or '-'}, private {entry.private_score or '-'}"
+    )
 
 
 if __name__ == "__main__":

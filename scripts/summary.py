@@ -26,7 +26,9 @@ def main() -> None:
         print(f"level {number}: {channels:5d} channels, {height} x {width}")
     print(f"parameters     {statistics.total_params:,}")
     print(f"multiply-adds  {statistics.total_mult_adds / 1e9:.2f} G")
-    print(f"activations    {statistics.total_output_bytes / 2**20:.0f} MiB per image, forward and backward, float32")
+    print(
+        f"activations    {statistics.total_output_bytes / 2**20:.0f} MiB per image, forward and backward, float32"
+    )
 
 
 if __name__ == "__main__":

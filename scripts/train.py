@@ -15,7 +15,9 @@ def main() -> None:
     parser.add_argument("--fold", required=True, help="number of the held-out fold, or all to hold out none")
     parser.add_argument("--external", type=Path, help="folder of the sets that training.external names")
     parser.add_argument("--out", type=Path, required=True, help="runs/<experiment>/fold_<k>")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of other experiments (default: runs)")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="folder of other experiments (default: runs)"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
     parser.add_argument("--devices", type=int, default=1, help="processes or GPUs per machine (default: 1)")
     parser.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")

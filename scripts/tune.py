@@ -21,7 +21,9 @@ def main() -> None:
     from nuclei.io.files import write_json
 
     experiment = arguments.out.absolute().parent.name
-    scores = cross_validate(experiment, arguments.maps, arguments.processed, arguments.splits, arguments.workers)
+    scores = cross_validate(
+        experiment, arguments.maps, arguments.processed, arguments.splits, arguments.workers
+    )
     write_json(arguments.out, scores.to_dict())
     print(format_scores_table(scores))
     print(

@@ -9,11 +9,15 @@ from nuclei.cli import run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=Path, nargs="+", required=True, help="runs/<member>/oof.npz of each member")
+    parser.add_argument(
+        "--inputs", type=Path, nargs="+", required=True, help="runs/<member>/oof.npz of each member"
+    )
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--splits", type=Path, required=True, help="data/splits.csv")
     parser.add_argument("--out", type=Path, required=True, help="ensemble_weights.json")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
+    )
     arguments = parser.parse_args()
 
     from nuclei.evaluation.ensemble_weights import tune_weights

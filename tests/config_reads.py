@@ -8,7 +8,9 @@ from nuclei import config
 from nuclei.config import Config, Section
 
 SECTIONS = {name: field.annotation for name, field in Config.model_fields.items() if name != "name"}
-TYPES = {name: kind for name, kind in vars(config).items() if isinstance(kind, type) and issubclass(kind, Section)}
+TYPES = {
+    name: kind for name, kind in vars(config).items() if isinstance(kind, type) and issubclass(kind, Section)
+}
 
 Known = dict[str, type[Section]]
 """Types of variables and, with a leading `self.`, of the attributes of a class."""

@@ -57,7 +57,9 @@ def write_source(folder: Path, train: bytes = TRAIN_ZIP, test: bytes = TEST_ZIP)
 
 
 def read_tree(folder: Path) -> Files:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def assert_whole(raw: Path) -> None:

@@ -39,15 +39,23 @@ def write_runs(
         row |= {"label": f"labels/{file}.png", "height": size, "width": size}
         rows.append(row | {"nuclei": int(truths[image_id].max()), "modality": modality, "group": image_id})
     write_csv(folder / "processed" / "index.csv", pd.DataFrame(rows))
-    table = pd.DataFrame(rows)[["image_id", "group", "modality", "nuclei"]].assign(fold=np.arange(count) // 2 % 2)
+    table = pd.DataFrame(rows)[["image_id", "group", "modality", "nuclei"]].assign(
+        fold=np.arange(count) // 2 % 2
+    )
     write_csv(folder / "splits.csv", table)
     for seed, (name, lost) in enumerate(experiments.items()):
-        maps = {image_id: spoil(truth, lost, seed * 1000 + n) for n, (image_id, truth) in enumerate(truths.items())}
+        maps = {
+            image_id: spoil(truth, lost, seed * 1000 + n) for n, (image_id, truth) in enumerate(truths.items())
+        }
         write_maps(folder / "runs" / name / "oof.npz", maps.items())
         records = [score_image(truths[i], segment_maps(maps[i], Parameters())) for i in table.image_id]
-        summary = summarise_scores(name, table, records, dict.fromkeys((0, 1), Tuned(Parameters(), {}))).to_dict()
+        summary = summarise_scores(
+            name, table, records, dict.fromkeys((0, 1), Tuned(Parameters(), {}))
+        ).to_dict()
         scores = {"score_default_parameters": summary["score"], "score_fitted": summary["score"]}
-        write_json(folder / "runs" / name / "cv.json", {**summary, "parameters": Parameters().to_dict(), **scores})
+        write_json(
+            folder / "runs" / name / "cv.json", {**summary, "parameters": Parameters().to_dict(), **scores}
+        )
         if name == list(experiments)[-1]:
             write_members(folder / "runs" / name, dict.fromkeys(list(experiments)[:-1], 1.0))
         else:
@@ -63,7 +71,9 @@ def spoil(truth: np.ndarray, lost: float, seed: int) -> np.ndarray:
     kept = np.where(rng.random(truth.max() + 1) < 1 - lost, np.arange(truth.max() + 1), 0)[truth]
     target = energy_target(kept.astype(np.int32), 0.15, 4.0)
     if rng.random() < lost:
-        target[2] = np.maximum(target[2], cv2.dilate(target[0], np.ones((3, 3), np.uint8)) * 0.6)  # cores run together
+        target[2] = np.maximum(
+            target[2], cv2.dilate(target[0], np.ones((3, 3), np.uint8)) * 0.6
+        )  # cores run together
     blurred = np.stack([cv2.GaussianBlur(channel, (0, 0), 1.0 + 2 * lost) for channel in target])
     noise = cv2.GaussianBlur(rng.normal(0, 1, truth.shape).astype(np.float32), (0, 0), 3) * 4 * lost
     return np.round(np.clip(blurred * 1.3 + noise, 0, 1) * 255).astype(np.uint8)

@@ -59,7 +59,8 @@ def imported_modules(path):
             module = node.module.removeprefix("nuclei").lstrip(".")
             for name in node.names:
                 inner = f"{module}.{name.name}".lstrip(".")
-                yield inner if inner in MODULES else module
+                if inner in MODULES or module:
+                    yield inner if inner in MODULES else module
 
 
 def assert_no_cycle(edges):

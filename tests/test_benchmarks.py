@@ -8,7 +8,15 @@ import pytest
 from nuclei.io.files import read_json
 
 ROW = {"name": "work", "peer": "other", "ours_seconds": 0.5, "peer_seconds": 2.0, "ratio": 4.0, "least": 3.0}
-ROW |= {"most": 5.0, "pairs": 5, "bar": 3.0, "ours_memory": 1.0, "peer_memory": 2.0, "equal": "values", "clock": "CPU"}
+ROW |= {
+    "most": 5.0,
+    "pairs": 5,
+    "bar": 3.0,
+    "ours_memory": 1.0,
+    "peer_memory": 2.0,
+    "equal": "values",
+    "clock": "CPU",
+}
 
 
 @pytest.fixture
@@ -29,13 +37,17 @@ def test_measuring_a_section_anew_replaces_its_rows_and_leaves_the_others_with_t
     assert sections["crops"] == {"run": "monday", "rows": [ROW]}
     assert [row["ratio"] for row in sections["metric"]["rows"]] == [2.0]
     page = (tmp_path / "RESULTS.md").read_text()
-    assert "| work | other | 500.00 ms CPU | 2.00 s CPU | **2.00** (3.00 to 5.00, 5 pairs) | 3: missed |" in page
+    assert (
+        "| work | other | 500.00 ms CPU | 2.00 s CPU | **2.00** (3.00 to 5.00, 5 pairs) | 3: missed |" in page
+    )
     assert page.endswith("1. monday\n2. tuesday\n")
 
 
 def test_what_a_gpu_does_stands_beside_what_the_processor_does(record, tmp_path):
     for device in ("cpu", "cuda"):
-        record.update(tmp_path, record.section_key("training", device), device, [ROW | {"name": f"step, {device}"}])
+        record.update(
+            tmp_path, record.section_key("training", device), device, [ROW | {"name": f"step, {device}"}]
+        )
     assert record.section_key("metric", "cuda") == "metric"
     plain = {"name": "usual", "speed": 1000.0, "share": 0.1, "mib": 512.0, "operations": 10.1e9}
     fed = plain | {"name": "fed", "ratio": 1.04, "against": "held", "bar": 1.02, "share_bar": 0.25}

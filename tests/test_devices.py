@@ -41,7 +41,9 @@ def test_a_device_that_is_not_there_is_refused(gpus, name, said):
 
 
 @pytest.mark.parametrize(("has_bfloat16", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_auto_precision_of_a_cpu_is_bfloat16_only_where_it_has_the_instructions(monkeypatch, has_bfloat16, precision):
+def test_auto_precision_of_a_cpu_is_bfloat16_only_where_it_has_the_instructions(
+    monkeypatch, has_bfloat16, precision
+):
     monkeypatch.setattr(devices, "_cpu_has_bfloat16", lambda: has_bfloat16)
     assert resolve_precision("auto", CPU) == precision
 

@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "pictures/README.md"]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
-FOLDERS = "ablation benchmarks comparisons configs docs mk notebooks pictures scripts src submissions tests weights"
+FOLDERS = (
+    "ablation benchmarks comparisons configs docs mk notebooks pictures scripts src submissions tests weights"
+)
 """Folders of the repository; a path below one of them must exist."""
 EXAMPLES = {"EXP", "mine", "my_images", "my_results", "my_module"}
 """Names that a reader replaces by their own."""

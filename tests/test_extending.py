@@ -26,7 +26,11 @@ def change(path, pattern, replacement):
 
 def run(package, code):
     answer = subprocess.run(
-        [sys.executable, "-c", code], cwd=package.parent, env={"PYTHONPATH": "."}, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=package.parent,
+        env={"PYTHONPATH": "."},
+        capture_output=True,
+        text=True,
     )
     assert answer.returncode == 0, answer.stderr[-2000:]
     return answer.stdout.strip()
@@ -58,7 +62,9 @@ print(*logits.shape, build_loss(config.loss, config.target)(logits, torch.zeros_
 
 def test_a_loss_for_everyone(package):
     change(
-        package / "config.py", r'(class LossConfig\(Section\):\n    """.*?"""\n)', r"\1    squared: NonNegative = 0.0\n"
+        package / "config.py",
+        r'(class LossConfig\(Section\):\n    """.*?"""\n)',
+        r"\1    squared: NonNegative = 0.0\n",
     )
     change(
         package / "training/losses.py",
@@ -80,7 +86,8 @@ print(round(float(loss(torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8))), 6))
 def test_an_augmentation(package):
     path = package / "data/augmentation.py"
     path.write_text(
-        path.read_text() + 'PRESETS["mirror"] = lambda: [A.HorizontalFlip(p=1)]\nSCALES["mirror"] = (1.0, 1.0)\n'
+        path.read_text()
+        + 'PRESETS["mirror"] = lambda: [A.HorizontalFlip(p=1)]\nSCALES["mirror"] = (1.0, 1.0)\n'
     )
     change(package / "config.py", r"(class AugmentationConfig.*?Literal\[)", r'\1"mirror", ')
     code = """
@@ -131,7 +138,9 @@ print(find_origins("mirror")["stage1_train"].label)
 
 def test_a_leaderboard_column(package):
     path = package / "reporting/leaderboard.py"
-    change(path, r"(def leaderboard\(.*?)(        rows\.append)", r'\1        row["folds"] = len(record.fold)\n\2')
+    change(
+        path, r"(def leaderboard\(.*?)(        rows\.append)", r'\1        row["folds"] = len(record.fold)\n\2'
+    )
     change(path, r"(def _table\(.*?header = \[)", r'\1"folds", ')
     change(path, r"(def _table\(.*?cells = \[)", r"\1str(row['folds']), ")
     code = f"""

@@ -68,7 +68,9 @@ class Make:
 
     def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         self.log.write_text("")
-        return subprocess.run(self.command(*arguments), capture_output=True, text=True, env=os.environ | environment)
+        return subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, env=os.environ | environment
+        )
 
     def run(self, *arguments: str) -> list[str]:
         """The scripts that ran, one after the other."""
@@ -78,7 +80,9 @@ class Make:
 
     def calls(self) -> list[list[str]]:
         """The arguments of every call of Python, but for those of the generator."""
-        return [call.split("\036")[:-1] for call in self.log.read_text(errors="surrogateescape").split("\035")[:-1]]
+        return [
+            call.split("\036")[:-1] for call in self.log.read_text(errors="surrogateescape").split("\035")[:-1]
+        ]
 
     def planned(self, *arguments: str) -> list[str]:
         answer = self("--dry-run", *arguments)
@@ -93,7 +97,15 @@ def make(tmp_path) -> Make:
 
 def plain(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """make with the repository's own settings; nothing of it is run."""
-    command = ["make", "-C", str(ROOT), "--no-print-directory", "--dry-run", f"PYTHON={sys.executable}", *arguments]
+    command = [
+        "make",
+        "-C",
+        str(ROOT),
+        "--no-print-directory",
+        "--dry-run",
+        f"PYTHON={sys.executable}",
+        *arguments,
+    ]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
 
 
@@ -143,7 +155,9 @@ def test_every_target_can_be_planned():
     planned = set(re.findall(r"scripts/(\w+)\.py", answer.stdout))
     assert len(planned) >= 26
     for script, arguments in re.findall(r"scripts/(\w+)\.py (.*)", answer.stdout.replace("\\\n", " ")):
-        known = (ROOT / f"scripts/{script}.py").read_text() + (ROOT / "src/nuclei/segmentation/options.py").read_text()
+        known = (ROOT / f"scripts/{script}.py").read_text() + (
+            ROOT / "src/nuclei/segmentation/options.py"
+        ).read_text()
         for flag in re.findall(r" (--[a-z-]+)", f" {arguments}"):
             assert f'"{flag}"' in known, f"{script}.py {flag}"
 
@@ -348,7 +362,9 @@ def test_the_demo_has_a_number_of_folds_of_its_own():
 
 
 def test_make_says_how_many_trainings_are_to_come(make):
-    assert "4 trainings to come: first 0 1, second 0 1; the images first" in make("--dry-run", "submission").stderr
+    assert (
+        "4 trainings to come: first 0 1, second 0 1; the images first" in make("--dry-run", "submission").stderr
+    )
     assert "1 training to come: second 1" in make("--dry-run", "train", "EXP=second", "FOLD=1").stderr
     make.run("train", "EXP=first")
     assert "2 trainings to come: second 0 1\n" in make("--dry-run", "leaderboard").stderr
@@ -425,7 +441,9 @@ def test_comments_times_and_order_cost_no_training(done):
 
 
 def test_a_key_under_its_old_name_makes_nothing_stale(done):
-    (done.configs / "first.toml").write_text('[training]\nsteps = 5\npseudo = ""\n[prediction]\nhalve_from = 9\n')
+    (done.configs / "first.toml").write_text(
+        '[training]\nsteps = 5\npseudo = ""\n[prediction]\nhalve_from = 9\n'
+    )
     done.run("submission")
     (done.configs / "first.toml").write_text(
         '[training]\nsteps = 5\npseudo_labels = ""\n[prediction]\nhalve_scales_from = 9.0\n'
@@ -446,7 +464,9 @@ def test_a_changed_prediction_predicts_again_and_trains_nothing(done):
 
 
 def test_a_changed_training_trains_again_what_extends_it_too(done):
-    (done.configs / "second.toml").write_text('extends = "first.toml"\n[model]\nwidth = 4\n[prediction]\nflips = 2\n')
+    (done.configs / "second.toml").write_text(
+        'extends = "first.toml"\n[model]\nwidth = 4\n[prediction]\nflips = 2\n'
+    )
     assert done.run("train") == ["train", "train"]
     (done.configs / "first.toml").write_text("[training]\nsteps = 6\n")
     assert done("--question", "train").returncode == 1
@@ -532,7 +552,11 @@ def test_a_finished_network_stays_where_its_process_fails_on_the_way_out(make):
 def test_every_file_that_make_makes_is_precious(make):
     answer = make("--dry-run", "--print-data-base", "train", f"WEIGHTS={ROOT}/weights/ensemble.json")
     blocks = re.findall(r"^((?!#|\.)\S+?)&?:.*\n((?:#.*\n|.*\\\n)*)", answer.stdout, re.MULTILINE)
-    made = {name: notes for name, notes in blocks if "/" in name and "Precious" not in notes and "Phony" not in notes}
+    made = {
+        name: notes
+        for name, notes in blocks
+        if "/" in name and "Precious" not in notes and "Phony" not in notes
+    }
     with_recipe = re.findall(r"^(\S+?):[^\n]*\n(?:#[^\n]*\n)*#  recipe to execute", answer.stdout, re.MULTILINE)
     assert len(with_recipe) > 500
     assert not set(made) & set(with_recipe)
@@ -556,7 +580,9 @@ def clone(tmp_path) -> Path:
     """A copy of what make reads, and a folder `bin` whose python3 is a script."""
     for name in ("Makefile", "mk", "configs", "requirements.txt", "constraints.txt", "pyproject.toml"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / "clone" / name) if (tmp_path / "clone").mkdir(exist_ok=True) is None else None
+        copy(ROOT / name, tmp_path / "clone" / name) if (tmp_path / "clone").mkdir(
+            exist_ok=True
+        ) is None else None
     (tmp_path / "bin").mkdir()
     return tmp_path
 
@@ -567,13 +593,16 @@ def in_clone(clone: Path, python3: str, *arguments: str) -> subprocess.Completed
     script.chmod(0o755)
     path = f"{clone / 'bin'}:/usr/bin:/bin"
     command = ["make", "--no-print-directory", "-C", str(clone / "clone"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PATH": path})
+    # settings of a make that runs the tests are not for this one
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES")
+    }
+    return subprocess.run(command, capture_output=True, text=True, env=environment | {"PATH": path})
 
 
 def test_an_old_python3_is_refused_before_a_venv_is_left_behind(clone):
-    old = (
-        f"exec {sys.executable} -c \"import sys; sys.version_info = (3, 9, 1); exec(open('mk/write_rules.py').read())\""
-    )
+    code = "import sys; sys.version_info = (3, 9, 1); exec(open('mk/write_rules.py').read())"
+    old = f'exec {sys.executable} -c "{code}"'
     answer = in_clone(clone, old, "setup")
     assert "Python 3.11 or later is needed" in refused(answer)
     assert "3.9.1" in answer.stderr
@@ -590,7 +619,9 @@ def test_a_set_up_that_failed_does_not_block_the_next_try(clone):
     venv = clone / "clone/.venv"
     (venv / "bin").mkdir(parents=True)
     half = venv / "bin/python"
-    half.write_text(f'#!/bin/sh\ncase "$*" in *write_rules*) exec {sys.executable} "$@";; esac\nexit 1\n')  # no pip
+    half.write_text(
+        f'#!/bin/sh\ncase "$*" in *write_rules*) exec {sys.executable} "$@";; esac\nexit 1\n'
+    )  # no pip
     half.chmod(0o755)
     base = clone / "base"
     base.write_text(

@@ -68,7 +68,9 @@ def environment() -> dict[str, str]:
 def archive(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("archive")
     command = [sys.executable, ROOT / "scripts/generate.py", "--out", folder, "--train", "12", "--test", "3"]
-    subprocess.run([str(part) for part in command], check=True, env=environment() | {"PYTHONPATH": str(ROOT / "src")})
+    subprocess.run(
+        [str(part) for part in command], check=True, env=environment() | {"PYTHONPATH": str(ROOT / "src")}
+    )
     return folder
 
 
@@ -106,7 +108,9 @@ def test_a_clone_without_the_runs_makes_the_same_leaderboard(finished, tmp_path)
     assert answer.returncode == 0, answer.stderr[-3000:]
     assert list(scripts_run(answer)) == ["leaderboard"]
     for name in ("README.md", "leaderboard.csv"):
-        assert (tmp_path / "submissions" / name).read_text() == (finished.folder / "submissions" / name).read_text()
+        assert (tmp_path / "submissions" / name).read_text() == (
+            finished.folder / "submissions" / name
+        ).read_text()
 
 
 def test_the_score_on_the_test_images_comes_last(finished):
@@ -160,7 +164,10 @@ def test_a_changed_prediction_rebuilds_what_hangs_on_it_without_a_training(finis
         "make_submission": 2,
         "leaderboard": 1,
     }
-    assert {name for name in before if before[name] != other[name]} >= {"runs/second/oof.npz", "runs/second/test.npz"}
+    assert {name for name in before if before[name] != other[name]} >= {
+        "runs/second/oof.npz",
+        "runs/second/test.npz",
+    }
     assert restored.returncode == 0
     assert finished.digests() == before
 
@@ -183,7 +190,11 @@ def test_shipped_weights_make_a_valid_submission_without_training(finished):
     packed = finished.folder / "weights"
     answer = finished.make("weights", "EXP=first", f"PACKED={packed}")
     assert answer.returncode == 0, answer.stderr[-3000:]
-    assert {path.name for path in packed.glob("first/*.*")} == {"fold_0.safetensors", "fold_1.safetensors", "README.md"}
+    assert {path.name for path in packed.glob("first/*.*")} == {
+        "fold_0.safetensors",
+        "fold_1.safetensors",
+        "README.md",
+    }
     answer = finished.make("submission", f"WEIGHTS={packed}/first")
     assert answer.returncode == 0, answer.stderr[-3000:]
     assert scripts_run(answer) == {"predict": 2, "ensemble": 1, "make_submission": 1}
@@ -198,7 +209,9 @@ def test_a_shipped_ensemble_gives_the_submission_of_the_trained_one(finished):
     answer = finished.make("weights", "EXP=ensemble", f"PACKED={packed}")
     assert answer.returncode == 0, answer.stderr[-3000:]
     elsewhere = finished.folder / "elsewhere"  # without the runs, as in a fresh clone
-    answer = finished.make("submission", f"WEIGHTS={packed}/ensemble.json", f"PACKED={packed}", f"RUNS={elsewhere}")
+    answer = finished.make(
+        "submission", f"WEIGHTS={packed}/ensemble.json", f"PACKED={packed}", f"RUNS={elsewhere}"
+    )
     assert answer.returncode == 0, answer.stderr[-3000:]
     assert scripts_run(answer) == {"predict": 4, "ensemble": 3, "make_submission": 1}
     (made,) = (finished.folder / "submissions").glob("*_packed_ensemble.csv")
@@ -264,7 +277,9 @@ def test_bad_input_is_named_with_a_remedy_and_loses_nothing(finished, tmp_path, 
             path.unlink()
     places = ["--processed", data / "processed", "--splits", data / "splits.csv"]
     if spoil == "checkpoint":
-        (tmp_path / "model.pt").write_bytes((finished.folder / "runs/first/fold_0/model.pt").read_bytes()[:1000])
+        (tmp_path / "model.pt").write_bytes(
+            (finished.folder / "runs/first/fold_0/model.pt").read_bytes()[:1000]
+        )
         command = ["scripts/predict.py", "--checkpoint", tmp_path / "model.pt", *places]
         command += ["--oof", out / "oof.npz", "--test", out / "test.npz"]
     else:

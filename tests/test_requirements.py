@@ -31,5 +31,7 @@ def test_every_dependency_has_a_pin_within_its_range(kind, pins):
 
 
 def test_a_dependency_of_the_package_is_a_range():
-    exact = [str(requirement) for requirement in read_ranges()[0].values() if "==" in str(requirement.specifier)]
+    exact = [
+        str(requirement) for requirement in read_ranges()[0].values() if "==" in str(requirement.specifier)
+    ]
     assert not exact

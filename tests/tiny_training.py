@@ -12,7 +12,13 @@ CONFIG = Config(
     model=ModelConfig(width=4, depth=2, dropout=0.1),
     augmentation=AugmentationConfig(preset="nuclei"),
     training=TrainingConfig(
-        steps=8, steps_per_epoch=2, batch_size=2, crop=64, precision="32-true", validation_images=1, ema_decay=0.5
+        steps=8,
+        steps_per_epoch=2,
+        batch_size=2,
+        crop=64,
+        precision="32-true",
+        validation_images=1,
+        ema_decay=0.5,
     ),
 )
 

@@ -1,7 +1,8 @@
 """The rules as they are gathered, and the files that they become.
 
-A record is a small file of what a result was made with, such as the part of a config that training sees. It is written
-again only when its content changes, so that results go stale with what was said and not with when it was written.
+A record is a small file of what a result was made with, such as the part of a config that training
+sees. It is written again only when its content changes, so that results go stale with what was said
+and not with when it was written.
 """
 
 import contextlib
@@ -38,13 +39,18 @@ class Rule:
         colon = " &:" if len(self.targets) > 1 else ":"
         needs = [CHANGED] if self.changed else self.needs
         after = ["|", *self.after] if self.after else []
-        return [*wrap([_paths(self.targets) + colon, *map(path_text, [*needs, *after])], "  "), *self.recipe, ""]
+        return [
+            *wrap([_paths(self.targets) + colon, *map(path_text, [*needs, *after])], "  "),
+            *self.recipe,
+            "",
+        ]
 
 
 class Book:
     """All rules, and what the records are to say.
 
-    `goals` are prerequisites of targets whose recipes stand in the chapters, `leads` those that stand there as well.
+    `goals` are prerequisites of targets whose recipes stand in the chapters, `leads` those that
+    stand there as well.
     """
 
     def __init__(self) -> None:
@@ -58,7 +64,12 @@ class Book:
         self.chapters[len(self.rules)] = title
 
     def add(
-        self, targets: Sequence[str], needs: Iterable[str], *command: str, after: Iterable[str] = (), training: str = ""
+        self,
+        targets: Sequence[str],
+        needs: Iterable[str],
+        *command: str,
+        after: Iterable[str] = (),
+        training: str = "",
     ) -> None:
         """A rule with one command as its recipe: a script of scripts/ and its arguments in parts, which lines keep."""
         script, *parts = command
@@ -68,8 +79,8 @@ class Book:
     def record(self, path: str, content: str, results: Iterable[str]) -> tuple[list[str], list[str]]:
         """A record, as the prerequisites and the order-only ones that `results` have of it.
 
-        Results that are there without their record are from before there were records: they are taken for what the
-        record says.
+        Results that are there without their record are from before there were records: they are
+        taken for what the record says.
         """
         results = list(results)
         written = _read(path)
@@ -84,7 +95,9 @@ class Book:
         """The file; `hand_written` are the file targets of the chapters, none of which make may delete either."""
         lines = [*header, "", f".PHONY: {CHANGED}", ""]
         lines += [
-            line for name, needs in self.goals.items() for line in wrap([f"{name}:", *map(path_text, needs)], "  ")
+            line
+            for name, needs in self.goals.items()
+            for line in wrap([f"{name}:", *map(path_text, needs)], "  ")
         ]
         for index, rule in enumerate(self.rules):
             if index in self.chapters:

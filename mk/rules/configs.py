@@ -1,6 +1,7 @@
 """Configs: what a TOML file says together with those that it extends, and what of it training and prediction see.
 
-`nuclei.config_files` reads them too, with pydantic's checks; a test holds that both come to the same values.
+`nuclei.config_files` reads them too, with pydantic's checks; a test holds that both come to the
+same values.
 """
 
 import json
@@ -55,7 +56,9 @@ class Experiment:
         values = {section: table for section, table in self.values.items() if (section, None) not in WEIGHTLESS}
         for section, table in values.items():
             if isinstance(table, dict):
-                values[section] = {key: value for key, value in table.items() if (section, key) not in WEIGHTLESS}
+                values[section] = {
+                    key: value for key, value in table.items() if (section, key) not in WEIGHTLESS
+                }
         return canonical(values)
 
     def prediction(self) -> str:
@@ -84,7 +87,9 @@ def read_experiment(path: Path) -> Experiment:
     """
     chain = read_chain(path)
     own = read_table(path)
-    return Experiment(path.stem, path, merge(chain), tuple(key for key in own if key != "extends"), extended(path, own))
+    return Experiment(
+        path.stem, path, merge(chain), tuple(key for key in own if key != "extends"), extended(path, own)
+    )
 
 
 def read_chain(path: Path) -> list[Table]:

@@ -80,7 +80,11 @@ def is_shipped(settings: Settings, name: str, fold: str) -> bool:
 
 def write_training(book: Book, settings: Settings, experiment: Experiment) -> None:
     """model.pt of every fold, and the probability maps of its held-out and of the test images."""
-    folder, splits, config = settings.path("RUNS", experiment.name), settings["SPLITS"], path_text(str(experiment.path))
+    folder, splits, config = (
+        settings.path("RUNS", experiment.name),
+        settings["SPLITS"],
+        path_text(str(experiment.path)),
+    )
     folds = {fold: f"{folder}/fold_{fold}" for fold in settings.all_folds}
     images = f"--processed {path_text(settings.path('DATA', 'processed'))} --splits {path_text(splits)}"
     trained = [f"{place}/model.pt" for place in folds.values()]
@@ -206,7 +210,9 @@ def write_ensemble(book: Book, settings: Settings, scope: Scope) -> None:
     flags += ["--weights $(ensemble_weights)"] if settings["ENSEMBLE_WEIGHTS"] else []
     flags += [f"--members {' '.join(members)}"]
     for inputs, maps, subset in ((oof, "oof", "train"), (test, "test", "test")):
-        average(book, scope.index, inputs, f"{folder}/{maps}.npz", subset, *flags, needs=[found] if found else needs)
+        average(
+            book, scope.index, inputs, f"{folder}/{maps}.npz", subset, *flags, needs=[found] if found else needs
+        )
 
 
 def write_packed(book: Book, settings: Settings, experiment: Experiment) -> None:

@@ -42,7 +42,9 @@ def find_exported(settings: Settings, checkpoint: str) -> str:
     place, ending = os.path.splitext(checkpoint)
     if ending != SUFFIX:
         return place
-    return settings.path("RUNS", run_name(os.path.dirname(checkpoint) or "weights"), os.path.basename(place), "model")
+    return settings.path(
+        "RUNS", run_name(os.path.dirname(checkpoint) or "weights"), os.path.basename(place), "model"
+    )
 
 
 def how_to_make(settings: Settings) -> str:
@@ -73,12 +75,18 @@ def check_together(settings: Settings) -> None:
         allowed = OF_CSV if name != "otsu" else OF_CSV | {"submission"}
         if one_network or (name != "ensemble" and goals - allowed):
             raise RefusedError(f"EXP={name} is no single network; there are: {' '.join(settings.experiments)}")
-    whole = [goal for goal in settings.goals if goal.endswith((".csv", "/cv.json")) and settings.label not in goal]
+    whole = [
+        goal for goal in settings.goals if goal.endswith((".csv", "/cv.json")) and settings.label not in goal
+    ]
     whole += goals & OF_ALL_FOLDS
     if settings.some_folds and whole and not settings["WEIGHTS"]:
-        raise RefusedError(f"{whole[0]} is of all folds; FOLD= and FOLDS= are for train, predict, submission, ablation")
+        raise RefusedError(
+            f"{whole[0]} is of all folds; FOLD= and FOLDS= are for train, predict, submission, ablation"
+        )
     if settings["FOLD"] == NO_HOLD_OUT and goals - {"train", *ONE_NETWORK}:
-        raise RefusedError("FOLD=all holds out no image, so that nothing can be scored: it is for train and export")
+        raise RefusedError(
+            "FOLD=all holds out no image, so that nothing can be scored: it is for train and export"
+        )
     for name in settings.chosen if settings["FOLD"] == NO_HOLD_OUT else []:
         if settings.experiments[name].pseudo:
             raise RefusedError(f"FOLD=all: {name} needs pseudo-labels, which the networks of single folds make")

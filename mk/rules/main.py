@@ -56,13 +56,24 @@ def write_rules(given: dict[str, str], goals: list[str]) -> Path:
     message = announce(book, goals, settings)
     if message:
         print(message, file=sys.stderr)
-    digest = hashlib.sha256(repr((sorted(given.items()), settings["KAGGLE_USER"], sys.executable)).encode()).hexdigest()
+    digest = hashlib.sha256(
+        repr((sorted(given.items()), settings["KAGGLE_USER"], sys.executable)).encode()
+    ).hexdigest()
     name = f"rules_{digest[:8]}"
     variables = [f"{key} := {path_text(path)}" for key, path in paths.items()]
     variables.append(f"how_to_make_csv := {how_to_make(settings)}")
-    variables.append(f"record := {variable_text(sys.executable)} -ES mk/write_rules.py --record .rules/{name}.json")
-    given_text = " ".join(f"{key}={shell_text(value)}" for key, value in sorted(given.items())) or "the defaults"
-    header = [f"# Written by mk/write_rules.py for {given_text}. Not to be edited.", "", *settings.lines(), *variables]
+    variables.append(
+        f"record := {variable_text(sys.executable)} -ES mk/write_rules.py --record .rules/{name}.json"
+    )
+    given_text = (
+        " ".join(f"{key}={shell_text(value)}" for key, value in sorted(given.items())) or "the defaults"
+    )
+    header = [
+        f"# Written by mk/write_rules.py for {given_text}. Not to be edited.",
+        "",
+        *settings.lines(),
+        *variables,
+    ]
     return write_files(
         name, book.text(header, [target for target in targets if "/" in target or "." in target]), book.records
     )

@@ -52,7 +52,9 @@ def announce(book: Book, goals: Iterable[str], settings: Settings) -> str:
     for training in trainings:
         name, fold = training.split(" ")
         folds.setdefault(name, []).append(fold)
-    listed = ", ".join(f"{name} {' '.join(some)}" if len(trainings) <= LISTED else name for name, some in folds.items())
+    listed = ", ".join(
+        f"{name} {' '.join(some)}" if len(trainings) <= LISTED else name for name, some in folds.items()
+    )
     number = "1 training" if len(trainings) == 1 else f"{len(trainings)} trainings"
     is_there = Path(settings.path("DATA", "raw", "manifest.csv")).exists()
     images = "" if is_there else f"; the images first, SOURCE={settings['SOURCE']}"

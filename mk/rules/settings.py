@@ -44,7 +44,8 @@ NAMES, NAME_LISTS = (
     {"MEMBERS", "VARIANTS", "ABLATION_STEPS", "UNSEEN_STEPS", "COUNTS", "COMPLETE", "ROWS"},
 )
 LISTS = NUMBER_LISTS | NAME_LISTS | {"ENSEMBLE_WEIGHTS"}
-"""Settings of several words; all others that are no paths and no numbers or names may hold any text."""
+"""Settings of several words; all others that are no paths and no numbers or names may hold any
+text."""
 
 
 class Settings:
@@ -103,7 +104,9 @@ class Settings:
             self._check_experiment("MODEL" if name not in self.members else "MEMBERS", name)
         weights = self["ENSEMBLE_WEIGHTS"]
         if weights and len(weights.split()) != len(self.members):
-            raise RefusedError(f"ENSEMBLE_WEIGHTS={weights}: give a number for each of {' '.join(self.members)}")
+            raise RefusedError(
+                f"ENSEMBLE_WEIGHTS={weights}: give a number for each of {' '.join(self.members)}"
+            )
         self.experiment = self["EXP"] or "ensemble"
         made = [Path(self["SUBMISSIONS"]).joinpath(f"{self.experiment}.csv").is_file()]
         if self.experiment not in ("ensemble", "otsu") and not any(made):
@@ -118,7 +121,9 @@ class Settings:
             raise RefusedError(self.experiments[name].fault)
 
     def _fill_folds(self) -> None:
-        self.all_folds = read_folds(Path(self["SPLITS"])) or [str(fold) for fold in range(int(self["SPLIT_INTO"]))]
+        self.all_folds = read_folds(Path(self["SPLITS"])) or [
+            str(fold) for fold in range(int(self["SPLIT_INTO"]))
+        ]
         if (
             self.is_given("SPLIT_INTO")
             and not self.is_given("SPLITS")
@@ -134,7 +139,9 @@ class Settings:
         self.folds = self.words(name) or self.all_folds
         for fold in self.folds:
             if fold not in (*self.all_folds, NO_HOLD_OUT):
-                raise RefusedError(f"{name}={self[name]}: the folds of {self['SPLITS']} are {' '.join(self.all_folds)}")
+                raise RefusedError(
+                    f"{name}={self[name]}: the folds of {self['SPLITS']} are {' '.join(self.all_folds)}"
+                )
         if len(set(self.folds)) < len(self.folds):
             raise RefusedError(f"{name}={self[name]}: a fold stands there twice")
         self.some_folds = set(self.folds) != set(self.all_folds)
@@ -148,7 +155,10 @@ class Settings:
     def lines(self) -> list[str]:
         """Every setting as a variable of lower case, safe in recipes, and paths in rules too."""
         ready = "" if self.is_given("PYTHON") else ".venv/installed.txt"
-        lines = ["hash := \\#", f"base_python := {variable_text(getattr(sys, '_base_executable', sys.executable))}"]
+        lines = [
+            "hash := \\#",
+            f"base_python := {variable_text(getattr(sys, '_base_executable', sys.executable))}",
+        ]
         lines.append(f"ready := {ready}".rstrip())
         lines.append(f"publish := {ready and '.venv/publishing.txt'}".rstrip())
         lines.append(f"develop := {ready and '.venv/development.txt'}".rstrip())
@@ -178,7 +188,9 @@ def check_value(name: str, value: str) -> None:
         and (name, value) != ("FOLD", NO_HOLD_OUT)
         and not all(word.isdecimal() and word.isascii() for word in value.split())
     ):
-        raise RefusedError(f"{name}={value}: {'numbers' if name in LISTS else 'a number'} expected, counted from 0")
+        raise RefusedError(
+            f"{name}={value}: {'numbers' if name in LISTS else 'a number'} expected, counted from 0"
+        )
     if name in NAMES | NAME_LISTS:
         for word in value.split():
             check_name(name, word)

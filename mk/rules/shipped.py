@@ -1,6 +1,7 @@
 """Rules of a submission by trained weights, WEIGHTS=: a file, a folder of them, or the card of an ensemble.
 
-What such files say and how they are named is data of others: names are checked before any of them becomes a rule.
+What such files say and how they are named is data of others: names are checked before any of them
+becomes a rule.
 """
 
 import hashlib
@@ -30,8 +31,8 @@ def run_name(path: str) -> str:
 def read_members(card: Path) -> list[str]:
     """The members that the card of an ensemble names.
 
-    Raises:
-        RefusedError: no such card; a member whose name could mean something to a shell, or another folder.
+    Raises: RefusedError: no such card; a member whose name could mean something to a shell, or
+        another folder.
     """
     check_exists(card)
     try:
@@ -41,13 +42,17 @@ def read_members(card: Path) -> list[str]:
         if not isinstance(members, dict) or not members:
             raise ValueError("no members")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RefusedError(f"WEIGHTS={card}: no card of an ensemble ({type(error).__name__}: {error})") from error
+        raise RefusedError(
+            f"WEIGHTS={card}: no card of an ensemble ({type(error).__name__}: {error})"
+        ) from error
     return [check_name(f"WEIGHTS={card}: member", name) for name in members]
 
 
 def check_exists(path: Path) -> None:
     if not path.exists():
-        beside = [str(other) for other in path.parent.glob("*") if other.is_dir() or other.suffix == CARD_SUFFIX]
+        beside = [
+            str(other) for other in path.parent.glob("*") if other.is_dir() or other.suffix == CARD_SUFFIX
+        ]
         raise RefusedError(f"WEIGHTS={path}: no such file or folder{nearest(str(path), beside)}")
 
 
@@ -86,11 +91,16 @@ def write_shipped(book: Book, settings: Settings) -> None:
     )
     found = {place: find_files(path) for place, path in places.items()}
     maps = {place: [f"{place}/{map_name(file)}/test.npz" for file in files] for place, files in found.items()}
-    states = {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for files in found.values() for file in files}
+    states = {
+        str(file): [file.stat().st_size, file.stat().st_mtime_ns] for files in found.values() for file in files
+    }
     states |= {str(weights): [weights.stat().st_size, weights.stat().st_mtime_ns]} if is_card else {}
     every_map = [path for paths in maps.values() for path in paths]
     needs, after = book.record(f"{folder}/made_from.json", canonical(states), every_map)
-    index, processed = settings.path("DATA", "processed", "index.csv"), path_text(settings.path("DATA", "processed"))
+    index, processed = (
+        settings.path("DATA", "processed", "index.csv"),
+        path_text(settings.path("DATA", "processed")),
+    )
     for place, files in found.items():
         for file, out in zip(files, maps[place], strict=True):
             book.add(

@@ -186,16 +186,16 @@ def write_step(
     source = trained_by(by_name, step)
     config = f"{folder}/{step.name}.toml"
     places = [
-        (kind, fold, f"{folder}/{kind}/{step.name}/fold_{fold}") for kind in KINDS for fold in held_out(settings, kind)
+        (kind, fold, f"{folder}/{kind}/{step.name}/fold_{fold}")
+        for kind in KINDS
+        for fold in held_out(settings, kind)
     ]
     values = budgeted(book, config, step, {"steps": int(steps)})
     budget = Experiment(step.name, Path(config), values)
-    trained, after_trained = book.record(
-        f"{folder}/{step.name}/training.json", budget.training(), [f"{place}/model.pt" for _, _, place in places]
-    )
-    predicted, after_predicted = book.record(
-        f"{folder}/{step.name}/prediction.json", budget.prediction(), [f"{place}/oof.npz" for _, _, place in places]
-    )
+    own, models = f"{folder}/{step.name}", [f"{place}/model.pt" for _, _, place in places]
+    maps = [f"{place}/oof.npz" for _, _, place in places]
+    trained, after_trained = book.record(f"{own}/training.json", budget.training(), models)
+    predicted, after_predicted = book.record(f"{own}/prediction.json", budget.prediction(), maps)
     for kind, fold, place in places:
         splits = splits_of(settings, kind)
         images = f"--processed {path_text(settings.path('DATA', 'processed'))} --splits {path_text(splits)}"

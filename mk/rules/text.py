@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Iterable
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-"""An experiment, a member of an ensemble, a file of weights: data that comes from files of others."""
+"""An experiment, a member of an ensemble, a file of weights: data that comes from files of
+others."""
 FOLDER = re.compile(r"[\w.,+@/][\w.,+@/ -]*")
 """A path that becomes a target of make: spaces can be escaped there, quotes and the like cannot."""
 
@@ -27,11 +28,13 @@ def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 def check_name(what: str, name: str) -> str:
     """The name itself.
 
-    Raises:
-        RefusedError: it holds anything but letters, digits, `_`, `-` and `.`, or begins with one of the last three.
+    Raises: RefusedError: it holds anything but letters, digits, `_`, `-` and `.`, or begins with
+        one of the last three.
     """
     if not NAME.fullmatch(name):
-        raise RefusedError(f"{what}: {name!r} is no name; letters, digits and _ - . are allowed, the first no sign")
+        raise RefusedError(
+            f"{what}: {name!r} is no name; letters, digits and _ - . are allowed, the first no sign"
+        )
     return name
 
 

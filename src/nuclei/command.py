@@ -23,7 +23,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"nuclei {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    segment = commands.add_parser("segment", help="the nuclei of your images, as files for Fiji, QuPath and napari")
+    segment = commands.add_parser(
+        "segment", help="the nuclei of your images, as files for Fiji, QuPath and napari"
+    )
     segment.add_argument("images", type=Path, metavar="FOLDER", help="folder of pictures, or one file")
     segment.add_argument("out", type=Path, metavar="OUT", help="folder for the results; open OUT/index.html")
     segment.add_argument("--threads", type=int, default=None, help="threads of torch (default: all cores)")
@@ -31,7 +33,9 @@ def make_parser() -> argparse.ArgumentParser:
     segment.set_defaults(act=_segment)
 
     info = commands.add_parser("info", help="what a file of weights is, and what it was trained on")
-    info.add_argument("weights", metavar="WEIGHTS", nargs="?", help="file, folder or name (default: the best there is)")
+    info.add_argument(
+        "weights", metavar="WEIGHTS", nargs="?", help="file, folder or name (default: the best there is)"
+    )
     info.set_defaults(act=_info)
 
     score = commands.add_parser("score", help="scores a submission with the competition's metric")
@@ -64,7 +68,9 @@ def _info(parsed: argparse.Namespace) -> str:
     for file in find_files(path):
         card = read_card(file)
         fold = "" if card.fold is None else f", fold {card.fold}"
-        score = f"score {card.score:.4f} on {card.images} images not trained on" if card.images else "not scored"
+        score = (
+            f"score {card.score:.4f} on {card.images} images not trained on" if card.images else "not scored"
+        )
         lines.append(
             f"{file.name}: {card.name}{fold}, {file.stat().st_size / 1e6:.1f} MB; {score}; "
             f"trained on {len(card.trained_on)} images of {card.data} "

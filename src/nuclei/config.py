@@ -139,7 +139,9 @@ class LossConfig(Section):
         if self.custom and ":" not in self.custom:
             raise UserError(f'custom = "{self.custom}", expected "my_module:MyLoss"')
         if not any((self.cross_entropy, self.dice, self.focal, self.tversky, self.lovasz, self.custom)):
-            raise UserError("all terms have weight 0; give cross_entropy, dice, focal, tversky or lovasz a weight")
+            raise UserError(
+                "all terms have weight 0; give cross_entropy, dice, focal, tversky or lovasz a weight"
+            )
         return self
 
     @model_validator(mode="after")
@@ -173,7 +175,9 @@ class IntensityConfig(Section):
     def has_its_window(self) -> Self:
         given = [self.window_level is not None, self.window_width is not None]
         if self.window == "level" and not all(given):
-            raise UserError('window "level" needs window_level and window_width, such as 40 and 400 for soft tissue')
+            raise UserError(
+                'window "level" needs window_level and window_width, such as 40 and 400 for soft tissue'
+            )
         reason = f'window is "{self.window}"'
         level_keys, percentile_keys = ("window_level", "window_width"), ("low_percentile", "high_percentile")
         _refuse_unused(self, self.window != "level", level_keys, reason)
@@ -207,8 +211,8 @@ class TrainingConfig(Section):
     are drawn more often."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16
     images: Count | None = None
-    """Number of the fold's images to train on, drawn by the seed in proportion to the modalities; all
-    where absent. A smaller draw is a subset of a larger one."""
+    """Number of the fold's images to train on, drawn by the seed in proportion to the modalities;
+    all where absent. A smaller draw is a subset of a larger one."""
     crop: Annotated[int, Field(ge=32, le=8192, multiple_of=32)] = 256
     """Side of the square crop in pixels."""
     learning_rate: Positive = 1e-3
@@ -222,8 +226,8 @@ class TrainingConfig(Section):
     """Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0
     saves the last weights."""
     balance: Probability = 0.5
-    """A modality of n images is drawn in proportion to n ** (1 - balance): 0 draws all images equally
-    often, 1 all modalities."""
+    """A modality of n images is drawn in proportion to n ** (1 - balance): 0 draws all images
+    equally often, 1 all modalities."""
     validate_every: Count = 10
     """Epochs between validations on the held-out fold; the last epoch is always validated."""
     validation_images: Count | None = 32

@@ -24,7 +24,8 @@ RENAMED = {
 
 MAX_BYTES = 2**18
 MAX_LINE = 1000
-"""Larger files and longer lines (characters) are refused: a key of 100,000 parts fills the memory."""
+"""Larger files and longer lines (characters) are refused: a key of 100,000 parts fills the
+memory."""
 
 _warned: set[str] = set()
 _SHOWN = 10
@@ -35,8 +36,8 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 def read_config(path: Path | str) -> Config:
     """The experiment of a TOML file; its name is the file's.
 
-    `extends = "other.toml"` at the top, a path relative to the file, takes the settings of the other
-    file as defaults, so that an ablation step holds only what it changes.
+    `extends = "other.toml"` at the top, a path relative to the file, takes the settings of the
+    other file as defaults, so that an ablation step holds only what it changes.
 
     Raises:
         UserError: a missing file or no TOML; an unknown key, wrong type or wrong choice. The error

@@ -22,7 +22,9 @@ def code_commit(package: Path = PACKAGE) -> str:
 def _git(folder: Path, *arguments: str) -> str | None:
     """Output of git; None if git fails or is not installed."""
     try:
-        answer = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        answer = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
+        )
     except OSError:
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None

@@ -63,14 +63,23 @@ FOREIGN = {
     "unsafe but unused": (make_zip(TRAIN | {"../notes.txt": b"x"}), "outside of its folder"),
     "link": (make_link_zip(), "link.png' is a link or device"),
     "encrypted": (make_encrypted_zip(), "train00.png cannot be unpacked .*encrypted"),
-    "same on some systems": (make_zip(TRAIN | {"train00/masks/M0.png": PICTURE}), "are the same file on some systems"),
+    "same on some systems": (
+        make_zip(TRAIN | {"train00/masks/M0.png": PICTURE}),
+        "are the same file on some systems",
+    ),
     "two places": (make_zip(TRAIN | {"x/train00/masks/m0.png": PICTURE}), r"are in \['', 'x'\]"),
     "bomb": (make_zip(TRAIN | BOMB, zipfile.ZIP_DEFLATED), "a zip bomb"),
     "two images": (make_zip(TRAIN | {"train00/images/other.png": PICTURE}), "train00 should hold one image"),
-    "misnamed image": (make_zip(TRAIN | {"z/images/y.png": PICTURE, "z/masks/m.png": PICTURE}), "z should hold one"),
+    "misnamed image": (
+        make_zip(TRAIN | {"z/images/y.png": PICTURE, "z/masks/m.png": PICTURE}),
+        "z should hold one",
+    ),
     "no image": (make_zip(TRAIN | {"z/masks/m.png": PICTURE}), r"z should hold one image .* found \[\]"),
     "no masks": (make_zip(TRAIN | {"z/images/z.png": PICTURE}), "z has no mask"),
-    "archive of tests": (make_zip({f"stage1_test/{path}": content for path, content in TEST.items()}), "are in"),
+    "archive of tests": (
+        make_zip({f"stage1_test/{path}": content for path, content in TEST.items()}),
+        "are in",
+    ),
     "nothing in layout": (make_zip({"readme.txt": b"hello"}), "no folder at all; expected <id>/images"),
 }
 
@@ -139,7 +148,9 @@ def test_an_unsafe_image_id_is_refused(tmp_path: Path, image_id: str) -> None:
         unpack(tmp_path, make_zip(TRAIN | files))
 
 
-@pytest.mark.parametrize(("name", "limit"), [("MAX_FILE_BYTES", 500), ("MAX_TOTAL_BYTES", 5000), ("MAX_FILES", 8)])
+@pytest.mark.parametrize(
+    ("name", "limit"), [("MAX_FILE_BYTES", 500), ("MAX_TOTAL_BYTES", 5000), ("MAX_FILES", 8)]
+)
 def test_archive_past_a_limit_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, limit: int
 ) -> None:

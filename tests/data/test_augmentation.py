@@ -46,7 +46,9 @@ def test_labels_survive_every_change_of_geometry():
 @pytest.mark.parametrize(("height", "width"), [(128, 160), (40, 50), (64, 64)])
 @pytest.mark.parametrize("scales", [(1.0, 1.0), (0.5, 0.5), (2.0, 2.0)])
 def test_a_crop_has_its_side_whatever_the_image_and_the_zoom(height, width, scales):
-    crop, labels = draw_crop(IMAGE[:height, :width], LABEL_MAP[:height, :width], 64, scales, np.random.default_rng(0))
+    crop, labels = draw_crop(
+        IMAGE[:height, :width], LABEL_MAP[:height, :width], 64, scales, np.random.default_rng(0)
+    )
     assert crop.shape == (64, 64, 3)
     assert labels.shape == (64, 64)
     assert set(np.unique(labels)) <= set(np.unique(LABEL_MAP[:height, :width]))
@@ -54,7 +56,9 @@ def test_a_crop_has_its_side_whatever_the_image_and_the_zoom(height, width, scal
 
 def test_a_zoom_enlarges_the_nuclei():
     def median_area(scale):
-        crops = [draw_crop(IMAGE, LABEL_MAP, 96, (scale, scale), np.random.default_rng(i))[1] for i in range(10)]
+        crops = [
+            draw_crop(IMAGE, LABEL_MAP, 96, (scale, scale), np.random.default_rng(i))[1] for i in range(10)
+        ]
         return np.median(np.concatenate([np.unique(crop, return_counts=True)[1][1:] for crop in crops]))
 
     assert 2 < median_area(1.6) / median_area(0.8) < 8

@@ -62,7 +62,9 @@ def test_signed_images_are_windowed_as_they_are_loaded(images, tmp_path):
     write_csv(tmp_path / "index.csv", index)
     (tmp_path / "labels").symlink_to(images.folder / "labels")
     window = IntensityConfig(window="level", window_level=10, window_width=1020)
-    scans = Crops(Images(tmp_path), images.ids("train"), CONFIG.model_copy(update={"intensity": window}), fold=0)
+    scans = Crops(
+        Images(tmp_path), images.ids("train"), CONFIG.model_copy(update={"intensity": window}), fold=0
+    )
     for image_id, windowed in zip(scans.ids, scans.images, strict=True):
         assert np.array_equal(windowed[..., 0], images.image(image_id)[..., 0])
     assert scans[0][0].shape == (3, 64, 64)
@@ -107,7 +109,9 @@ def test_balance_lifts_the_rare_modality(balance, share):
 
 
 def test_an_epoch_draws_each_image_as_often_as_its_weight_says(images):
-    config = CONFIG.model_copy(update={"training": TrainingConfig(steps=100, steps_per_epoch=100, batch_size=8)})
+    config = CONFIG.model_copy(
+        update={"training": TrainingConfig(steps=100, steps_per_epoch=100, batch_size=8)}
+    )
     crops = Crops(images, images.ids("train"), config, fold=0)
     counts = np.bincount(crops.draw_epoch(0), minlength=len(crops.ids))
     assert np.abs(counts - 800 * crops.weights).max() <= 1

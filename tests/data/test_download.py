@@ -61,7 +61,9 @@ def test_folder_of_zips_and_unpacked_folder_give_the_same_tree_and_tree_digest(t
     assert not (tmp_path / "a" / "stage1_train.zip").exists()
 
 
-def test_manifest_names_each_file_with_size_digest_and_source_without_a_path_of_this_machine(tmp_path: Path) -> None:
+def test_manifest_names_each_file_with_size_digest_and_source_without_a_path_of_this_machine(
+    tmp_path: Path,
+) -> None:
     source = write_source(tmp_path / "pack")
     (source / "stage1_solution.csv").write_text("ImageId,EncodedPixels\nx,1 2\n")
     manifest = download(str(source), tmp_path / "raw")
@@ -105,7 +107,9 @@ def test_changed_zip_is_not_taken_for_the_one_that_came_earlier(tmp_path: Path, 
 
 
 def test_other_source_replaces_the_earlier_one_without_remains(tmp_path: Path, server: StandIn) -> None:
-    server.routes["GET /data/stage1_train.zip"] = lambda r: file_answer(r, make_zip(make_files("stage1_train", 5, 9)))
+    server.routes["GET /data/stage1_train.zip"] = lambda r: file_answer(
+        r, make_zip(make_files("stage1_train", 5, 9))
+    )
     download(server.url + "/data", tmp_path / "raw")
     source = write_source(tmp_path / "pack")
     download(str(source), tmp_path / "raw")
@@ -129,7 +133,9 @@ def test_output_folder_may_be_the_source_after_a_download(tmp_path: Path, server
     assert (tmp_path / "stage1_train.zip").read_bytes() == TRAIN_ZIP
 
 
-@pytest.mark.parametrize("bad", [TRAIN_ZIP[:2000], corrupt(TRAIN_ZIP), make_zip({"../evil/images/evil.png": b"x"})])
+@pytest.mark.parametrize(
+    "bad", [TRAIN_ZIP[:2000], corrupt(TRAIN_ZIP), make_zip({"../evil/images/evil.png": b"x"})]
+)
 def test_bad_archive_leaves_what_was_there_and_nothing_else(tmp_path: Path, bad: bytes) -> None:
     raw = tmp_path / "raw"
     download(str(write_source(tmp_path / "good")), raw)
@@ -157,7 +163,9 @@ def test_download_cut_off_is_gone_on_with_from_the_same_source_only(tmp_path: Pa
 def test_image_in_both_subsets_is_refused(tmp_path: Path) -> None:
     both = make_zip(TEST | {"train01/images/train01.png": TRAIN["train01/images/train01.png"]})
     source = write_source(tmp_path / "pack", test=both)
-    with pytest.raises(ValueError, match="1 images are both in stage1_train and in stage1_test, the first train01"):
+    with pytest.raises(
+        ValueError, match="1 images are both in stage1_train and in stage1_test, the first train01"
+    ):
         download(str(source), tmp_path / "raw")
 
 
@@ -165,7 +173,9 @@ def test_repaired_annotations_are_taken_out_of_the_repository_archive(
     tmp_path: Path, server: StandIn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     inner = {f"fixes-master/stage1_train/{path}": content for path, content in TRAIN.items()}
-    whole = make_zip({"fixes-master/": b"", "fixes-master/README.rst": b"read me"} | inner, zipfile.ZIP_DEFLATED)
+    whole = make_zip(
+        {"fixes-master/": b"", "fixes-master/README.rst": b"read me"} | inner, zipfile.ZIP_DEFLATED
+    )
     server.routes["GET /fixes.zip"] = lambda request: Answer(200, whole, sized=False)
     server.routes["GET /data/stage1_solution.csv"] = lambda r: file_answer(r, b"ImageId,EncodedPixels,Height\n")
     monkeypatch.setattr("nuclei.data.download_sources.FIXES", server.url + "/fixes.zip")
@@ -209,7 +219,9 @@ def test_source_that_is_none_is_named_and_nothing_is_made(
 
 
 @pytest.mark.parametrize("bad", [b"<html>busy</html>", corrupt(TRAIN_ZIP), TRAIN_ZIP[:2000]])
-def test_damaged_archive_is_fetched_once_more_and_not_for_ever(tmp_path: Path, server: StandIn, bad: bytes) -> None:
+def test_damaged_archive_is_fetched_once_more_and_not_for_ever(
+    tmp_path: Path, server: StandIn, bad: bytes
+) -> None:
     server.faults[TRAIN_ROUTE] = [Answer(200, bad)]
     download(server.url + "/data", tmp_path / "a")
     assert_whole(tmp_path / "a")

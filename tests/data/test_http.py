@@ -101,7 +101,15 @@ def send_beginning(request: Request) -> Answer:
         lambda request: Answer(206, NEW[3000:], {"ETag": '"1"', "Content-Range": "bytes 3000-5999/9999"}),
         ignore_if_range,
     ],
-    ids=["range ignored", "changed", "416", "no range named", "another range", "another size", "another version"],
+    ids=[
+        "range ignored",
+        "changed",
+        "416",
+        "no range named",
+        "another range",
+        "another size",
+        "another version",
+    ],
 )
 def test_part_is_never_joined_with_bytes_that_do_not_continue_it(
     tmp_path: Path, server: StandIn, second: Callable[[Request], Answer]
@@ -140,7 +148,9 @@ def test_server_that_cuts_every_time_is_given_up(tmp_path: Path, server: StandIn
     assert len(server.requests) == 7  # the first one brought something
 
 
-def test_passing_faults_of_the_server_are_waited_out(tmp_path: Path, server: StandIn, waits: list[float]) -> None:
+def test_passing_faults_of_the_server_are_waited_out(
+    tmp_path: Path, server: StandIn, waits: list[float]
+) -> None:
     server.faults[ROUTE] = [Answer(500), Answer(503), Answer(429, b"", {"Retry-After": "7"})]
     assert fetch(server, tmp_path) == {"file.zip": NEW}
     assert waits == [2.0, 4.0, 7.0]
@@ -174,7 +184,11 @@ def test_silent_server_is_not_waited_for_for_ever(
 def test_a_connection_that_drops_every_few_bytes_gets_there(tmp_path: Path, server: StandIn) -> None:
     server.routes[ROUTE] = lambda request: replace(file_answer(request, NEW), cut=250)
     assert fetch(server, tmp_path) == {"file.zip": NEW}
-    assert [request.headers.get("range") for request in server.requests[:3]] == [None, "bytes=250-", "bytes=500-"]
+    assert [request.headers.get("range") for request in server.requests[:3]] == [
+        None,
+        "bytes=250-",
+        "bytes=500-",
+    ]
 
 
 def test_a_download_without_progress_is_given_up_after_a_stated_time(
@@ -183,7 +197,9 @@ def test_a_download_without_progress_is_given_up_after_a_stated_time(
     clock = iter(range(0, 10**6, 50))
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
     server.routes[ROUTE] = lambda request: replace(file_answer(request, NEW), cut=10)
-    with pytest.raises(UserError, match=r"\d+ bytes came in [67]\d\d s; check the network .* continues at byte \d+"):
+    with pytest.raises(
+        UserError, match=r"\d+ bytes came in [67]\d\d s; check the network .* continues at byte \d+"
+    ):
         fetch(server, tmp_path)
     assert len(server.requests) < 20
 
@@ -211,7 +227,9 @@ def test_a_content_length_of_thousands_of_digits_counts_as_none(tmp_path: Path, 
     assert fetch(server, tmp_path) == {"file.zip": NEW}
 
 
-def test_a_full_disk_is_said_with_the_file(tmp_path: Path, server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_with_the_file(
+    tmp_path: Path, server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(descriptor: int, content: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 

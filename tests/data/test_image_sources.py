@@ -17,7 +17,9 @@ def grey_image(background, noise, size=(64, 96)):
     return np.repeat(pixels.astype(np.uint8)[..., None], 3, axis=2)
 
 
-@pytest.mark.parametrize(("background", "noise", "look"), [(12, 1, "raised"), (3, 1, "dark"), (3, 0.1, "smooth")])
+@pytest.mark.parametrize(
+    ("background", "noise", "look"), [(12, 1, "raised"), (3, 1, "dark"), (3, 0.1, "smooth")]
+)
 def test_fluorescence_is_told_by_its_background(background, noise, look):
     found = find_source(grey_image(background, noise), "small_fluorescence")
     assert found == f"small_fluorescence_64x96_{look}"
@@ -42,7 +44,9 @@ def test_noise_is_measured_in_grey_levels():
 
 
 def test_tiles_of_one_picture_share_its_source_and_a_correction_comes_first():
-    index = pd.DataFrame({"image_id": list("abcd"), "group": [*list("ggg"), "h"], "source": ["x", "x", "y", "y"]})
+    index = pd.DataFrame(
+        {"image_id": list("abcd"), "group": [*list("ggg"), "h"], "source": ["x", "x", "y", "y"]}
+    )
     assert assign_sources(index).tolist() == ["x", "x", "x", "y"]
     assert assign_sources(index, {"b": "z"}).tolist() == ["x", "z", "x", "y"]
 

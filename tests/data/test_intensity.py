@@ -92,7 +92,9 @@ def test_any_finite_image_of_any_type_becomes_8_bit_colour(image):
         assert windowed.dtype == np.uint8
         assert windowed.shape == (*image.shape, 3)
         order = np.argsort(image.ravel(), kind="stable")
-        assert (np.diff(windowed[..., 0].ravel()[order].astype(int)) >= 0).all()  # brighter never becomes darker
+        assert (
+            np.diff(windowed[..., 0].ravel()[order].astype(int)) >= 0
+        ).all()  # brighter never becomes darker
 
 
 @pytest.mark.parametrize(

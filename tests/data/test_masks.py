@@ -65,7 +65,9 @@ def test_a_label_map_in_colours_is_used_as_it_is(tmp_path):
 
 
 def test_a_label_map_among_masks_is_refused(tmp_path):
-    with pytest.raises(UserError, match=rf"m001\.png: one of 2 masks has {NUCLEI} values beside 0.*only the label map"):
+    with pytest.raises(
+        UserError, match=rf"m001\.png: one of 2 masks has {NUCLEI} values beside 0.*only the label map"
+    ):
         read(tmp_path / "masks", [MASKS[0], LABEL_MAP.astype(np.uint8)])
 
 
@@ -97,5 +99,7 @@ def test_the_report_names_soft_masks_and_label_maps(tmp_path):
 def test_an_unsafe_image_id_is_refused_when_the_data_are_prepared(tmp_path, image_id):
     for name in ("good", image_id):
         (tmp_path / "stage1_train" / name).mkdir(parents=True)
-    with pytest.raises(UserError, match=r"stage1_train: 1 of 2 image ids: .* is not a valid name.*; rename the images"):
+    with pytest.raises(
+        UserError, match=r"stage1_train: 1 of 2 image ids: .* is not a valid name.*; rename the images"
+    ):
         find_images(tmp_path, "train")

@@ -127,7 +127,9 @@ def test_an_enormous_image_is_refused_from_its_header(tmp_path):
         read_archive_image(tmp_path, "test", "a")
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"GIF89a", "not a PNG"), (b"", "not a PNG"), (None, "damaged")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"GIF89a", "not a PNG"), (b"", "not a PNG"), (None, "damaged")]
+)
 def test_a_file_that_is_no_image_is_named(tmp_path, content, message):
     path = write_png(tmp_path / "stage1_test/a/images/a.png", np.arange(256, dtype=np.uint8).reshape(16, 16))
     path.write_bytes(path.read_bytes()[:-20] if content is None else content)
@@ -266,7 +268,14 @@ def test_an_image_in_both_subsets_is_refused(tmp_path):
 
 def test_only_files_that_the_index_does_not_name_are_stale(tmp_path):
     index = pd.DataFrame({"image": ["images/a.png", "images/b.png"], "label": ["labels/a.png", None]})
-    for name in ("images/a.png", "images/b.png", "images/c.png", "labels/a.png", "labels/b.png", "images/.a.png.7.tmp"):
+    for name in (
+        "images/a.png",
+        "images/b.png",
+        "images/c.png",
+        "labels/a.png",
+        "labels/b.png",
+        "images/.a.png.7.tmp",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "images" / "notes.txt").touch()

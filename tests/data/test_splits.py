@@ -111,7 +111,9 @@ def test_by_modality_each_fold_holds_out_all_of_one_modality_and_nothing_else():
     assert list(splits.columns) == list(assign_folds(index, 2, 0).columns)
     held_out = [choose_fold(splits, fold) for fold in range(len(MODALITIES))]
     for fold, modality in zip(held_out, sorted(MODALITIES), strict=True):
-        assert fold.validation == sorted(index.image_id[(index.modality == modality) & (index.subset == "train")])
+        assert fold.validation == sorted(
+            index.image_id[(index.modality == modality) & (index.subset == "train")]
+        )
         assert set(fold.training) == set(splits.image_id) - set(fold.validation)
 
 
@@ -175,14 +177,18 @@ def test_the_summary_counts_images_nuclei_and_shared_pictures():
     index = make_index([4, 4, 2, 1, 1])
     splits = assign_folds(index, 2, 0)
     lines = summarise(splits)
-    totals = {line.split()[0]: [int(word) for word in line.split()[1:]] for line in lines if line.split()[1].isdigit()}
+    totals = {
+        line.split()[0]: [int(word) for word in line.split()[1:]] for line in lines if line.split()[1].isdigit()
+    }
     assert sum(totals["images"]) == 12
     assert sum(totals["groups"]) == 5
     assert sum(totals["nuclei"]) == splits.nuclei.sum()
     assert lines[-2:] == ["1 x 2 images from one picture", "2 x 4 images from one picture"]
 
 
-SPLITS = pd.DataFrame({"image_id": list("abcd"), "fold": [0, 0, 1, 1], "group": list("xxyz"), "modality": list("mmmn")})
+SPLITS = pd.DataFrame(
+    {"image_id": list("abcd"), "fold": [0, 0, 1, 1], "group": list("xxyz"), "modality": list("mmmn")}
+)
 
 
 def test_a_fold_holds_out_its_images():

@@ -4,7 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
-from nuclei.data.tile_groups import find_groups, find_mosaics, find_near_duplicates, find_neighbours, image_signature
+from nuclei.data.tile_groups import (
+    find_groups,
+    find_mosaics,
+    find_near_duplicates,
+    find_neighbours,
+    image_signature,
+)
 from nuclei.synthetic.images import make_image, make_mosaic
 
 SIZE = (96, 128)

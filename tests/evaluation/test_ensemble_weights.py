@@ -38,10 +38,16 @@ def members(images, tmp_path):
     columns = {"image_id": ids, "fold": folds, "group": ids, "modality": "any", "nuclei": 1}
     pd.DataFrame(columns).to_csv(splits, index=False)
     for name, hidden in (("good", 0.0), ("poor", 0.7)):
-        maps = ((image_id, make_maps(images.label_map(image_id), hidden, seed)) for seed, image_id in enumerate(ids))
+        maps = (
+            (image_id, make_maps(images.label_map(image_id), hidden, seed)) for seed, image_id in enumerate(ids)
+        )
         (tmp_path / name).mkdir()
         write_maps(tmp_path / name / "oof.npz", maps)
-    return {name: tmp_path / name / "oof.npz" for name in ("good", "poor")}, splits, dict(zip(ids, folds, strict=True))
+    return (
+        {name: tmp_path / name / "oof.npz" for name in ("good", "poor")},
+        splits,
+        dict(zip(ids, folds, strict=True)),
+    )
 
 
 def test_the_better_member_counts_more(images, members):
@@ -56,7 +62,9 @@ def test_the_better_member_counts_more(images, members):
 def test_the_weights_of_a_fold_do_not_depend_on_its_images(images, members, tmp_path):
     paths, splits, folds = members
     before = tune_weights(paths, images.folder, splits)
-    empty = ((id_, np.zeros((3, *images.label_map(id_).shape), np.uint8)) for id_, fold in folds.items() if fold == 0)
+    empty = (
+        (id_, np.zeros((3, *images.label_map(id_).shape), np.uint8)) for id_, fold in folds.items() if fold == 0
+    )
     rest = ((id_, make_maps(images.label_map(id_), 0.0, 0)) for id_, fold in folds.items() if fold == 1)
     (tmp_path / "changed").mkdir()
     changed = tmp_path / "changed" / "oof.npz"
@@ -73,7 +81,9 @@ def test_an_image_gets_the_weights_of_its_fold_and_modality_and_a_test_image_tho
     )
     images = images.assign(image="", label="", height=1, width=1, nuclei=1, group=images.image_id)
     images.to_csv(index, index=False)
-    images[:2].assign(fold=[0, 1])[["image_id", "fold", "group", "modality", "nuclei"]].to_csv(splits, index=False)
+    images[:2].assign(fold=[0, 1])[["image_id", "fold", "group", "modality", "nuclei"]].to_csv(
+        splits, index=False
+    )
     found = {"all": {"x": 1.0, "y": 8.0}, "m": {"x": 1.0, "y": 2.0}}
     folds = {"0": {"all": {"x": 1.0, "y": 4.0}}, "1": {"all": {"x": 3.0, "y": 1.0}, "n": {"x": 5.0, "y": 1.0}}}
     write_json(path, {"weights": found, "fold": folds, **SCORES})

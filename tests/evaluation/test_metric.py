@@ -73,7 +73,9 @@ def test_discs_score_as_the_definition_says(seed):
     truth, predicted = cell_culture(seed)
     values = metric.average_precision(truth, predicted)
     assert 0 < values.mean() < 1
-    np.testing.assert_allclose(values, slow_average_precision(nuclei_of(truth), nuclei_of(predicted)), rtol=1e-15)
+    np.testing.assert_allclose(
+        values, slow_average_precision(nuclei_of(truth), nuclei_of(predicted)), rtol=1e-15
+    )
 
 
 @unhurried
@@ -90,13 +92,17 @@ def test_an_outcome_holds_the_largest_iou_with_a_nucleus_of_the_other_map(truth,
     ours, theirs = nuclei_of(truth), nuclei_of(predicted)
     found = metric.outcomes(truth, predicted)
     assert found.true_iou.tolist() == [max((float(exact_iou(a, b)) for b in theirs), default=0.0) for a in ours]
-    assert found.predicted_iou.tolist() == [max((float(exact_iou(a, b)) for a in ours), default=0.0) for b in theirs]
+    assert found.predicted_iou.tolist() == [
+        max((float(exact_iou(a, b)) for a in ours), default=0.0) for b in theirs
+    ]
 
 
 @pytest.mark.parametrize("shift", range(12))
 def test_a_disc_rolled_by_n_pixels_has_the_iou_of_two_shifted_discs(shift):
     mask = disc(60, 60, 30, 25, 10)
-    chords = mask.sum(axis=1)  # moved by n along its rows, the disc loses n pixels of each row, or all there are
+    chords = mask.sum(
+        axis=1
+    )  # moved by n along its rows, the disc loses n pixels of each row, or all there are
     shared = int(np.maximum(chords - shift, 0).sum())
     iou = Fraction(shared, 2 * int(chords.sum()) - shared)
     truth, rolled = mask.astype(np.int32), np.roll(mask, shift, axis=1).astype(np.int32)
@@ -138,7 +144,9 @@ def test_neither_the_order_of_labels_nor_gaps_between_them_change_a_score(truth,
 def test_the_type_and_memory_order_of_the_maps_do_not_matter(dtype, factor):
     truth, predicted = (label_map * factor for label_map in cell_culture(3))
     expected = metric.average_precision(truth, predicted)
-    np.testing.assert_array_equal(metric.average_precision(truth.astype(dtype), np.asfortranarray(predicted)), expected)
+    np.testing.assert_array_equal(
+        metric.average_precision(truth.astype(dtype), np.asfortranarray(predicted)), expected
+    )
     np.testing.assert_array_equal(metric.average_precision(truth, predicted.astype(dtype)), expected)
 
 
@@ -232,7 +240,13 @@ def test_a_halved_nucleus_is_a_split_and_two_in_one_are_merged():
     truth[2:12, 20:30], truth[2:12, 30:40] = 2, 3
     predicted[2:12, 20:40] = 3
     truth[2:12, 50:60] = predicted[2:12, 50:60] = 4
-    assert metric.error_counts(truth, predicted) == {"hits": 1, "missed": 3, "extra": 3, "split": 1, "merged": 1}
+    assert metric.error_counts(truth, predicted) == {
+        "hits": 1,
+        "missed": 3,
+        "extra": 3,
+        "split": 1,
+        "merged": 1,
+    }
 
 
 @pytest.mark.parametrize("threshold", [0.49, 1.0, 0.55555, float("nan")])

@@ -55,7 +55,9 @@ def expected_row(truth, predicted):
     """TP / (TP + FP + FN) at each threshold by the definition, in fractions."""
     row = []
     for percent in range(50, 100, 5):
-        hits = sum(any(Fraction(len(a & b), len(a | b)) > Fraction(percent, 100) for b in predicted) for a in truth)
+        hits = sum(
+            any(Fraction(len(a & b), len(a | b)) > Fraction(percent, 100) for b in predicted) for a in truth
+        )
         row.append(Fraction(hits, len(truth) + len(predicted) - hits))
     return [float(value) for value in [*row, sum(row) / 10]]
 
@@ -98,7 +100,14 @@ def case(tmp_path):
 
 
 def score(folder, *arguments):
-    files = ("--submission", folder / "submission.csv", "--truth", folder / "truth.csv", "--out", folder / "out.csv")
+    files = (
+        "--submission",
+        folder / "submission.csv",
+        "--truth",
+        folder / "truth.csv",
+        "--out",
+        folder / "out.csv",
+    )
     return run_script("score.py", *files, *arguments)
 
 
@@ -160,7 +169,9 @@ def test_an_image_that_the_truth_does_not_know_is_named_and_nothing_is_scored(ca
         file.write("image8,1 3\n")
     result = score(folder)
     assert result.returncode == 1
-    assert result.stderr.strip().endswith("image 'image8' is not one of the 5 expected (1 such rows); remove it")
+    assert result.stderr.strip().endswith(
+        "image 'image8' is not one of the 5 expected (1 such rows); remove it"
+    )
     assert not (folder / "out.csv").exists()
 
 

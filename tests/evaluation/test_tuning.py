@@ -57,11 +57,21 @@ def make_run(folder, poisoned_fold=None):
             truth = cv2.dilate(truth.astype(np.float32), np.ones((7, 7), np.uint8)).astype(np.int32)
         write_label_map(folder / "processed" / "labels" / f"{image_id}.png", truth)
         rows.append({"image_id": image_id, "subset": "train", "image": "", "label": f"labels/{image_id}.png"})
-        rows[-1] |= {"height": SIZE, "width": SIZE, "nuclei": truth.max(), "modality": modality, "group": image_id}
-        splits.append({"image_id": image_id, "fold": fold, "group": image_id, "modality": modality, "nuclei": 1})
+        rows[-1] |= {
+            "height": SIZE,
+            "width": SIZE,
+            "nuclei": truth.max(),
+            "modality": modality,
+            "group": image_id,
+        }
+        splits.append(
+            {"image_id": image_id, "fold": fold, "group": image_id, "modality": modality, "nuclei": 1}
+        )
     write_csv(folder / "processed" / "index.csv", pd.DataFrame(rows))
     write_csv(folder / "splits.csv", pd.DataFrame(splits))
-    write_maps(folder / "oof.npz", [(ids[number], make_maps(truths[number], number)) for number in range(IMAGES)])
+    write_maps(
+        folder / "oof.npz", [(ids[number], make_maps(truths[number], number)) for number in range(IMAGES)]
+    )
     return folder
 
 
@@ -187,7 +197,9 @@ def test_the_search_looks_at_no_image_outside_its_rows():
 
 def test_a_gain_within_the_scatter_over_the_images_is_not_followed():
     def luck(parameters, image):
-        return (0.5 + 0.01 * image % 0.07) * (1 if (image + int(100 * parameters.foreground_threshold)) % 2 else -1)
+        return (0.5 + 0.01 * image % 0.07) * (
+            1 if (image + int(100 * parameters.foreground_threshold)) % 2 else -1
+        )
 
     assert search(CountingScores(luck, 40), np.arange(40), np.arange(40)) == START
 
@@ -223,7 +235,9 @@ def test_maps_that_do_not_fit_the_splits_are_refused(tmp_path):
     write_csv(folder / "splits.csv", splits)
     write_maps(folder / "oof.npz", [(image_id, np.zeros((3, 5, 5), np.uint8)) for image_id in splits.image_id])
     for workers in (1, 2):
-        with pytest.raises(ValueError, match=r"maps of image image\d\d are \(3, 5, 5\), its label map .* \(64, 64\)"):
+        with pytest.raises(
+            ValueError, match=r"maps of image image\d\d are \(3, 5, 5\), its label map .* \(64, 64\)"
+        ):
             tune(folder, workers)
 
 

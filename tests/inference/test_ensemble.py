@@ -19,7 +19,9 @@ SIZES = {"a": (5, 7), "b": (8, 6), "c": (4, 4)}
 
 def random_maps(seed, sizes=SIZES):
     generator = np.random.default_rng(seed)
-    return {image_id: generator.integers(0, 256, (3, *size)).astype(np.uint8) for image_id, size in sizes.items()}
+    return {
+        image_id: generator.integers(0, 256, (3, *size)).astype(np.uint8) for image_id, size in sizes.items()
+    }
 
 
 def write(path, maps):
@@ -138,10 +140,19 @@ def test_the_members_are_written_once_with_the_names_that_are_given(tmp_path, pr
     inputs = {}
     for subset, ids in (("train", range(8)), ("test", (8, 9))):
         held = {f"image{number:02d}": sizes[f"image{number:02d}"] for number in ids}
-        inputs[subset] = [str(write(tmp_path / f"{subset}{seed}.npz", random_maps(seed, held))) for seed in (0, 1)]
+        inputs[subset] = [
+            str(write(tmp_path / f"{subset}{seed}.npz", random_maps(seed, held))) for seed in (0, 1)
+        ]
     for subset, written in (("test", False), ("train", True)):
         command = [sys.executable, ROOT / "scripts" / "ensemble.py", "--index", processed / "index.csv"]
-        command += ["--inputs", *inputs[subset], "--subset", subset, "--out", tmp_path / "ensemble" / f"{subset}.npz"]
+        command += [
+            "--inputs",
+            *inputs[subset],
+            "--subset",
+            subset,
+            "--out",
+            tmp_path / "ensemble" / f"{subset}.npz",
+        ]
         command += ["--members", "first", "second", "--weights", "1", "3"]
         subprocess.run(list(map(str, command)), check=True, env=os.environ | {"PYTHONPATH": str(ROOT / "src")})
         assert (tmp_path / "ensemble" / "members.json").exists() == written

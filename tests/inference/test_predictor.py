@@ -54,7 +54,9 @@ def test_with_eight_flips_the_maps_flip_with_the_image():
         return flipped * torch.linspace(0, 1, flipped.shape[-1])
 
     turned = average_over_flips(forward, PIXELS.transpose(1, 2).flip(1), list_flips(8))
-    assert torch.allclose(turned, average_over_flips(forward, PIXELS, list_flips(8)).transpose(1, 2).flip(1), atol=1e-6)
+    assert torch.allclose(
+        turned, average_over_flips(forward, PIXELS, list_flips(8)).transpose(1, 2).flip(1), atol=1e-6
+    )
 
 
 def predictor(**prediction):
@@ -123,7 +125,9 @@ def test_another_config_that_changes_the_weights_is_refused_by_its_keys():
     network = predictor(flips=1)
     changes = {"model": ModelConfig(width=4, depth=2, residual=True), "training": TrainingConfig(seed=1)}
     asked = network.config.model_copy(update={"name": "other", **changes})
-    with pytest.raises(ValueError, match=r"config other differs .* model\.pt in model\.residual, training\.precision"):
+    with pytest.raises(
+        ValueError, match=r"config other differs .* model\.pt in model\.residual, training\.precision"
+    ):
         load_predictor(checkpoint_of(network), "model.pt", CPU, asked)
 
 
@@ -136,6 +140,8 @@ def test_a_file_that_is_no_checkpoint_is_named_with_a_remedy(tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=r"lacks `config` and `model`"):
         load_checkpoint(tmp_path / "model.pt")
-    torch.save({"config": {}, "model": {"outc.weight": torch.tensor([1.0, float("nan")])}}, tmp_path / "model.pt")
+    torch.save(
+        {"config": {}, "model": {"outc.weight": torch.tensor([1.0, float("nan")])}}, tmp_path / "model.pt"
+    )
     with pytest.raises(ValueError, match=r"model\.pt: the tensor 'outc.weight' holds NaN"):
         load_checkpoint(tmp_path / "model.pt")

@@ -11,7 +11,9 @@ from nuclei.synthetic.images import make_image
 
 def maps_of(seed, height=300, width=420):
     """Noisy maps of drawn nuclei."""
-    target = make_target(make_image("small_fluorescence", seed, height, width)[1].astype(np.int32), TargetConfig())
+    target = make_target(
+        make_image("small_fluorescence", seed, height, width)[1].astype(np.int32), TargetConfig()
+    )
     noise = np.random.default_rng(seed).normal(0, 0.04, target.shape)
     return (np.clip(target + noise, 0, 1) * 255).astype(np.uint8)
 

@@ -110,7 +110,9 @@ def test_all_tiles_use_the_scales_that_fit_the_size_of_the_nuclei():
         network.model = Brightness()
     image = np.full((157, 198, 3), 20, np.uint8)
     image[30:140, 40:170] = 230
-    tiles, expected, other = (join(predict_tiles([one], image, 64, 16), (157, 198)) for one in (halving, halved, whole))
+    tiles, expected, other = (
+        join(predict_tiles([one], image, 64, 16), (157, 198)) for one in (halving, halved, whole)
+    )
     assert np.array_equal(tiles, expected)
     assert not np.array_equal(tiles, other)
 

@@ -52,7 +52,9 @@ def checkpoint(seed=0, name="tiny", model=OURS):
 
 
 def card_of(content, score=0.5, parameters=TUNED):
-    tuned = TunedScore(experiment=content["config"]["name"], parameters=parameters.to_dict(), score=score, n_images=7)
+    tuned = TunedScore(
+        experiment=content["config"]["name"], parameters=parameters.to_dict(), score=score, n_images=7
+    )
     return make_card(content, tuned, "generated images", "CC0-1.0")
 
 
@@ -114,14 +116,20 @@ def test_an_ensemble_is_its_members_by_their_weights_with_parameters_of_its_own(
     assert np.abs(maps - (one(IMAGE) + 0.25 * other(IMAGE).astype(float)) / 1.25).max() <= 1
     assert load_weights(path, CPU).parameters == OTHER
     assert read_tuned(path) == Tuned(OTHER, {})
-    assert find_files(path) == [tmp_path / name / f"fold_{k}.safetensors" for name in ("one", "other") for k in (0, 1)]
-    assert len({load_weights(source, CPU).digest for source in (path, tmp_path / "one", tmp_path / "other")}) == 3
+    assert find_files(path) == [
+        tmp_path / name / f"fold_{k}.safetensors" for name in ("one", "other") for k in (0, 1)
+    ]
+    assert (
+        len({load_weights(source, CPU).digest for source in (path, tmp_path / "one", tmp_path / "other")}) == 3
+    )
 
 
 def test_an_ensemble_whose_member_was_made_again_is_refused(tmp_path):
     path = write_ensemble(tmp_path, scores=(0.5, 0.3))
     for read in (lambda source: load_weights(source, CPU), read_tuned, find_files):
-        with pytest.raises(ValueError, match=r"weights of other that score 0\.3, .*other has 0\.4; make it again"):
+        with pytest.raises(
+            ValueError, match=r"weights of other that score 0\.3, .*other has 0\.4; make it again"
+        ):
             read(path)
 
 
@@ -161,7 +169,9 @@ def test_another_version_is_refused_with_a_remedy(tmp_path):
     content = checkpoint()
     card = card_of(content).model_copy(update={"version": 2})
     write_weights(tmp_path / "a.safetensors", content["model"], card)
-    with pytest.raises(ValueError, match=r"version 2, this release reads version 1; take weights and code of the same"):
+    with pytest.raises(
+        ValueError, match=r"version 2, this release reads version 1; take weights and code of the same"
+    ):
         read_weights(tmp_path / "a.safetensors")
 
 
@@ -279,14 +289,26 @@ def spoil_card(path, change):
     [
         (lambda card: card.update(name="`id`"), "'`id`' is not a valid name"),
         (lambda card: card["config"].update(name="-rf"), r"config\.name = '-rf', expected the card's 'tiny'"),
-        (lambda card: card["config"]["model"].update(width=10**9), r"config\.model\.width = 1e\+09, .* at most 4096"),
-        (lambda card: card["config"]["prediction"].update(scales=[1.0] * 3000), "scales has 3000 values, .* at most"),
+        (
+            lambda card: card["config"]["model"].update(width=10**9),
+            r"config\.model\.width = 1e\+09, .* at most 4096",
+        ),
+        (
+            lambda card: card["config"]["prediction"].update(scales=[1.0] * 3000),
+            "scales has 3000 values, .* at most",
+        ),
         (lambda card: card["config"].update(model=DEEP), "not valid JSON .*recursion limit"),
         (lambda card: card.update(score=float("nan")), "not valid JSON"),
         (lambda card: card["parameters"].update(border_weight=float("inf")), "not valid JSON"),
-        (lambda card: card["parameters"].update(min_seed_area=2.5), "min_seed_area is 2.5; give a whole number"),
+        (
+            lambda card: card["parameters"].update(min_seed_area=2.5),
+            "min_seed_area is 2.5; give a whole number",
+        ),
         (lambda card: card.update(parameters=[]), r"parameters: .*expected a table, got \[\]"),
-        (lambda card: card["config"]["model"].update(width=8), r"shape \(4, .* but the network of its card has \(8, "),
+        (
+            lambda card: card["config"]["model"].update(width=8),
+            r"shape \(4, .* but the network of its card has \(8, ",
+        ),
     ],
 )
 def test_a_card_that_lies_is_refused_in_one_line(tmp_path, change, said):
@@ -321,7 +343,10 @@ def test_a_file_with_an_unsafe_name_in_a_folder_is_refused(tmp_path):
         (lambda card: card.update(members={}), "members = {}: .* at least 1 item"),
         (lambda card: card["members"].update({f"m{k}": 0.5 for k in range(10_000)}), "at most 32 items"),
         (lambda card: card["weights"].pop("all"), "'all' is missing"),
-        (lambda card: card["weights"]["all"].pop("one"), r"weights\.all is for \['other'\], expected one for each"),
+        (
+            lambda card: card["weights"]["all"].pop("one"),
+            r"weights\.all is for \['other'\], expected one for each",
+        ),
         (lambda card: card["weights"]["all"].update(one=0), "weights.all.one = 0: .* greater than 0"),
         (lambda card: card.update(parameters=DEEP), "not valid JSON .*recursion limit"),
     ],

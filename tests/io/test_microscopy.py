@@ -102,7 +102,11 @@ def test_grey_with_transparency_is_grey(tmp_path):
 @pytest.mark.parametrize("ending", ["gif", "webp", "png"])
 def test_every_frame_of_an_animation_is_a_picture(tmp_path, ending):
     frames = [Image.fromarray(np.full((40, 50), value, np.uint8)) for value in (10, 100, 200)]
-    options = {"save_all": True, "append_images": frames[1:], **({"lossless": True} if ending == "webp" else {})}
+    options = {
+        "save_all": True,
+        "append_images": frames[1:],
+        **({"lossless": True} if ending == "webp" else {}),
+    }
     frames[0].save(tmp_path / f"a.{ending}", **options)
     pictures = read(tmp_path / f"a.{ending}")
     assert [int(picture.pixels[5, 5].flat[0]) for picture in pictures] == [10, 100, 200]
@@ -126,7 +130,9 @@ def test_a_cmyk_jpeg_becomes_rgb(tmp_path):
 def test_a_broken_file_of_any_format_fails_by_its_name(tmp_path, name, kind):
     save(tmp_path / name, RGB)
     content = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes({"empty": b"", "text": b"no picture", "cut": content[: len(content) // 2]}[kind])
+    (tmp_path / name).write_bytes(
+        {"empty": b"", "text": b"no picture", "cut": content[: len(content) // 2]}[kind]
+    )
     assert list(find_pictures(tmp_path).pictures) == ["a"]
     with pytest.raises(ValueError, match=name.replace(".", r"\.")):
         read(tmp_path / name)

@@ -52,7 +52,9 @@ def test_an_impossible_size_is_left_out_and_said(tmp_path, sizes):
      (1 / 0.325, "microns"), (1 / 0.325, "\\u00B5m"), (1e6 / 0.325, "m"), (25400 / 0.325, "inch")],
 )  # fmt: skip
 def test_every_unit_of_imagej(tmp_path, per_unit, unit):
-    tifffile.imwrite(tmp_path / "a.tif", GREY, imagej=True, resolution=(per_unit, per_unit), metadata={"unit": unit})
+    tifffile.imwrite(
+        tmp_path / "a.tif", GREY, imagej=True, resolution=(per_unit, per_unit), metadata={"unit": unit}
+    )
     assert read_one(tmp_path / "a.tif").pixel_size == pytest.approx((0.325, 0.325), rel=1e-3)
 
 

@@ -202,7 +202,9 @@ def test_samples_besides_the_colours_are_left_out_and_said(tmp_path):
     assert "1 samples besides the colours left out" in notes(picture)
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64"]
+)
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_numbers_of_any_type_and_byte_order_keep_their_values(tmp_path, dtype, order):
     values = (GREY // 2).astype(dtype)

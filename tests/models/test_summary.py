@@ -38,13 +38,19 @@ def test_a_transposed_convolution_counts_what_goes_in_and_attention_its_products
     def convolve(statistics):
         return sum(layer.macs for layer in statistics.summary_list if layer.class_name == "Conv2d") - bias
 
-    products = 16 * 16 * 8 * 4 * 2 * 2  # from 8 channels of 16 x 16 pixels to 4 channels, a weight for each of 2 x 2
+    products = (
+        16 * 16 * 8 * 4 * 2 * 2
+    )  # from 8 channels of 16 x 16 pixels to 4 channels, a weight for each of 2 x 2
     assert transposed.total_mult_adds == convolve(transposed) + products
     assert plain.total_mult_adds == convolve(plain)
 
     def attend(size):
-        config = ModelConfig(architecture="transunet", width=4, depth=1, transformer_layers=1, transformer_heads=1)
+        config = ModelConfig(
+            architecture="transunet", width=4, depth=1, transformer_layers=1, transformer_heads=1
+        )
         return summarise(config, size)[0].total_mult_adds
 
     tokens, channels = 16 * 16, 4
-    assert attend(64) - 4 * attend(32) == pytest.approx(2 * channels * ((4 * tokens) ** 2 - 4 * tokens**2), rel=0.01)
+    assert attend(64) - 4 * attend(32) == pytest.approx(
+        2 * channels * ((4 * tokens) ** 2 - 4 * tokens**2), rel=0.01
+    )

@@ -91,7 +91,9 @@ def test_a_blank_image_has_no_nuclei(level):
     assert not label_map.any()
 
 
-@pytest.mark.parametrize("image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8)])
+@pytest.mark.parametrize(
+    "image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8)]
+)
 def test_what_is_no_rgb_image_is_refused(image):
     with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8"):
         otsu_watershed(image)

@@ -34,7 +34,9 @@ def centre_maps(label_map):
 def three_class_maps(label_map):
     """FOREGROUND, BORDER and CORE as a three-class network's probabilities give them."""
     background, body, border = three_class_target(label_map, 0.15, 4.0)
-    return np.round(np.stack([(1 - background) * (label_map > 0), border, body * (1 - border)]) * 255).astype(np.uint8)
+    return np.round(np.stack([(1 - background) * (label_map > 0), border, body * (1 - border)]) * 255).astype(
+        np.uint8
+    )
 
 
 def scatter(seed, count=25, shape=(200, 240)):
@@ -135,7 +137,9 @@ def test_a_hole_in_a_nucleus_is_filled_but_a_gap_among_nuclei_is_not():
     maps = energy_maps(truth)
     maps[:, 28:32, 28:32] = 0
     assert relabelled(segment_maps(maps, DEFAULT)) == relabelled(truth)
-    ring = [(48 + 20 * np.sin(angle), 64 + 20 * np.cos(angle), 9.5) for angle in np.arange(0, 2 * np.pi, np.pi / 4)]
+    ring = [
+        (48 + 20 * np.sin(angle), 64 + 20 * np.cos(angle), 9.5) for angle in np.arange(0, 2 * np.pi, np.pi / 4)
+    ]
     around = draw_discs(ring)
     enclosed = segment_maps(energy_maps(around), DEFAULT)
     assert enclosed.max() == 8
@@ -155,7 +159,9 @@ def test_dust_and_faint_nuclei_are_dropped_and_the_rest_is_numbered_without_gaps
     predicted = segment_maps(maps, DEFAULT)
     assert relabelled(predicted) == {(truth == 2).tobytes(), (truth == 4).tobytes()}
     assert np.unique(predicted).tolist() == [0, 1, 2]
-    everything = replace(DEFAULT, min_area=0, min_relative_area=0.0, min_mean_probability=0.0, min_seed_peak=0.0)
+    everything = replace(
+        DEFAULT, min_area=0, min_relative_area=0.0, min_mean_probability=0.0, min_seed_peak=0.0
+    )
     assert segment_maps(maps, everything).max() == 4
 
 
@@ -182,7 +188,9 @@ def test_a_nucleus_that_the_network_is_less_sure_of_keeps_its_size_beside_one_th
     maps[:, truth.shape[0] // 2 :, 64:] = maps[:, truth.shape[0] // 2 :, 64:] * 0.75
     unsure = replace(DEFAULT, min_mean_probability=0.5)
     same, own = (
-        np.bincount(segment_maps(maps, replace(unsure, foreground_threshold=one, instance_threshold=other)).ravel())[1:]
+        np.bincount(
+            segment_maps(maps, replace(unsure, foreground_threshold=one, instance_threshold=other)).ravel()
+        )[1:]
         for one, other in ((0.6, 0.0), (0.3, 0.65))
     )
     assert same[1] < 0.9 * same[0]
@@ -192,7 +200,9 @@ def test_a_nucleus_that_the_network_is_less_sure_of_keeps_its_size_beside_one_th
 
 def test_every_nucleus_respects_the_limits_asked_for():
     maps = degrade(energy_maps(scatter(3)), 1.0, 40)
-    parameters = replace(DEFAULT, min_area=30, min_mean_probability=0.85, min_seed_peak=0.3, foreground_threshold=0.7)
+    parameters = replace(
+        DEFAULT, min_area=30, min_mean_probability=0.85, min_seed_peak=0.3, foreground_threshold=0.7
+    )
     label_map = segment_maps(maps, parameters)
     assert label_map.max() > 3
     assert np.bincount(label_map.ravel())[1:].min() >= 30

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("bioimageio.core", reason="bioimageio.core is not installed: pip install --editable '.[publish]'")
+pytest.importorskip(
+    "bioimageio.core", reason="bioimageio.core is not installed: pip install --editable '.[publish]'"
+)
 pytest.importorskip("onnxruntime")
 
 from nuclei.arrays import CHANNELS

@@ -17,7 +17,9 @@ def test_the_clients_own_checks_take_model_and_variation_and_send_the_files(tmp_
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with KaggleServer() as server:
         server.routes[CREATE] = server.routes[VARY] = lambda _: json_answer({"id": 1, "url": "/models/1"})
-        server.routes[START] = lambda _: json_answer({"token": "blob", "createUrl": f"{server.url}/storage/upload"})
+        server.routes[START] = lambda _: json_answer(
+            {"token": "blob", "createUrl": f"{server.url}/storage/upload"}
+        )
         server.routes[STORAGE] = lambda _: Answer(200)
         point_client_at(server, monkeypatch, tmp_path, server.token)
         client = connect("upload the folder by hand")

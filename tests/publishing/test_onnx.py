@@ -97,7 +97,9 @@ def test_another_network_than_the_files_own_is_found_out(traced):
     other, _ = make_network("bilinear")
     torch.nn.init.normal_(other.outc.conv.weight)
     with pytest.raises(ValueError, match=r"other.pt2: differs from the checkpoint by .* do not use it"):
-        onnx.check(lambda images: program(torch.from_numpy(images)).detach().numpy(), other, config, "other.pt2")
+        onnx.check(
+            lambda images: program(torch.from_numpy(images)).detach().numpy(), other, config, "other.pt2"
+        )
 
 
 def test_a_network_that_asks_for_the_size_is_refused_in_words():
@@ -109,7 +111,9 @@ def test_a_network_that_asks_for_the_size_is_refused_in_words():
         def forward(self, pixels):
             return pixels if int(pixels.sum()) > 3 else -pixels
 
-    with pytest.raises(ValueError, match="small: unet with encoder resnet34 cannot be exported for images of any size"):
+    with pytest.raises(
+        ValueError, match="small: unet with encoder resnet34 cannot be exported for images of any size"
+    ):
         onnx.trace(Asking(), config)
 
 
@@ -134,8 +138,17 @@ def test_the_script_writes_both_files_of_a_checkpoint(tmp_path):
 
 
 def test_without_a_trained_network_make_exports_the_shipped_weights(tmp_path):
-    command = ["make", "--no-print-directory", "--dry-run", "export", f"RUNS={tmp_path}", f"PYTHON={sys.executable}"]
+    command = [
+        "make",
+        "--no-print-directory",
+        "--dry-run",
+        "export",
+        f"RUNS={tmp_path}",
+        f"PYTHON={sys.executable}",
+    ]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     source, out = "weights/encoder_resunet/fold_0.safetensors", tmp_path / "weights_encoder_resunet" / "fold_0"
-    assert answer.stdout.strip().endswith(f"--checkpoint {source} --onnx {out}/model.onnx --program {out}/model.pt2")
+    assert answer.stdout.strip().endswith(
+        f"--checkpoint {source} --onnx {out}/model.onnx --program {out}/model.pt2"
+    )

@@ -27,7 +27,9 @@ def make_measured(scores, trained="", modalities="ssp"):
 
 
 def test_a_step_adds_its_mean_paired_difference_to_the_step_before():
-    frame = ablation({FOLDS: {"2_b": make_measured([0.3, 0.4, 0.8], "2_b"), "1_a": make_measured([0.2, 0.3, 0.4])}})
+    frame = ablation(
+        {FOLDS: {"2_b": make_measured([0.3, 0.4, 0.8], "2_b"), "1_a": make_measured([0.2, 0.3, 0.4])}}
+    )
     assert list(frame.ablation_step) == ["1_a", "2_b"]
     before, row = frame.iloc[0], frame.iloc[1]
     assert np.isnan(before.difference)
@@ -54,7 +56,9 @@ def test_steps_of_the_two_kinds_of_held_out_images_are_not_compared_with_each_ot
 
 
 def test_steps_scored_on_different_images_are_refused():
-    with pytest.raises(ValueError, match=r"folds: 2_b was scored on 2 images, the step before it on 3.* one FOLDS"):
+    with pytest.raises(
+        ValueError, match=r"folds: 2_b was scored on 2 images, the step before it on 3.* one FOLDS"
+    ):
         ablation({FOLDS: {"1_a": make_measured([0.2, 0.3, 0.4]), "2_b": make_measured([0.2, 0.3])}})
 
 
@@ -68,7 +72,9 @@ def test_the_files_of_a_step_are_joined_and_what_is_missing_or_there_twice_is_na
     for path, name in zip(paths, "ab", strict=True):
         one = make_measured([0.5])
         write_json(path, {"experiment": "1_a", "image": {name: one.images["a"]}, "effort": one.efforts[0]})
-    write_json(tmp_path / "cv.json", {"experiment": "2_b", "image": {}, "score": 0.5})  # tuned: no training of its own
+    write_json(
+        tmp_path / "cv.json", {"experiment": "2_b", "image": {}, "score": 0.5}
+    )  # tuned: no training of its own
     joined = read_steps([*paths, tmp_path / "cv.json"])
     assert set(joined["1_a"].images) == {"a", "b"}
     assert (len(joined["1_a"].efforts), len(joined["2_b"].efforts)) == (2, 0)
@@ -80,7 +86,9 @@ def test_the_files_of_a_step_are_joined_and_what_is_missing_or_there_twice_is_na
 
 def test_the_page_says_what_was_run_and_has_a_table_for_each_kind():
     steps = {"1_a": make_measured([0.2, 0.3, 0.4], "1_a"), "2_b": make_measured([0.3, 0.4, 0.5], "1_a")}
-    page = ablation_page(ablation({FOLDS: steps, MODALITIES: steps}), ["p", "s"], "make ablation STEPS=7", str.upper)
+    page = ablation_page(
+        ablation({FOLDS: steps, MODALITIES: steps}), ["p", "s"], "make ablation STEPS=7", str.upper
+    )
     assert "`make ablation STEPS=7`: 2 trainings, 7 steps of 8 crops of 192 pixels, seed 0" in page
     assert "Machine: 1 cpu threads. Commit: 12345678." in page
     assert page.count("| step | what it adds | score (95%) | adds (95%) | AP 0.50 | AP 0.75 | AP 0.90 |") == 2
@@ -123,7 +131,9 @@ def test_make_trains_what_a_step_changes_and_no_more_and_then_has_nothing_to_do(
     )  # 5_learning_rate has the weights
     table = pd.read_csv(tmp_path / "ablation/ablation.csv").set_index(["held_out", "ablation_step"])
     assert list(table.index) == [(FOLDS, "6_tta"), (MODALITIES, "6_tta")]
-    splits, by_modality = (read_splits(tmp_path / "data" / name) for name in ("splits.csv", "splits_modality.csv"))
+    splits, by_modality = (
+        read_splits(tmp_path / "data" / name) for name in ("splits.csv", "splits_modality.csv")
+    )
     assert splits.fold.nunique() == 5  # though one alone is asked for
     assert table.images.tolist() == [(splits.fold == 0).sum(), (by_modality.fold == 1).sum()]
     assert "`make ablation STEPS='1' ABLATION_STEPS='6_tta'" in (tmp_path / "ablation/README.md").read_text()
@@ -131,10 +141,21 @@ def test_make_trains_what_a_step_changes_and_no_more_and_then_has_nothing_to_do(
 
 
 def test_any_experiment_can_leave_modalities_out_but_not_in_the_place_of_its_other_runs():
-    command = ["make", "--dry-run", "-C", str(ROOT), f"PYTHON={sys.executable}", "SPLITS=data/splits_modality.csv"]
+    command = [
+        "make",
+        "--dry-run",
+        "-C",
+        str(ROOT),
+        f"PYTHON={sys.executable}",
+        "SPLITS=data/splits_modality.csv",
+    ]
     refused = subprocess.run([*command, "runs/unet_small/cv.json"], capture_output=True, text=True)
     assert refused.returncode != 0
     assert "give RUNS=<folder> as well" in refused.stderr
-    planned = subprocess.run([*command, "RUNS=left_out", "left_out/unet_small/cv.json"], capture_output=True, text=True)
-    assert planned.stdout.count("--splits data/splits_modality.csv") == 11  # five networks, their maps, and the tuning
+    planned = subprocess.run(
+        [*command, "RUNS=left_out", "left_out/unet_small/cv.json"], capture_output=True, text=True
+    )
+    assert (
+        planned.stdout.count("--splits data/splits_modality.csv") == 11
+    )  # five networks, their maps, and the tuning
     assert "--splits data/splits.csv" not in planned.stdout

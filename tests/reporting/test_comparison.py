@@ -93,7 +93,10 @@ def make_measured(name, scores, seed=0, images=10):
 
 
 def test_the_page_ranks_the_variants_and_gives_their_difference_to_the_plain_one(tmp_path):
-    measured = [make_measured("unet_plain", [0.2, 0.3, 0.4, 0.5]), make_measured("unet_se", [0.3, 0.4, 0.5, 0.6])]
+    measured = [
+        make_measured("unet_plain", [0.2, 0.3, 0.4, 0.5]),
+        make_measured("unet_se", [0.3, 0.4, 0.5, 0.6]),
+    ]
     frame = comparison(measured).assign(command="make compare STEPS=7")
     assert list(frame.experiment) == ["unet_se", "unet_plain"]
     row = frame.iloc[0]
@@ -153,7 +156,9 @@ def test_make_compares_variants_and_numbers_of_images_and_then_has_nothing_to_do
     ]
     settings += ["STEPS=1", "VARIANTS=unet_add", "COUNTS=3 all", "SEEDS=1"]
     command = ["make", "--no-print-directory", "-C", str(ROOT), *settings]
-    answer = subprocess.run([*command, "compare", "learning-curve"], capture_output=True, text=True, env=environment)
+    answer = subprocess.run(
+        [*command, "compare", "learning-curve"], capture_output=True, text=True, env=environment
+    )
     assert answer.returncode == 0, answer.stderr[-3000:]
     page = (tmp_path / "comparisons/README.md").read_text()
     assert "`make compare STEPS=1" in page
@@ -165,4 +170,6 @@ def test_make_compares_variants_and_numbers_of_images_and_then_has_nothing_to_do
     measured = read_json(tmp_path / "runs/compare/1_steps/unet_add/measured.json")
     assert measured["parameters"] == 885_123
     assert 100 < measured["peak_mib"] < 20_000
-    assert subprocess.run([*command, "--question", "compare", "learning-curve"], env=environment).returncode == 0
+    assert (
+        subprocess.run([*command, "--question", "compare", "learning-curve"], env=environment).returncode == 0
+    )

@@ -19,7 +19,14 @@ EXPERIMENTS = {"careful": 0.1, "careless": 0.5, "both": 0.05}
 
 
 def write_report(folder, out, *options):
-    places = ["--runs", folder / "runs", "--submissions", folder / "submissions", "--processed", folder / "processed"]
+    places = [
+        "--runs",
+        folder / "runs",
+        "--submissions",
+        folder / "submissions",
+        "--processed",
+        folder / "processed",
+    ]
     command = [sys.executable, ROOT / "scripts/report.py", *places, "--out", out, *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     subprocess.run([str(part) for part in command], check=True, env=environment, capture_output=True)
@@ -73,7 +80,10 @@ def test_the_worst_images_of_another_experiment_are_its_own(opened, folder):
     shown = [figure.get_attribute("data-image") for figure in find(opened, "#cards figure")]
     assert shown[:3] == worst[:3]
     record = images[worst[0]]
-    assert f"{record['nuclei']} nuclei, {record['predicted']} predicted" in find(opened, "#cards figcaption")[0].text
+    assert (
+        f"{record['nuclei']} nuclei, {record['predicted']} predicted"
+        in find(opened, "#cards figcaption")[0].text
+    )
     assert find(opened, "#cards figure svg.picture path.missed")
 
 
@@ -119,7 +129,9 @@ def test_the_modality_filter_ranks_by_it_and_scrolls_its_column_into_view(opened
         name: read_json(folder / "runs" / name / "cv.json")["modality"]["small_fluorescence"]["score"]
         for name in [*EXPERIMENTS, "otsu"]
     }
-    assert [scores[name] for name in column(opened, "#ranking tbody th")] == sorted(scores.values(), reverse=True)
+    assert [scores[name] for name in column(opened, "#ranking tbody th")] == sorted(
+        scores.values(), reverse=True
+    )
     heading = find(opened, '#ranking th[data-modality="small_fluorescence"]')[0].rect
     first = find(opened, "#ranking thead th")[0].rect
     assert first["x"] + first["width"] <= heading["x"]
@@ -207,7 +219,9 @@ def test_the_address_opens_the_page_as_it_was(opened):
 def test_text_is_legible_in_light_and_dark(opened, scheme):
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    style = opened.execute_script("const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]")
+    style = opened.execute_script(
+        "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
+    )
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     ink, paper = (luminance([int(part) for part in re.findall(r"\d+", colour)]) for colour in style)
     assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) > 7  # WCAG 2, level AAA

@@ -48,7 +48,9 @@ def test_an_outline_filled_is_the_nucleus():
     drawn = np.zeros(label_map.shape, np.int32)
     for label, outlines in zip(np.unique(label_map)[1:], find_outlines(label_map, 0), strict=True):
         cv2.fillPoly(drawn, outlines, int(label))
-    filled = [cv2.fillPoly(np.zeros(label_map.shape, np.uint8), outlines, 1) for outlines in find_outlines(label_map)]
+    filled = [
+        cv2.fillPoly(np.zeros(label_map.shape, np.uint8), outlines, 1) for outlines in find_outlines(label_map)
+    ]
     assert (drawn == label_map).mean() > 0.999  # holes of a nucleus are filled
     for label, mask in zip(np.unique(label_map)[1:], filled, strict=True):
         exact = label_map == label

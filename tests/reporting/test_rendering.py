@@ -33,7 +33,9 @@ EXPERIMENTS = {
     "third": "<svg onload=window.ran=1>",
 }
 """Names of the runs as they are made, and the hostile ones that take their place."""
-INJECTED = "<script>window.ran=1</script><img src=x onerror=window.ran=1><p id=inserted onclick=window.ran=1>here</p>"
+INJECTED = (
+    "<script>window.ran=1</script><img src=x onerror=window.ran=1><p id=inserted onclick=window.ran=1>here</p>"
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     write_runs(folder, dict(zip(EXPERIMENTS, (0.1, 0.4, 0.05), strict=True)), image_ids=IMAGE_IDS)
     images = Images(folder / "processed").index
-    masks = pd.DataFrame({"image_id": images.image_id, "contested_pixels": 3, "left_out": f"{IMAGE_IDS[0]}.png"})
+    masks = pd.DataFrame(
+        {"image_id": images.image_id, "contested_pixels": 3, "left_out": f"{IMAGE_IDS[0]}.png"}
+    )
     write_csv(folder / "processed" / "settled.csv", masks)
     return folder
 
@@ -55,7 +59,9 @@ def report(folder):
         (folder / "runs" / record.experiment).rename(folder / "runs" / hostile)
         records.append(record.model_copy(update={"experiment": hostile}))
     compared = comparable(records, folder / "runs")
-    text = report_page(leaderboard(records, compared, {}), compared, folder / "runs", folder / "processed", 6, 12)
+    text = report_page(
+        leaderboard(records, compared, {}), compared, folder / "runs", folder / "processed", 6, 12
+    )
     write_text(folder / "report.html", text)
     return folder / "report.html"
 

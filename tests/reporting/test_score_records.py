@@ -27,7 +27,9 @@ def make_summary(name, rng, count=6, prefix="image"):
     records, rows = [], []
     for number in range(count):
         truth = make_image("small_fluorescence", number, 64, 64)[1]
-        predicted = np.roll(np.where(rng.random(truth.max() + 1) < 0.8, np.arange(truth.max() + 1), 0)[truth], 1, 0)
+        predicted = np.roll(
+            np.where(rng.random(truth.max() + 1) < 0.8, np.arange(truth.max() + 1), 0)[truth], 1, 0
+        )
         records.append(score_image(truth, predicted.astype(np.int32)))
         rows.append({"image_id": f"{prefix}{number}", "fold": number % 2, "modality": "small_fluorescence"})
     tuned = {fold: Tuned(Parameters(seed_threshold=0.3 + fold / 10), {}) for fold in (0, 1)}
@@ -84,7 +86,10 @@ def test_reading_writes_nothing(folders, tmp_path):
 
 
 def test_a_text_that_looks_like_the_place_of_the_images_does_not_become_it(folders):
-    summary = make_summary("first", np.random.default_rng(0)) | {"effort": {"hardware": '"image": {}'}, "members": {}}
+    summary = make_summary("first", np.random.default_rng(0)) | {
+        "effort": {"hardware": '"image": {}'},
+        "members": {},
+    }
     score_records.write_scores(folders[1] / "first.json", summary)
     copy = read_scores(folders[1] / "first.json")
     assert copy.effort.hardware == '"image": {}'

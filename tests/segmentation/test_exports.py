@@ -7,7 +7,14 @@ import roifile
 import tifffile
 
 from nuclei.io.picture import PixelSize
-from nuclei.segmentation.exports import find_polygons, make_feature, make_roi, ring_area, trace_rings, write_label_tiff
+from nuclei.segmentation.exports import (
+    find_polygons,
+    make_feature,
+    make_roi,
+    ring_area,
+    trace_rings,
+    write_label_tiff,
+)
 from nuclei.segmentation.measurements import list_nuclei, measure
 from nuclei.synthetic.images import make_image
 
@@ -34,7 +41,9 @@ def fill(rings, shape=LABELS.shape):
     """Pixels whose middle lies inside an odd number of rings."""
     mask = np.zeros(shape, np.uint8)
     for ring in rings:
-        line = np.asarray(ring, float).reshape(-1, 2) - 0.5  # corners of pixels in OpenCV's coordinates of middles
+        line = (
+            np.asarray(ring, float).reshape(-1, 2) - 0.5
+        )  # corners of pixels in OpenCV's coordinates of middles
         inside = [
             cv2.pointPolygonTest(line.astype(np.float32), (float(x), float(y)), False) > 0
             for y in range(shape[0])

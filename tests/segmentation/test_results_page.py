@@ -28,7 +28,9 @@ def page(tmp_path_factory):
     for name, size in (("first", PixelSize(0.5, 0.5)), ("second", None)):
         count = int(LABELS.max())
         export_plane(Picture(name, IMAGE, size, notes=("a note",)), LABELS, count, out)
-        rows.append(SummaryRow(image=name, file=f"{name}.tif", height=120, width=160, nuclei=count, notes="a note"))
+        rows.append(
+            SummaryRow(image=name, file=f"{name}.tif", height=120, width=160, nuclei=count, notes="a note")
+        )
     rows.append(SummaryRow(file=HOSTILE, status="failed", notes=f"broken {HOSTILE}"))
     write_page(out, rows)
     return out / "index.html"
@@ -102,7 +104,9 @@ def test_keys_do_what_the_buttons_do(opened, plane):
 
 def label_map_of(plane, tmp_path):
     """The label map that the page would save."""
-    binary = "labelTiff().map((part) => Array.from(new Uint8Array(part), (b) => String.fromCharCode(b)).join(''))"
+    binary = (
+        "labelTiff().map((part) => Array.from(new Uint8Array(part), (b) => String.fromCharCode(b)).join(''))"
+    )
     text = plane(f"btoa({binary}.join(''))")
     (tmp_path / "saved.tif").write_bytes(base64.b64decode(text))
     return tifffile.imread(tmp_path / "saved.tif").astype(np.int32)
@@ -151,13 +155,17 @@ def test_a_line_splits_a_nucleus_in_two(plane, tmp_path):
 def test_a_drawn_nucleus_takes_free_pixels_alone(plane, tmp_path):
     plane("drawAround([[0, 0], [60, 0], [60, 60], [0, 60]])")
     corrected = label_map_of(plane, tmp_path)
-    assert np.array_equal(corrected == corrected.max(), (LABELS == 0) & (np.indices(LABELS.shape) < 60).all(axis=0))
+    assert np.array_equal(
+        corrected == corrected.max(), (LABELS == 0) & (np.indices(LABELS.shape) < 60).all(axis=0)
+    )
 
 
 def test_corrections_as_geojson_are_closed_polygons_with_labels_from_one(plane):
     plane("(choose(1, false, false), deleteChosen())")
     features = json.loads(plane("geojsonText()"))["features"]
-    assert [feature["properties"]["measurements"]["Label"] for feature in features] == list(range(1, LABELS.max()))
+    assert [feature["properties"]["measurements"]["Label"] for feature in features] == list(
+        range(1, LABELS.max())
+    )
     assert all(ring[0] == ring[-1] for feature in features for ring in feature["geometry"]["coordinates"])
 
 
@@ -190,6 +198,8 @@ def test_two_thousand_nuclei_in_a_large_picture_are_drawn_fast(browser, tmp_path
     write_page(tmp_path, [SummaryRow(image="large", file="large.tif", height=4000, width=4000, nuclei=2000)])
     browser.get((tmp_path / "index.html").as_uri())
     script = "plane.image.decode().then(() => { const begin = performance.now();"
-    script += "for (let i = 0; i < 10; i++) { view.x += 1; paint(); } return (performance.now() - begin) / 10; })"
+    script += (
+        "for (let i = 0; i < 10; i++) { view.x += 1; paint(); } return (performance.now() - begin) / 10; })"
+    )
     assert browser.execute_script(f"return {script}") < 100
     assert browser.get_log("browser") == []

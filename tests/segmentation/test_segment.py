@@ -57,7 +57,9 @@ def weights(tmp_path_factory):
     )
     tuned = TunedScore(experiment="tiny", parameters=parameters.to_dict(), score=0.1, n_images=1)
     path = tmp_path_factory.mktemp("weights") / "tiny" / "fold_0.safetensors"
-    card = make_card({"config": config.model_dump(), "fold": 0, "trained_on": ["nothing"]}, tuned, "nothing", "CC0-1.0")
+    card = make_card(
+        {"config": config.model_dump(), "fold": 0, "trained_on": ["nothing"]}, tuned, "nothing", "CC0-1.0"
+    )
     write_weights(path, network.state_dict(), card)
     return path.parent
 
@@ -68,7 +70,9 @@ def folder(tmp_path):
     images.mkdir()
     cv2.imwrite(str(images / "grey.png"), GREY)
     cv2.imwrite(str(images / "colour.jpg"), COLOUR[..., ::-1])
-    tifffile.imwrite(images / "deep.tif", GREY.astype(np.uint16) * 16, resolution=(20_000, 20_000), resolutionunit=3)
+    tifffile.imwrite(
+        images / "deep.tif", GREY.astype(np.uint16) * 16, resolution=(20_000, 20_000), resolutionunit=3
+    )
     tifffile.imwrite(images / "float.tif", GREY.astype(np.float32) / 7, compression="lzw")
     tifffile.imwrite(images / "stack.tif", np.stack([GREY, 255 - GREY]), photometric="minisblack")
     (images / "notes.txt").write_text("no picture")

@@ -25,15 +25,22 @@ def kaggle(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
         yield stand_in
 
 
-def test_both_archives_are_fetched(tmp_path: Path, kaggle: KaggleServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_archives_are_fetched(
+    tmp_path: Path, kaggle: KaggleServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     manifest = download("kaggle", tmp_path)
     assert_whole(tmp_path)
     assert "kaggle:data-science-bowl-2018/stage1_train.zip" in manifest.read_text()
-    assert [request.json()["fileName"] for request in kaggle.seen(CALL)] == ["stage1_train.zip", "stage1_test.zip"]
+    assert [request.json()["fileName"] for request in kaggle.seen(CALL)] == [
+        "stage1_train.zip",
+        "stage1_test.zip",
+    ]
     assert capsys.readouterr().out == ""
 
 
-def test_wrong_bytes_that_the_client_takes_for_good_are_fetched_again(tmp_path: Path, kaggle: KaggleServer) -> None:
+def test_wrong_bytes_that_the_client_takes_for_good_are_fetched_again(
+    tmp_path: Path, kaggle: KaggleServer
+) -> None:
     kaggle.faults[STORAGE] = [Answer(200, corrupt(TRAIN_ZIP), {"Last-Modified": DATE})]
     download("kaggle", tmp_path)
     assert_whole(tmp_path)
@@ -64,7 +71,10 @@ def test_answer_to_a_range_that_does_not_continue_is_found_after_the_client(
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (403, r"https://www.kaggle.com/competitions/data-science-bowl-2018/rules, verify the phone at https://www"),
+        (
+            403,
+            r"https://www.kaggle.com/competitions/data-science-bowl-2018/rules, verify the phone at https://www",
+        ),
         (401, r"the credentials are not accepted; make a new token at https://www.kaggle.com/settings/api"),
         (404, "no such competition or file"),
         (429, "this may last 30 minutes or more"),
@@ -72,7 +82,9 @@ def test_answer_to_a_range_that_does_not_continue_is_found_after_the_client(
     ],
 )
 @pytest.mark.parametrize("route", [CALL, STORAGE], ids=["call", "storage"])
-def test_refusal_is_put_into_words(tmp_path: Path, kaggle: KaggleServer, route: str, status: int, message: str) -> None:
+def test_refusal_is_put_into_words(
+    tmp_path: Path, kaggle: KaggleServer, route: str, status: int, message: str
+) -> None:
     kaggle.faults[route] = [Answer(status)]
     with pytest.raises(ValueError, match=message) as caught:
         download("kaggle", tmp_path)
@@ -94,7 +106,9 @@ def test_missing_credentials_do_not_end_the_process(
     assert capsys.readouterr().out == ""
 
 
-def test_older_credentials_work_too(tmp_path: Path, kaggle: KaggleServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_credentials_work_too(
+    tmp_path: Path, kaggle: KaggleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     monkeypatch.setenv("KAGGLE_USERNAME", kaggle.user)
     monkeypatch.setenv("KAGGLE_KEY", kaggle.token)
@@ -119,5 +133,7 @@ def test_silent_kaggle_is_not_waited_for_for_ever(
 
 def test_package_that_does_not_import_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "kaggle.api.kaggle_api_extended", None)
-    with pytest.raises(ValueError, match=r"the package does not import .*run `pip install -r requirements.txt`"):
+    with pytest.raises(
+        ValueError, match=r"the package does not import .*run `pip install -r requirements.txt`"
+    ):
         download("kaggle", tmp_path)

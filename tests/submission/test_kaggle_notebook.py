@@ -28,16 +28,31 @@ def packed(tmp_path_factory) -> Path:
         copy(ROOT / name, folder / "root" / name)
     (folder / "root/configs").mkdir()
     shutil.copyfile(ROOT / "configs/image_sources.csv", folder / "root/configs/image_sources.csv")
-    (folder / "root/configs/tiny.toml").write_text(TINY_CONFIG.format(model="", scheme="energy", steps=2, flips=1))
+    (folder / "root/configs/tiny.toml").write_text(
+        TINY_CONFIG.format(model="", scheme="energy", steps=2, flips=1)
+    )
     pack_notebook(folder / "root", folder, "Some-User", "tiny", "", "0 1")
     return folder
 
 
 @pytest.mark.parametrize("unpacked", [False, True], ids=["archive as sent", "archive unpacked by Kaggle"])
 def test_the_cells_run_to_a_submission_that_the_validator_accepts(packed, tmp_path, unpacked):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT / "src"),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     competition, dataset = tmp_path / "input/competitions/bowl", tmp_path / "input/nuclei-code"
-    generate = [sys.executable, ROOT / "scripts/generate.py", "--out", competition, "--train", "8", "--test", "2"]
+    generate = [
+        sys.executable,
+        ROOT / "scripts/generate.py",
+        "--out",
+        competition,
+        "--train",
+        "8",
+        "--test",
+        "2",
+    ]
     subprocess.run(list(map(str, generate)), check=True, env=environment, capture_output=True)
     shutil.copytree(packed / "dataset", dataset)
     if unpacked:

@@ -21,7 +21,9 @@ def pixels_of(runs, height):
     """(row, column) of each pixel, number by number: the definition, not the vectorised way."""
     numbers = list(map(int, runs.split()))
     pixels = [
-        p for start, length in zip(numbers[::2], numbers[1::2], strict=True) for p in range(start, start + length)
+        p
+        for start, length in zip(numbers[::2], numbers[1::2], strict=True)
+        for p in range(start, start + length)
     ]
     return [((pixel - 1) % height, (pixel - 1) // height) for pixel in pixels]
 
@@ -46,7 +48,9 @@ def test_a_mask_comes_back_as_it_was(mask):
 @given(MASKS)
 def test_runs_are_as_few_as_possible_and_cover_the_mask_alone(mask):
     runs = rle.encode(mask)
-    assert sorted(pixels_of(runs, mask.shape[0])) == list(zip(*map(np.ndarray.tolist, np.nonzero(mask)), strict=True))
+    assert sorted(pixels_of(runs, mask.shape[0])) == list(
+        zip(*map(np.ndarray.tolist, np.nonzero(mask)), strict=True)
+    )
     starts, lengths = rle.parse(runs)
     assert (starts[1:] > starts[:-1] + lengths[:-1]).all()
 
@@ -143,7 +147,9 @@ def test_rows_are_refused_exactly_where_one_of_them_has_a_fault(rows):
     else:
         starts, _, row_of_run = rle.parse_rows(rows)
         assert len(starts) == sum(len(row.split()) // 2 for row in rows)
-        np.testing.assert_array_equal(np.bincount(row_of_run, minlength=len(rows)), [len(r.split()) // 2 for r in rows])
+        np.testing.assert_array_equal(
+            np.bincount(row_of_run, minlength=len(rows)), [len(r.split()) // 2 for r in rows]
+        )
 
 
 def test_a_pair_of_numbers_may_not_be_shared_by_two_rows():
@@ -157,7 +163,9 @@ def test_runs_that_touch_are_no_fault():
 
 def test_a_run_off_the_image_is_refused():
     assert rle.decode("12 1", 3, 4)[2, 3]
-    with pytest.raises(ValueError, match=r"`12 2` ends at pixel 13, but an image of height 3 and width 4 has 12"):
+    with pytest.raises(
+        ValueError, match=r"`12 2` ends at pixel 13, but an image of height 3 and width 4 has 12"
+    ):
         rle.decode("12 2", 3, 4)
 
 
@@ -187,7 +195,9 @@ RUNS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 12), st.integers(0,
 def test_overlaps_are_found_exactly_where_two_rows_of_one_image_share_a_pixel(runs):
     """One run a row, on two images: rows that overlap an earlier one, found by holding sets of pixels together."""
     pixels = [set(range(start, start + length)) for start, length, _ in runs]
-    sharing = {(a, b) for b in range(len(runs)) for a in range(b) if runs[a][2] == runs[b][2] and pixels[a] & pixels[b]}
+    sharing = {
+        (a, b) for b in range(len(runs)) for a in range(b) if runs[a][2] == runs[b][2] and pixels[a] & pixels[b]
+    }
     starts, lengths, images = (np.array(part, np.int64) for part in zip(*runs, strict=True))
     found = list(rle.find_overlaps(starts, lengths, np.arange(len(runs)), images.tolist()))
     assert {(a, b) for a, b, _ in found} <= sharing

@@ -15,7 +15,9 @@ from nuclei.submission.submit import read_record, refresh, submit
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"a": (4, 5), "b": (4, 5)}
-START, CREATE, LIST = (SERVICE + call for call in ("StartSubmissionUpload", "CreateSubmission", "ListSubmissions"))
+START, CREATE, LIST = (
+    SERVICE + call for call in ("StartSubmissionUpload", "CreateSubmission", "ListSubmissions")
+)
 STORAGE = "PUT /storage/upload"
 
 
@@ -174,10 +176,25 @@ def test_a_rejected_file_is_an_error_now_and_at_the_next_run_which_sends_nothing
 @pytest.mark.parametrize(
     ("route", "status", "said", "message"),
     [
-        (LIST, 403, "Forbidden", r"accept the rules .*data-science-bowl-2018/rules, verify the phone at https://www"),
+        (
+            LIST,
+            403,
+            "Forbidden",
+            r"accept the rules .*data-science-bowl-2018/rules, verify the phone at https://www",
+        ),
         (START, 403, "You must accept this competition's rules", r"accept the rules"),
-        (CREATE, 400, "Submission deadline has passed", r"takes no submissions now; score the file here: `make score"),
-        (CREATE, 403, "The competition has ended", r"\(The competition has ended\); .*takes no submissions now"),
+        (
+            CREATE,
+            400,
+            "Submission deadline has passed",
+            r"takes no submissions now; score the file here: `make score",
+        ),
+        (
+            CREATE,
+            403,
+            "The competition has ended",
+            r"\(The competition has ended\); .*takes no submissions now",
+        ),
         (CREATE, 400, "Your team has used its submission limit", "wait"),
         (LIST, 401, "Unauthenticated", "make a new token at https://www.kaggle.com/settings/api"),
         (START, 429, "Too many requests", "too many submissions or requests"),
@@ -218,7 +235,9 @@ def test_no_network_and_no_credentials_are_said(server, path, record, monkeypatc
     with pytest.raises(ValueError, match="Kaggle cannot be reached"):
         submit(path, SIZES, "", record)
     point_client_at(server, monkeypatch, tmp_path / "home")
-    with pytest.raises(ValueError, match=r"no credentials .* a token at https://www.kaggle.com/settings") as caught:
+    with pytest.raises(
+        ValueError, match=r"no credentials .* a token at https://www.kaggle.com/settings"
+    ) as caught:
         submit(path, SIZES, "", record)
     assert str(caught.value).count("score the file here: `make score TRUTH=stage1_solution.csv`") == 1
     assert "--source" not in str(caught.value)

@@ -132,7 +132,10 @@ def test_a_set_has_distinct_ids_all_modalities_an_odd_size_and_a_mosaic():
 
 
 def test_subsets_and_seeds_share_no_picture():
-    sets = [list(images.make_samples(*arguments)) for arguments in (("train", 3, 0), ("test", 3, 0), ("train", 3, 1))]
+    sets = [
+        list(images.make_samples(*arguments))
+        for arguments in (("train", 3, 0), ("test", 3, 0), ("train", 3, 1))
+    ]
     assert len({sample.image_id for samples in sets for sample in samples}) == 9
     assert len({sample.image.tobytes() for samples in sets for sample in samples}) == 9
 

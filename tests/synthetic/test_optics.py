@@ -18,7 +18,9 @@ def test_fibres_are_longer_than_wide():
     assert texture.min() >= 0
     assert texture.max() <= 1
     rows, columns = np.gradient(texture)
-    tensor = np.array([[(rows * rows).mean(), (rows * columns).mean()], [(rows * columns).mean(), (columns**2).mean()]])
+    tensor = np.array(
+        [[(rows * rows).mean(), (rows * columns).mean()], [(rows * columns).mean(), (columns**2).mean()]]
+    )
     small, large = np.linalg.eigvalsh(tensor)
     assert large > 2 * small
 
@@ -53,7 +55,9 @@ def test_the_lens_keeps_all_light_and_blurs_nuclei_out_of_focus_more(unfocused):
 def test_twice_the_stain_lets_through_the_square_of_the_light():
     once, twice = (optics.absorb((1, 1, 1), (np.full((2, 2), c), (0.7, 1.5, 0.2))) for c in (1.0, 2.0))
     np.testing.assert_allclose(twice, once**2)
-    np.testing.assert_allclose(optics.absorb((240, 230, 220), (np.zeros((1, 1)), (1, 1, 1))), [[[240, 230, 220]]])
+    np.testing.assert_allclose(
+        optics.absorb((240, 230, 220), (np.zeros((1, 1)), (1, 1, 1))), [[[240, 230, 220]]]
+    )
 
 
 @pytest.mark.parametrize("level", [20, 180])

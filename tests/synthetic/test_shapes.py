@@ -4,7 +4,9 @@ import pytest
 from nuclei.synthetic.shapes import CLEARANCE, HIDDEN_SHARE, Crowd, Ellipse, Scene, place
 
 
-def draw(scene: Scene, label: int, ellipse: Ellipse, bumps: float = 0.0, alone: bool = False, seed: int = 0) -> bool:
+def draw(
+    scene: Scene, label: int, ellipse: Ellipse, bumps: float = 0.0, alone: bool = False, seed: int = 0
+) -> bool:
     return scene.draw(np.random.default_rng(seed), label, ellipse, bumps, alone)
 
 
@@ -90,7 +92,9 @@ def test_a_crowd_has_the_density_asked_for_and_aligned_nuclei_share_a_direction(
 
 def test_touching_nuclei_lie_closer_than_lonely_ones():
     def contacts(touching: float) -> int:
-        label_map = place(np.random.default_rng(2), (256, 256), Crowd(25, 9, 0.1, 0.5, 0.05, touching)).label_map
+        label_map = place(
+            np.random.default_rng(2), (256, 256), Crowd(25, 9, 0.1, 0.5, 0.05, touching)
+        ).label_map
         left, right = label_map[:, :-1], label_map[:, 1:]
         return int(((left != right) & (left > 0) & (right > 0)).sum())
 

@@ -47,7 +47,14 @@ def folder(tmp_path_factory):
 
 
 def start(script, folder, processed, devices, *arguments):
-    command = [sys.executable, ROOT / "scripts" / script, "--processed", processed, "--splits", folder / "splits.csv"]
+    command = [
+        sys.executable,
+        ROOT / "scripts" / script,
+        "--processed",
+        processed,
+        "--splits",
+        folder / "splits.csv",
+    ]
     command += ["--device", "cpu", "--devices", devices, "--threads", 1, *arguments]
     settings = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([str(part) for part in command], env=settings, stderr=subprocess.PIPE, text=True)

@@ -25,7 +25,9 @@ def test_a_run_starts_from_the_weights_of_another_and_never_from_one_that_saw_it
     images, tmp_path, monkeypatch
 ):
     first = train(images, tmp_path / "tiny" / "fold_0")
-    further = CONFIG.training.model_copy(update={"start": "tiny", "steps": 1, "learning_rate": 1e-12, "ema_decay": 0.0})
+    further = CONFIG.training.model_copy(
+        update={"start": "tiny", "steps": 1, "learning_rate": 1e-12, "ema_decay": 0.0}
+    )
     changed = CONFIG.model_copy(update={"name": "further", "training": further})
     second = train(images, tmp_path / "further" / "fold_0", changed)
     for name, tensor in first["model"].items():

@@ -66,7 +66,9 @@ def change(**training):
     return CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update=training)})
 
 
-def test_a_changed_seed_starts_from_the_beginning_and_the_old_state_is_kept(images, tmp_path, monkeypatch, caplog):
+def test_a_changed_seed_starts_from_the_beginning_and_the_old_state_is_kept(
+    images, tmp_path, monkeypatch, caplog
+):
     train_and_stop(images, tmp_path, monkeypatch, 2)
     before = (tmp_path / "last.pt").read_bytes()
     fresh = train(images, tmp_path / "fresh", change(seed=1))
@@ -98,7 +100,9 @@ def test_settings_that_do_not_change_the_weights_do_not_stop_a_run_from_resuming
 
 
 @pytest.mark.parametrize("content", [b"PK truncated", None])
-def test_a_state_that_cannot_be_read_or_is_of_an_older_version_is_kept(images, tmp_path, uninterrupted, content):
+def test_a_state_that_cannot_be_read_or_is_of_an_older_version_is_kept(
+    images, tmp_path, uninterrupted, content
+):
     if content is None:
         torch.save({"fingerprint": "0" * 64}, tmp_path / "last.pt")
     else:
@@ -122,7 +126,9 @@ def stop_around_the_result(images, folder, monkeypatch, write):
             train(images, folder)
 
 
-def test_a_kill_before_the_result_is_written_leaves_the_last_epoch(images, tmp_path, monkeypatch, uninterrupted):
+def test_a_kill_before_the_result_is_written_leaves_the_last_epoch(
+    images, tmp_path, monkeypatch, uninterrupted
+):
     stop_around_the_result(images, tmp_path, monkeypatch, write=False)
     assert (tmp_path / "last.pt").is_file()
     assert_same_weights(train(images, tmp_path), uninterrupted)
@@ -138,7 +144,9 @@ def test_a_kill_after_the_result_is_written_leaves_the_result(images, tmp_path, 
     assert not (tmp_path / "last.pt").exists()
 
 
-def test_a_run_that_was_started_again_after_its_result_resumes(images, tmp_path, monkeypatch, uninterrupted, caplog):
+def test_a_run_that_was_started_again_after_its_result_resumes(
+    images, tmp_path, monkeypatch, uninterrupted, caplog
+):
     caplog.set_level("INFO")
     train(images, tmp_path)
     train_and_stop(images, tmp_path, monkeypatch, 2)
@@ -229,7 +237,18 @@ def test_fifty_steps_lose_what_they_lost_before(processed, tmp_path):
     # the same instructions on every x86 machine, so that the sums are added in the same order
     settings = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, ROOT / "scripts/train.py", "--config", ROOT / "tests/smoke.toml", "--fold", "0"]
-    command += ["--processed", processed, "--splits", splits, "--out", folder, "--device", "cpu", "--threads", "1"]
+    command += [
+        "--processed",
+        processed,
+        "--splits",
+        splits,
+        "--out",
+        folder,
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
     subprocess.run([str(part) for part in command], check=True, env=settings, capture_output=True)
     losses = pd.read_csv(folder / "log.csv").loss
     committed = pd.read_csv(ROOT / "tests/smoke_losses.csv").loss

@@ -107,7 +107,9 @@ def test_overlap_runs_over_the_batch_so_that_an_image_without_border_does_not_co
 def test_a_soft_core_is_cheapest_where_it_is_met_exactly(term: str, value: float) -> None:
     target = torch.full((1, 3, 8, 8), value)
     loss = only(term, ENERGY)
-    costs = {p: loss(torch.full_like(target, p).logit(), target).item() for p in (value - 0.1, value, value + 0.1)}
+    costs = {
+        p: loss(torch.full_like(target, p).logit(), target).item() for p in (value - 0.1, value, value + 0.1)
+    }
     assert min(costs, key=costs.__getitem__) == value
 
 
@@ -145,7 +147,9 @@ def test_cross_entropy_is_torchs_own() -> None:
 def test_lovasz_of_hard_predictions_is_the_jaccard_loss() -> None:
     target = (torch.rand(1, 3, 20, 20) > 0.5).float()
     found = (torch.rand(1, 3, 20, 20) > 0.5).float()
-    jaccard = [1 - (found[:, c] * target[:, c]).sum() / (found[:, c] + target[:, c]).clamp(max=1).sum() for c in (0, 1)]
+    jaccard = [
+        1 - (found[:, c] * target[:, c]).sum() / (found[:, c] + target[:, c]).clamp(max=1).sum() for c in (0, 1)
+    ]
     cost = only("lovasz", ENERGY)(found * 2 - 1, target)  # the hinge of a wrong pixel is then exactly 2
     torch.testing.assert_close(cost, 2 * torch.stack(jaccard).mean())
 
@@ -217,7 +221,9 @@ def test_another_number_of_channels_is_refused() -> None:
 
 def test_activation_gives_foreground_border_and_core() -> None:
     logits = torch.tensor([0.0, 2.0, -3.0]).view(1, 3, 1, 1)
-    torch.testing.assert_close(activate(logits, ENERGY), torch.tensor([0.5, 0.880797, 0.0474259]).view(1, 3, 1, 1))
+    torch.testing.assert_close(
+        activate(logits, ENERGY), torch.tensor([0.5, 0.880797, 0.0474259]).view(1, 3, 1, 1)
+    )
     background, body, border = torch.tensor([0.5, 0.3, 0.2])
     logits = torch.stack([background, body, border]).log().view(1, 3, 1, 1) + 7
     expected = torch.stack([1 - background, border, body * (1 - border)]).view(1, 3, 1, 1)

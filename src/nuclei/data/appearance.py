@@ -12,12 +12,14 @@ from nuclei.arrays import Float32Array, Float64Array, LabelMap, Pixels, UInt8Arr
 DARK = 90
 """Median grey level below which a crop is fluorescence: dark, with bright nuclei."""
 COLOURED = 8.0
-"""Mean difference of a pixel's largest and smallest channel from which a bright crop is stained tissue."""
+"""Mean difference of a pixel's largest and smallest channel from which a bright crop is stained
+tissue."""
 MIN_CONTRAST = 10.0
-"""Grey levels by which a dimmed nucleus still differs from its background, so that it is visible."""
+"""Grey levels by which a dimmed nucleus still differs from its background, so that it is
+visible."""
 STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]], np.float32)
-"""Optical density of haematoxylin, eosin and diaminobenzidine in red, green and blue. Source: Ruifrok and Johnston,
-Quantification of histochemical staining by color deconvolution (2001)."""
+"""Optical density of haematoxylin, eosin and diaminobenzidine in red, green and blue. Source:
+Ruifrok and Johnston, Quantification of histochemical staining by color deconvolution (2001)."""
 
 
 def is_fluorescence(image: UInt8Array) -> bool:
@@ -54,7 +56,9 @@ def dim_nuclei(
     return np.clip(np.rint(background + factor_map * difference), 0, 255).astype(np.uint8)
 
 
-def crowd_nuclei(image: UInt8Array, label_map: LabelMap, generator: np.random.Generator) -> tuple[UInt8Array, LabelMap]:
+def crowd_nuclei(
+    image: UInt8Array, label_map: LabelMap, generator: np.random.Generator
+) -> tuple[UInt8Array, LabelMap]:
     """Adds nuclei of the rotated crop (square) between, and partly behind, its own nuclei.
 
     A nucleus is added if nuclei of the crop cover at most a third of it. Where both are, the
@@ -68,9 +72,14 @@ def crowd_nuclei(image: UInt8Array, label_map: LabelMap, generator: np.random.Ge
     taken = (covered <= areas / 3) & (generator.random(len(areas)) < generator.uniform(0.4, 1.0))
     taken[0] = False
     mask = taken[labels]
-    glow = cv2.GaussianBlur(cv2.dilate(mask.astype(np.float32), np.ones((5, 5), np.uint8)), (0, 0), 1.5)[..., None]
+    glow = cv2.GaussianBlur(cv2.dilate(mask.astype(np.float32), np.ones((5, 5), np.uint8)), (0, 0), 1.5)[
+        ..., None
+    ]
     background = local_background(layer, labels)
-    added = image.astype(np.float32) * (1 - glow) + np.maximum(image, layer + (background - layer) * (1 - glow)) * glow
+    added = (
+        image.astype(np.float32) * (1 - glow)
+        + np.maximum(image, layer + (background - layer) * (1 - glow)) * glow
+    )
     following = int(label_map.max()) + 1
     merged = np.where((label_map == 0) & mask, labels + following, label_map)
     return np.clip(np.rint(added), 0, 255).astype(np.uint8), merged.astype(np.int32)
@@ -91,14 +100,17 @@ def local_background(image: UInt8Array, label_map: LabelMap, side: int = 49) -> 
         return np.full(image.shape, np.percentile(image, 5), np.float32)
     whole = cv2.mean(image, outside.astype(np.uint8))[:3]
     weight = cv2.blur(outside, (side, side))[..., None] + 1e-3
-    total = cv2.blur(image.astype(np.float32) * outside[..., None], (side, side)) + 1e-3 * np.array(whole, np.float32)
+    total = cv2.blur(image.astype(np.float32) * outside[..., None], (side, side)) + 1e-3 * np.array(
+        whole, np.float32
+    )
     return np.asarray(total / weight, np.float32)
 
 
 def jitter_exposure(image: UInt8Array, generator: np.random.Generator) -> UInt8Array:
     """Changes the black level of a fluorescence image, and its contrast by a factor of 0.25 to 1.6.
 
-    One bright speck does the first to an image's intensity window, an overexposed camera the second.
+    One bright speck does the first to an image's intensity window, an overexposed camera the
+    second.
     """
     gain = np.exp(generator.uniform(np.log(0.25), np.log(1.6)))
     levels = np.arange(256) * gain + generator.uniform(0, 20)

@@ -136,8 +136,8 @@ def check_image_ids(source: Path, ids: Collection[str]) -> None:
 def check_members(source: Path, subset: str, members: Iterable[Member]) -> tuple[tuple[str, ...], int]:
     """Sorted image ids and number of masks of a complete archive.
 
-    Raises:
-        UserError: an unsafe id, one without its image `<id>.png`, or a training image without a mask.
+    Raises: UserError: an unsafe id, one without its image `<id>.png`, or a training image without a
+        mask.
     """
     images: dict[str, list[str]] = {}
     masks: dict[str, int] = {}
@@ -181,7 +181,9 @@ def _list_zip(archive: zipfile.ZipFile, source: Path) -> Iterator[Member]:
     for entry in entries:
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise UserError(f"{source}: entry {entry.filename!r} is a link or device, expected plain files; {_FOREIGN}")
+            raise UserError(
+                f"{source}: entry {entry.filename!r} is a link or device, expected plain files; {_FOREIGN}"
+            )
         _check_name(source, entry.orig_filename)
         if not entry.is_dir():
             yield Member(entry.filename, entry.file_size, partial(_read_entry, archive, entry, source))
@@ -224,7 +226,9 @@ def _check_directory_size(source: Path) -> None:
         return  # no zip, which is said later
     size = int.from_bytes(end[start + 12 : start + 16], "little")
     if size > MAX_DIRECTORY_BYTES:  # also of a zip64, which has 2**32 - 1 here
-        raise UserError(f"{source}: a directory of {size} bytes, expected at most {MAX_DIRECTORY_BYTES}; {_FOREIGN}")
+        raise UserError(
+            f"{source}: a directory of {size} bytes, expected at most {MAX_DIRECTORY_BYTES}; {_FOREIGN}"
+        )
 
 
 def _check_name(source: Path, name: str) -> None:
@@ -277,7 +281,9 @@ def _check_distinct(source: Path, members: list[Member]) -> None:
         # on some file systems two such names are one file
         key = unicodedata.normalize("NFC", member.path).casefold()
         if key in seen:
-            raise UserError(f"{source}: {seen[key]} and {member.path} are the same file on some systems; {_FOREIGN}")
+            raise UserError(
+                f"{source}: {seen[key]} and {member.path} are the same file on some systems; {_FOREIGN}"
+            )
         seen[key] = member.path
 
 
@@ -287,7 +293,11 @@ def _describe_start(source: Path) -> str:
     size = source.stat().st_size
     if start.lstrip().startswith(b"<"):
         return f"a web page of {size} bytes (a login, a proxy or an error page?)"
-    return f"a zip file cut off at {size} bytes" if start.startswith(b"PK\x03\x04") else f"{size} bytes of another kind"
+    return (
+        f"a zip file cut off at {size} bytes"
+        if start.startswith(b"PK\x03\x04")
+        else f"{size} bytes of another kind"
+    )
 
 
 def _name_some(image_ids: list[str]) -> str:

@@ -28,9 +28,9 @@ class Augmentation:
     """Augments an image and its label map by a preset; equal seeds give equal results.
 
     nuclei: what improved scores in the competition (flips, rotation, elastic deformation, grey,
-    inversion, noise, blur, contrast, hue, channel order). laboratories: the same in wider ranges, with
-    single nuclei dimmed and other exposures, stains and optics. medical: quarter turns, blur and gamma.
-    none: nothing.
+    inversion, noise, blur, contrast, hue, channel order). laboratories: the same in wider ranges,
+    with single nuclei dimmed and other exposures, stains and optics. medical: quarter turns, blur
+    and gamma. none: nothing.
     """
 
     def __init__(self, config: AugmentationConfig) -> None:
@@ -78,8 +78,8 @@ def draw_crop(
 ) -> tuple[UInt8Array, LabelMap]:
     """A square crop (side, side) at a random place and scale; the image is padded by mirroring.
 
-    The scale is log-uniform in `scales`. Mirrored pieces of a nucleus keep its label, so a nucleus at the
-    image's edge becomes one larger nucleus.
+    The scale is log-uniform in `scales`. Mirrored pieces of a nucleus keep its label, so a nucleus
+    at the image's edge becomes one larger nucleus.
     """
     scale = float(np.exp(generator.uniform(*np.log(scales))))
     window = max(8, round(side / scale))
@@ -134,7 +134,9 @@ def _nuclei() -> list[Any]:
         A.OneOf(
             [
                 A.Rotate(limit=45, border_mode=cv2.BORDER_REFLECT_101, p=1),
-                A.ElasticTransform(alpha=40, sigma=6, border_mode=cv2.BORDER_REFLECT_101, approximate=True, p=1),
+                A.ElasticTransform(
+                    alpha=40, sigma=6, border_mode=cv2.BORDER_REFLECT_101, approximate=True, p=1
+                ),
             ],
             p=0.3,
         ),
@@ -160,7 +162,9 @@ def _laboratories() -> list[Any]:
         A.OneOf(
             [
                 A.Rotate(limit=45, border_mode=cv2.BORDER_REFLECT_101, p=1),
-                A.ElasticTransform(alpha=40, sigma=6, border_mode=cv2.BORDER_REFLECT_101, approximate=True, p=1),
+                A.ElasticTransform(
+                    alpha=40, sigma=6, border_mode=cv2.BORDER_REFLECT_101, approximate=True, p=1
+                ),
             ],
             p=0.3,
         ),

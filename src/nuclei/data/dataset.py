@@ -1,7 +1,7 @@
 """Training crops. An example is a function of (seed, fold, epoch, position) alone.
 
-It does not depend on the worker, the rank or the time, so any number of workers, a resumed training and
-a distributed one see the same crops.
+It does not depend on the worker, the rank or the time, so any number of workers, a resumed training
+and a distributed one see the same crops.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,9 +36,9 @@ class Crops(Dataset[Example]):
 
     Pixel weights (1, side, side) come before the id if the loss weights borders or small nuclei.
 
-    p counts the examples of the whole training; an epoch has `steps_per_epoch` times `batch_size`. Images
-    are kept in memory as uint8 after windowing. `labelled` adds images with the label maps (H, W) given
-    there, such as pseudo-labels.
+    p counts the examples of the whole training; an epoch has `steps_per_epoch` times `batch_size`.
+    Images are kept in memory as uint8 after windowing. `labelled` adds images with the label maps
+    (H, W) given there, such as pseudo-labels.
     """
 
     def __init__(
@@ -99,7 +99,8 @@ class Crops(Dataset[Example]):
     def draw_epoch(self, epoch: int) -> np.ndarray:
         """Number of the image of each example of an epoch, (epoch_size,) int.
 
-        Systematic sampling: an image of weight w is drawn floor(w n) or ceil(w n) times, in random order.
+        Systematic sampling: an image of weight w is drawn floor(w n) or ceil(w n) times, in random
+        order.
         """
         if self._drawn[0] != epoch:
             generator = np.random.default_rng([self.config.training.seed, self.fold, epoch])
@@ -127,7 +128,9 @@ class Batches(Sampler[list[int]]):
         UserError: the batch size is no multiple of the number of processes.
     """
 
-    def __init__(self, first_step: int, steps: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, first_step: int, steps: int, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
         if batch_size % world_size:
             raise UserError(
                 f"training.batch_size = {batch_size} is the batch of all processes and cannot be divided among "

@@ -31,17 +31,20 @@ Row = tuple[str, int, str, str]
 def download(source: str, raw: Path) -> Path:
     """Path of the manifest (CSV: file, bytes, sha256, source), written when both folders are complete.
 
-    `source` is `bbbc`, `kaggle`, `fixes`, a folder or an http(s) address that holds `stage1_train.zip`
-    and `stage1_test.zip` (a folder may hold them unpacked). A folder's digest is that of `archive.Tree`.
+    `source` is `bbbc`, `kaggle`, `fixes`, a folder or an http(s) address that holds
+    `stage1_train.zip` and `stage1_test.zip` (a folder may hold them unpacked). A folder's digest is
+    that of `archive.Tree`.
 
-    Raises:
-        UserError: the source is unknown, incomplete, refused, damaged or not the competition's data.
+    Raises: UserError: the source is unknown, incomplete, refused, damaged or not the competition's
+        data.
     """
     origins = find_origins(source)
     with folder_lock(raw):
         rows, train, test, stale = _stage_all(source, origins, raw)
         manifest = _commit(raw, raw / INCOMING, sorted(rows), stale)
-    found = f"{len(train.image_ids)} training images with {train.masks} nuclei, {len(test.image_ids)} test images"
+    found = (
+        f"{len(train.image_ids)} training images with {train.masks} nuclei, {len(test.image_ids)} test images"
+    )
     log.info("%s: %s from %s", raw, found, source)
     return manifest
 
@@ -115,7 +118,9 @@ def _stage(
     place = origin.place
     if place is None and kept.get(name) == origin.label:
         place = raw / name
-        log.info("%s: downloaded earlier from %s and unchanged; delete it to download it again", place, origin.label)
+        log.info(
+            "%s: downloaded earlier from %s and unchanged; delete it to download it again", place, origin.label
+        )
     if place is not None:
         tree = archive.unpack(place, subset, incoming / subset)
     else:
@@ -131,21 +136,29 @@ def _fetch_and_unpack(subset: str, origin: Origin, place: Path, folder: Path) ->
     """Downloads a zip to `place` and unpacks it, twice at most; keeps none that is damaged or refused."""
     assert origin.fetch is not None
     for attempts_left in (1, 0):
-        if not place.exists():
-            origin.fetch(place)
         try:
-            return archive.unpack(place, subset, folder)
+            if not place.exists():
+                origin.fetch(place)
+            return _unpack_or_set_aside(place, subset, folder)
         except DamagedArchiveError as error:
             shutil.rmtree(folder, ignore_errors=True)
             place.unlink(missing_ok=True)
             if not attempts_left:
                 raise
             log.warning("%s; downloading it once more", error)
-        except UserError as error:
-            refused = place.parents[1] / f"{place.name}.refused-as-unsafe"
-            os.replace(place, refused)
-            raise UserError(f"{error}. The file is now {refused}") from error
     raise AssertionError("unreachable")
+
+
+def _unpack_or_set_aside(place: Path, subset: str, folder: Path) -> archive.Tree:
+    """Unpacks a downloaded zip; one that is refused as unsafe gets a name that says so."""
+    try:
+        return archive.unpack(place, subset, folder)
+    except DamagedArchiveError:
+        raise
+    except UserError as error:
+        refused = place.parents[1] / f"{place.name}.refused-as-unsafe"
+        os.replace(place, refused)
+        raise UserError(f"{error}. The file is now {refused}") from error
 
 
 def _read_kept(raw: Path) -> dict[str, str]:

@@ -32,8 +32,8 @@ class Origin:
 def find_origins(source: str) -> dict[str, Origin]:
     """The origin of `stage1_train`, `stage1_test` and, where there may be one, `stage1_solution.csv`.
 
-    `source` is `bbbc`, `kaggle`, `fixes`, an http(s) address or a folder. In a folder a zip is preferred
-    to an unpacked folder of the same name.
+    `source` is `bbbc`, `kaggle`, `fixes`, an http(s) address or a folder. In a folder a zip is
+    preferred to an unpacked folder of the same name.
 
     Raises:
         UserError: an unknown source, or a folder that lacks one of the two.

@@ -1,7 +1,7 @@
 """Downloads over HTTP: complete or not at all, and continued where an earlier attempt stopped.
 
-The bytes that came are in `<name>.part`; `<name>.part.json` says which version of the file they belong
-to (its ETag or date), because bytes are only added to a part of the same version.
+The bytes that came are in `<name>.part`; `<name>.part.json` says which version of the file they
+belong to (its ETag or date), because bytes are only added to a part of the same version.
 """
 
 import logging
@@ -227,7 +227,9 @@ def _check_status(response: requests.Response, url: str) -> None:
         wait = response.headers.get("Retry-After", "")
         seconds = float(wait) if wait.isdecimal() else None
         if seconds is not None and seconds > LONGEST_WAIT:
-            raise UserError(f"{place}: the server answers {status} and asks to wait {seconds:.0f} s; try again then")
+            raise UserError(
+                f"{place}: the server answers {status} and asks to wait {seconds:.0f} s; try again then"
+            )
         raise _InterruptedError(f"the server answers {status} {response.reason}", seconds)
     remedy = REMEDIES.get(status, "check the address")
     raise UserError(f"{place}: the server answers {status} {response.reason}, expected 200; {remedy}")

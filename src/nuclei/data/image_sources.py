@@ -21,9 +21,11 @@ COLUMNS = ("image_id", "source")
 RAISED_BACKGROUND = 6.0
 """Grey level of the background (5th percentile) from which it is raised; archive: <= 4, or >= 9."""
 SMOOTH_NOISE = 0.37
-"""Noise of the background in grey levels, below which an image is smooth; archive: <= 0.25, or >= 0.49."""
+"""Noise of the background in grey levels, below which an image is smooth; archive: <= 0.25, or >=
+0.49."""
 LILAC_TINT = 22.0
-"""Excess of blue over red from which tissue stands on lilac; archive: most of it <= 16, or >= 25."""
+"""Excess of blue over red from which tissue stands on lilac; archive: most of it <= 16, or >=
+25."""
 SECOND_DIFFERENCE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 GAIN_OF_SECOND_DIFFERENCE = 6.0
 """Standard deviation of the filtered noise over that of the noise."""
@@ -62,8 +64,8 @@ def background_noise(grey: np.ndarray) -> float:
 def assign_sources(index: pd.DataFrame, corrections: Mapping[str, str] | None = None) -> pd.Series:
     """Source of every image of an index with `image_id`, `group` and the `source` found for each image.
 
-    The images of a group, which are tiles of one picture, get the most frequent source among them. An
-    image that `corrections` names gets that source instead.
+    The images of a group, which are tiles of one picture, get the most frequent source among them.
+    An image that `corrections` names gets that source instead.
     """
     by_group = index.groupby("group").source.agg(lambda found: found.mode().iloc[0])
     corrected = index.image_id.map(dict(corrections or {}))

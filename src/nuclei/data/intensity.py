@@ -1,8 +1,8 @@
 """Pixel values of any type to the network's input: a window of intensities, then a normalisation.
 
-Windowing takes 8- or 16-bit, signed or float pixels, grey or colour, and gives 8-bit RGB, the input of
-augmentation, scaling and normalisation. 256 levels from black to white are finer than the noise of a
-camera or of a CT of soft tissue.
+Windowing takes 8- or 16-bit, signed or float pixels, grey or colour, and gives 8-bit RGB, the input
+of augmentation, scaling and normalisation. 256 levels from black to white are finer than the noise
+of a camera or of a CT of soft tissue.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,8 @@ Limits = tuple[float, float]
 """The values that become black and white, in the image's own units."""
 
 _SAMPLE = 2**24
-"""Values from which the percentiles of a float or 32-bit image are computed; a regular sample of more."""
+"""Values from which the percentiles of a float or 32-bit image are computed; a regular sample of
+more."""
 _BAND = 2**22
 """Pixels that are processed at a time."""
 
@@ -35,11 +36,12 @@ _BAND = 2**22
 def window_image(image: Pixels, config: IntensityConfig) -> UInt8Array:
     """RGB image (H, W, 3) uint8 of any image, by the config's window of intensities.
 
-    `image` is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), whose transparency is dropped; integers of any
-    size, signed too, or float. The window is in the image's own units, such as Hounsfield units.
+    `image` is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), whose transparency is dropped; integers of
+    any size, signed too, or float. The window is in the image's own units, such as Hounsfield
+    units.
 
-    Raises:
-        UserError: another shape or type; values that are not finite; no window for an image that needs one.
+    Raises: UserError: another shape or type; values that are not finite; no window for an image
+        that needs one.
     """
     return apply_limits(image, find_limits(image, config))
 
@@ -99,8 +101,8 @@ def display_limits(image: Pixels) -> Limits | None:
 def stretch(image: Pixels, low: float, high: float) -> UInt8Array:
     """The image with its `low` percentile at 0 and its `high` percentile at 255, (H, W, 3) uint8.
 
-    The three channels have the same window, so that hues are kept. A uint8 image that is constant between
-    the percentiles is unchanged; for other types the minimum becomes 0 and the maximum 255.
+    The three channels have the same window, so that hues are kept. A uint8 image that is constant
+    between the percentiles is unchanged; for other types the minimum becomes 0 and the maximum 255.
     """
     return apply_limits(image, percentile_limits(image, low, high))
 
@@ -138,12 +140,15 @@ def check_channels(channels: int) -> None:
 
 
 def normalise(
-    image: UInt8Array, normalisation: Normalisation, channels: int, statistics: tuple[float, float] | None = None
+    image: UInt8Array,
+    normalisation: Normalisation,
+    channels: int,
+    statistics: tuple[float, float] | None = None,
 ) -> npt.NDArray[np.float32]:
     """The network's input (C, H, W) float32 of an RGB image (H, W, 3) uint8; one channel is their mean.
 
-    `statistics` are mean and standard deviation for z_score, by default those of `image`; a tile gets those
-    of its whole image.
+    `statistics` are mean and standard deviation for z_score, by default those of `image`; a tile
+    gets those of its whole image.
     """
     if channels == 1 or normalisation == "z_score":
         return np.ascontiguousarray(_normalise(image, normalisation, channels, statistics).transpose(2, 0, 1))

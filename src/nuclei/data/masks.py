@@ -1,7 +1,7 @@
 """Annotations of training images: mask files of one nucleus each, merged into a label map.
 
-Masks that are not two-valued are recognised. Soft masks are thresholded at half of their largest value,
-a label map in place of masks is used as it is, and a mask of many nuclei is refused.
+Masks that are not two-valued are recognised. Soft masks are thresholded at half of their largest
+value, a label map in place of masks is used as it is, and a mask of many nuclei is refused.
 """
 
 import struct
@@ -20,7 +20,8 @@ from nuclei.errors import UserError
 MAX_PIXELS = 100_000_000
 """Larger images are refused by their header, before memory is allocated."""
 PIECE = 10
-"""Smallest area in pixels of a connected piece that counts; smaller ones are specks or soft rims."""
+"""Smallest area in pixels of a connected piece that counts; smaller ones are specks or soft
+rims."""
 MANY_PIECES = 3
 """Pieces from which a mask holds several nuclei. Masks of the competition have at most two."""
 
@@ -50,7 +51,9 @@ def read_annotation(folder: Path, shape: tuple[int, int]) -> Annotation:
             several nuclei.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: the masks are missing; unpack stage1_train.zip again, or remove {folder.parent}")
+        raise UserError(
+            f"{folder}: the masks are missing; unpack stage1_train.zip again, or remove {folder.parent}"
+        )
     paths = sorted(path for path in folder.glob("*.png") if not path.name.startswith("."))
     if len(paths) == 1:
         return _read_only_file(paths[0], shape)
@@ -97,7 +100,9 @@ def read_png(path: Path) -> Pixels:
         raise UserError(f"{path}: not a PNG file ({len(encoded)} bytes); unpack the archive again")
     width, height = struct.unpack(">II", encoded[16:24])
     if width * height > MAX_PIXELS:
-        raise UserError(f"{path}: {width}x{height} pixels, more than the limit of {MAX_PIXELS:,}; cut it into tiles")
+        raise UserError(
+            f"{path}: {width}x{height} pixels, more than the limit of {MAX_PIXELS:,}; cut it into tiles"
+        )
     pixels: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         raise UserError(f"{path}: a damaged PNG file ({len(encoded)} bytes); unpack the archive again")

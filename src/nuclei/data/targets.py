@@ -1,9 +1,9 @@
 """Training targets, computed from a label map.
 
-Touching nuclei must be separated, so the foreground is not enough. The other channels are the touching
-border (a narrow zone between two nuclei, as in the competition's winning solution) and the core, an energy
-that is 1 in the middle of a nucleus and falls towards its rim. Thresholded, it gives one watershed marker
-per nucleus.
+Touching nuclei must be separated, so the foreground is not enough. The other channels are the
+touching border (a narrow zone between two nuclei, as in the competition's winning solution) and the
+core, an energy that is 1 in the middle of a nucleus and falls towards its rim. Thresholded, it
+gives one watershed marker per nucleus.
 
 Letters: C channels, H height, W width.
 """
@@ -21,11 +21,13 @@ CENTRE_DEVIATION = 1 / 6
 """Deviation of the Gaussian at a nucleus's centre, as a fraction of its equivalent diameter."""
 
 
-def energy_target(label_map: LabelMap, border_scale: float, border_max: float, core: str = "distance") -> Float32Array:
+def energy_target(
+    label_map: LabelMap, border_scale: float, border_max: float, core: str = "distance"
+) -> Float32Array:
     """Foreground, touching border and core, (3, H, W) float32 in [0, 1], for three sigmoid maps.
 
-    The core is `core_energy`, or for "centre" `centre_energy`. Source: border as in Buslaev, Seferbekov and Durnov, the
-    competition's first place (2018).
+    The core is `core_energy`, or for "centre" `centre_energy`. Source: border as in Buslaev,
+    Seferbekov and Durnov, the competition's first place (2018).
     """
     border = touching_border(label_map, border_scale, border_max)
     energy = core_energy(label_map) if core == "distance" else centre_energy(label_map)
@@ -42,8 +44,9 @@ def three_class_target(label_map: LabelMap, border_scale: float, border_max: flo
 def core_energy(label_map: LabelMap) -> Float32Array:
     """Distance to the rim of the nucleus, divided by its maximum in the nucleus: (H, W) in [0, 1].
 
-    Background is 0, the rim's own pixels are small but above 0. The image's edge is no rim: a nucleus cut by it
-    is highest at the cut. Source: Bai and Urtasun, Deep Watershed Transform (2017), here normalised by nucleus.
+    Background is 0, the rim's own pixels are small but above 0. The image's edge is no rim: a
+    nucleus cut by it is highest at the cut. Source: Bai and Urtasun, Deep Watershed Transform
+    (2017), here normalised by nucleus.
     """
     if not label_map.any():
         return np.zeros(label_map.shape, np.float32)
@@ -61,8 +64,8 @@ def core_energy(label_map: LabelMap) -> Float32Array:
 def centre_energy(label_map: LabelMap) -> Float32Array:
     """A Gaussian at the centre of mass of each nucleus, inside it alone, 1 at its highest pixel: (H, W) in [0, 1].
 
-    A nucleus's own pixels are above 0; its deviation grows with it (CENTRE_DEVIATION). Source: centre heatmaps as in
-    Cheng et al., Panoptic-DeepLab (2020).
+    A nucleus's own pixels are above 0; its deviation grows with it (CENTRE_DEVIATION). Source:
+    centre heatmaps as in Cheng et al., Panoptic-DeepLab (2020).
     """
     energy = np.zeros(label_map.shape, np.float32)
     rows, columns = np.nonzero(label_map)
@@ -93,8 +96,8 @@ def rims(label_map: LabelMap) -> npt.NDArray[np.bool_]:
 def touching_border(label_map: LabelMap, scale: float, largest_reach: float) -> npt.NDArray[np.bool_]:
     """Pixels within reach of two nuclei, (H, W) bool.
 
-    The reach in pixels is `scale` times the equivalent diameter of the nucleus there, at least 1 and at most
-    `largest_reach`: a line between small nuclei, a band between large ones.
+    The reach in pixels is `scale` times the equivalent diameter of the nucleus there, at least 1
+    and at most `largest_reach`: a line between small nuclei, a band between large ones.
     """
     areas = np.bincount(label_map.ravel(), minlength=1)
     areas[0] = 0
@@ -103,7 +106,9 @@ def touching_border(label_map: LabelMap, scale: float, largest_reach: float) -> 
     if len(present) < 2:
         return border
     reaches = np.zeros(len(present) + 1, np.uint8)
-    reaches[1:] = np.clip(np.round(scale * np.sqrt(4 / np.pi * areas[present])), 1, max(1, round(largest_reach)))
+    reaches[1:] = np.clip(
+        np.round(scale * np.sqrt(4 / np.pi * areas[present])), 1, max(1, round(largest_reach))
+    )
     # only the order of the numbers matters, and small types are several times faster
     number_of_label = np.zeros(len(areas), np.uint8 if len(present) < 255 else np.float32)
     number_of_label[present] = np.arange(1, len(present) + 1)
@@ -122,12 +127,13 @@ def pixel_weights(
 ) -> Float32Array:
     """Pixel weights of the loss, (1, H, W) float32: 1, more on touching borders and in small nuclei.
 
-    `border` (H, W) is 1 on the touching border, which gains `border_weight`. A nucleus gains `small_weight` times the
-    mean area over its own: summed over its pixels every nucleus gains the same, as in the metric every nucleus counts
-    the same. It gains at most LARGEST_GAIN times `small_weight`, since a crop may leave a sliver of a nucleus.
+    `border` (H, W) is 1 on the touching border, which gains `border_weight`. A nucleus gains
+    `small_weight` times the mean area over its own: summed over its pixels every nucleus gains the
+    same, as in the metric every nucleus counts the same. It gains at most LARGEST_GAIN times
+    `small_weight`, since a crop may leave a sliver of a nucleus.
 
-    Source: weights on borders as in Ronneberger, Fischer, Brox (2015); on small nuclei as several of the competition's
-    solutions had them.
+    Source: weights on borders as in Ronneberger, Fischer, Brox (2015); on small nuclei as several
+    of the competition's solutions had them.
     """
     weights = np.ones(label_map.shape, np.float32)
     weights += border_weight * border.astype(np.float32)

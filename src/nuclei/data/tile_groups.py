@@ -1,7 +1,7 @@
 """Groups of images from one picture: tiles, matched by their edges, and near-duplicates.
 
-Most images of the competition are tiles of a picture that was cut into 2 x 2. If a tile is in training and
-its neighbour in the held-out fold, scores are too high.
+Most images of the competition are tiles of a picture that was cut into 2 x 2. If a tile is in
+training and its neighbour in the held-out fold, scores are too high.
 """
 
 import warnings
@@ -17,22 +17,24 @@ from nuclei.arrays import Float64Array
 Mosaic = tuple[str, str, str, str]
 
 SCALES = (1, 4, 16, 64)
-"""Lengths in pixels over which an edge is averaged before it is compared: 1 sees texture, 64 the background's level."""
+"""Lengths in pixels over which an edge is averaged before it is compared: 1 sees texture, 64 the
+background's level."""
 NEIGHBOURS = 12
 """Best partners of an edge that are tried."""
 MAX_COST = 0.6
-"""Mean cost of a mosaic's four seams above which it is none; true mosaics of the archive stay below 0.4."""
+"""Mean cost of a mosaic's four seams above which it is none; true mosaics of the archive stay below
+0.4."""
 MAX_PAIR_COST = 1.0
 """Cost of a single seam above which two tiles are no neighbours."""
 MIN_EVIDENCE = 2.0
-"""How much cheaper than its tiles' typical seams a mosaic must be (true ones: 3.2 at least): flat edges of one
-brightness match each other without being neighbours."""
+"""How much cheaper than its tiles' typical seams a mosaic must be (true ones: 3.2 at least): flat
+edges of one brightness match each other without being neighbours."""
 MIN_SIMILARITY = 0.6
-"""Correlation of near-duplicates' thumbnails: copies in the archive have 0.97, slices of one embryo 0.65, unrelated
-images at most 0.41."""
+"""Correlation of near-duplicates' thumbnails: copies in the archive have 0.97, slices of one embryo
+0.65, unrelated images at most 0.41."""
 MIN_CORRELATION = 0.8
-"""Correlation along the seam of two tiles that are neighbours without the rest of their mosaic. Such pairs of the
-archive have 0.89 or more, the next likely ones, which are no neighbours, 0.42."""
+"""Correlation along the seam of two tiles that are neighbours without the rest of their mosaic.
+Such pairs of the archive have 0.89 or more, the next likely ones, which are no neighbours, 0.42."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class ImageSignature:
     shape: tuple[int, int]
     is_grey: bool
     edges: dict[str, tuple[Float64Array, Float64Array]]
-    """For top, bottom, left and right: the outermost line of pixels and the next one, (length, channels) each."""
+    """For top, bottom, left and right: the outermost line of pixels and the next one, (length,
+    channels) each."""
     thumbnail: Float64Array
     """32 x 32 log intensities, high-passed, of unit norm."""
 
@@ -58,7 +61,9 @@ def image_signature(image: npt.NDArray[np.uint8]) -> ImageSignature:
         "left": (pixels[:, 0], pixels[:, min(1, width - 1)]),
         "right": (pixels[:, -1], pixels[:, max(width - 2, 0)]),
     }
-    edges = {side: (outer.astype(np.float64), inner.astype(np.float64)) for side, (outer, inner) in lines.items()}
+    edges = {
+        side: (outer.astype(np.float64), inner.astype(np.float64)) for side, (outer, inner) in lines.items()
+    }
     grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
     thumbnail = np.log1p(grey.astype(np.float64))
     thumbnail -= cv2.GaussianBlur(thumbnail, (0, 0), 6)
@@ -97,8 +102,8 @@ def find_near_duplicates(signatures: Mapping[str, ImageSignature]) -> list[tuple
 def find_mosaics(signatures: Mapping[str, ImageSignature]) -> list[Mosaic]:
     """Pictures cut into 2 x 2 tiles: ids of the top left, top right, bottom left and bottom right tile.
 
-    Only tiles of the same size and kind (grey or colour) are put together; a tile is in one mosaic at most, and the
-    choice among rival mosaics is the cheapest of all possible ones.
+    Only tiles of the same size and kind (grey or colour) are put together; a tile is in one mosaic
+    at most, and the choice among rival mosaics is the cheapest of all possible ones.
     """
     mosaics: list[Mosaic] = []
     for ids in _classes(signatures):
@@ -111,12 +116,14 @@ def find_mosaics(signatures: Mapping[str, ImageSignature]) -> list[Mosaic]:
     return sorted(mosaics)
 
 
-def find_neighbours(signatures: Mapping[str, ImageSignature], mosaics: Sequence[Mosaic]) -> list[tuple[str, str]]:
+def find_neighbours(
+    signatures: Mapping[str, ImageSignature], mosaics: Sequence[Mosaic]
+) -> list[tuple[str, str]]:
     """Pairs of tiles, left before right and upper before lower, that the same nuclei on both sides of a seam prove.
 
-    They are the rest of a mosaic whose other tiles are not in the archive, or join two mosaics of a larger picture.
-    Among a thousand edges some look alike by chance, so two mosaics are joined only by both tiles along a side.
-    Neighbours with nothing but background between them are not found.
+    They are the rest of a mosaic whose other tiles are not in the archive, or join two mosaics of a
+    larger picture. Among a thousand edges some look alike by chance, so two mosaics are joined only
+    by both tiles along a side. Neighbours with nothing but background between them are not found.
     """
     mosaic_of = {image_id: number for number, mosaic in enumerate(mosaics) for image_id in mosaic}
     pairs = []
@@ -155,8 +162,9 @@ def _classes(signatures: Mapping[str, ImageSignature]) -> list[list[str]]:
 def _seam_costs(tiles: Sequence[ImageSignature], side: str, facing: str) -> Float64Array:
     """Cost (N, N) of setting tile k behind the `side` of tile i.
 
-    It is the log ratio of the step across the seam to the steps inside the two tiles, the mean over SCALES: about 0
-    where the picture goes on. Infinite for a tile beside itself and for a constant edge, which proves nothing.
+    It is the log ratio of the step across the seam to the steps inside the two tiles, the mean over
+    SCALES: about 0 where the picture goes on. Infinite for a tile beside itself and for a constant
+    edge, which proves nothing.
     """
     near, near_inner = (np.stack([tile.edges[side][k] for tile in tiles]) for k in range(2))
     far, far_inner = (np.stack([tile.edges[facing][k] for tile in tiles]) for k in range(2))
@@ -204,7 +212,9 @@ def _typical(cost: Float64Array) -> Float64Array:
     """Median finite cost (N,) of each tile against all others on either side."""
     both = np.where(np.isfinite(np.hstack([cost, cost.T])), np.hstack([cost, cost.T]), np.nan)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a tile with constant edges: all is NaN, no mosaic passes
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # a tile with constant edges: all is NaN, no mosaic passes
         typical: Float64Array = np.nanmedian(both, axis=1)
         return typical
 
@@ -223,7 +233,9 @@ def _choose_disjoint(quads: npt.NDArray[np.int64], costs: Float64Array, n_tiles:
         constraints=LinearConstraint(uses, -np.inf, 1),
         bounds=Bounds(0, 1),
         integrality=np.ones(len(quads)),
-        options={"node_limit": 1000},  # the archive needs one; without it hundreds of like images could take hours
+        options={
+            "node_limit": 1000
+        },  # the archive needs one; without it hundreds of like images could take hours
     )
     assert solution.x is not None, solution.message
     chosen: list[list[int]] = quads[solution.x > 0.5].tolist()

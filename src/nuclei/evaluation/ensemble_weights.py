@@ -1,7 +1,7 @@
 """Ensemble weights of the members, tuned on their out-of-fold probability maps.
 
-As with the post-processing, a fold's maps are averaged with weights tuned on the images of the other
-folds, so that the score is out of fold; the test images get the weights tuned on all images.
+As with the post-processing, a fold's maps are averaged with weights tuned on the images of the
+other folds, so that the score is out of fold; the test images get the weights tuned on all images.
 Averaged maps are scored with the post-processing at which its own tuning starts. The search is a
 coordinate ascent over the weight of one member after the other, from equal weights; it keeps a step
 only if the gain is clear against its scatter over the images. From there it continues for each
@@ -78,7 +78,9 @@ class EnsembleWeights(Record):
         return set(self.weights.get(ALL, {}))
 
 
-def tune_weights(members: Mapping[str, Path], processed: Path, splits: Path, workers: int = 1) -> EnsembleWeights:
+def tune_weights(
+    members: Mapping[str, Path], processed: Path, splits: Path, workers: int = 1
+) -> EnsembleWeights:
     """Ensemble weights tuned on the members' out-of-fold maps.
 
     Raises:
@@ -86,7 +88,9 @@ def tune_weights(members: Mapping[str, Path], processed: Path, splits: Path, wor
             splits; maps of different sizes.
     """
     if len(members) < 2:
-        raise UserError(f"ensemble weights are between members; got {list(members)}, give the maps of two or more")
+        raise UserError(
+            f"ensemble weights are between members; got {list(members)}, give the maps of two or more"
+        )
     for name in members:
         check_name(name)
     table = read_splits(splits).sort_values("image_id").reset_index(drop=True)
@@ -111,7 +115,9 @@ def tune_weights(members: Mapping[str, Path], processed: Path, splits: Path, wor
     )
 
 
-def _score_folds(scores: Scores[MemberWeights], by_fold: Mapping[int, WeightsByModality], table: pd.DataFrame) -> float:
+def _score_folds(
+    scores: Scores[MemberWeights], by_fold: Mapping[int, WeightsByModality], table: pd.DataFrame
+) -> float:
     """Mean score over the images, each with the weights of its fold and modality."""
     values = []
     for (fold, modality), part in table.groupby(["fold", "modality"]):
@@ -213,4 +219,6 @@ class _WeightScorer:
         image_id, candidates = job
         truth = self.images.label_map(image_id)
         maps = [read_maps(archive, image_id, truth, self.images.folder) for archive in self.members]
-        return [average_precision(truth, segment_maps(mean_of_maps(maps, weights), START)) for weights in candidates]
+        return [
+            average_precision(truth, segment_maps(mean_of_maps(maps, weights), START)) for weights in candidates
+        ]

@@ -1,11 +1,12 @@
 """The competition's metric: TP / (TP + FP + FN) at ten thresholds of intersection over union (IoU).
 
-A true positive is a pair of nuclei with an IoU *greater than* the threshold, not equal to it, compared
-in whole numbers, so that an IoU of exactly 0.75 is no hit at 0.75. Two nuclei of one label map share no
-pixel, so above an IoU of 0.5 a nucleus has at most one partner, and no assignment has to be solved.
+A true positive is a pair of nuclei with an IoU *greater than* the threshold, not equal to it,
+compared in whole numbers, so that an IoU of exactly 0.75 is no hit at 0.75. Two nuclei of one label
+map share no pixel, so above an IoU of 0.5 a nucleus has at most one partner, and no assignment has
+to be solved.
 
-Conventions: two empty images score 1; if only one of the two is empty the score is 0. The competition
-leaves this open, since all images that it scores have nuclei.
+Conventions: two empty images score 1; if only one of the two is empty the score is 0. The
+competition leaves this open, since all images that it scores have nuclei.
 
 Source: https://www.kaggle.com/c/data-science-bowl-2018/overview/evaluation
 """
@@ -68,7 +69,8 @@ class _Overlaps:
 def average_precision(truth: Labels, predicted: Labels) -> Float64Array:
     """TP / (TP + FP + FN) (10,) of two label maps (H, W) at THRESHOLDS; their mean is the image's score.
 
-    Labels may have gaps and any integer type; 0 is background. Empty images: see the module's conventions.
+    Labels may have gaps and any integer type; 0 is background. Empty images: see the module's
+    conventions.
 
     Raises:
         UserError: arrays that are no two label maps of one shape.
@@ -79,7 +81,8 @@ def average_precision(truth: Labels, predicted: Labels) -> Float64Array:
 def average_precision_from_runs(truth: Runs, predicted: Runs) -> Float64Array:
     """TP / (TP + FP + FN) (10,) of the runs of one image: equal to that of its label maps.
 
-    True nuclei may share pixels, as some annotations do; each predicted nucleus then matches at most one.
+    True nuclei may share pixels, as some annotations do; each predicted nucleus then matches at
+    most one.
 
     Raises:
         UserError: predicted nuclei that share pixels, which the competition forbids.
@@ -109,12 +112,12 @@ def error_counts(truth: Labels, predicted: Labels, threshold: float = 0.5) -> di
     predicted ones. Split are true nuclei with an IoU greater than 0.1 with several predicted ones,
     and merged the reverse.
 
-    Raises:
-        UserError: a threshold outside [0.5, 1) or with more than three decimals; arrays that are no two label maps
+    Raises: UserError: a threshold outside [0.5, 1) or with more than three decimals; arrays that
+        are no two label maps
             of one shape.
 
-    Source: Caicedo et al., Evaluation of Deep Learning Strategies for Nucleus Segmentation in Fluorescence Images,
-        Cytometry A 95 (2019), doi:10.1002/cyto.a.23863, for splits and merges.
+    Source: Caicedo et al., Evaluation of Deep Learning Strategies for Nucleus Segmentation in
+        Fluorescence Images, Cytometry A 95 (2019), doi:10.1002/cyto.a.23863, for splits and merges.
     """
     if not 0.5 <= threshold < 1 or round(threshold, 3) != threshold:
         raise UserError(f"expected a threshold in [0.5, 1) with at most three decimals, got {threshold}")
@@ -161,7 +164,9 @@ def _overlaps_of_maps(truth: Labels, predicted: Labels) -> _Overlaps:
     columns = int(predicted_labels.max(initial=0)) + 1
     rows = int(true_labels.max(initial=0)) + 1
     if rows * columns >= 2**63:
-        raise UserError(f"labels up to {truth.max()} and {predicted.max()} are too large to count; number them from 1")
+        raise UserError(
+            f"labels up to {truth.max()} and {predicted.max()} are too large to count; number them from 1"
+        )
     keys = np.multiply(true_labels, columns, dtype=np.int64, casting="unsafe")
     keys += predicted_labels.astype(np.int64)
     pairs, counts = _count(keys, lengths, rows * columns)
@@ -169,7 +174,9 @@ def _overlaps_of_maps(truth: Labels, predicted: Labels) -> _Overlaps:
     true_areas, true_indices = _measure_areas(true_of_pair, counts, rows)
     predicted_areas, predicted_indices = _measure_areas(predicted_of_pair, counts, columns)
     shared = (true_of_pair > 0) & (predicted_of_pair > 0)
-    return _Overlaps(true_areas, predicted_areas, true_indices[shared], predicted_indices[shared], counts[shared])
+    return _Overlaps(
+        true_areas, predicted_areas, true_indices[shared], predicted_indices[shared], counts[shared]
+    )
 
 
 def _find_stretches(truth: Labels, predicted: Labels) -> tuple[Labels, Labels, Int64Array]:

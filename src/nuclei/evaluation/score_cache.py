@@ -95,8 +95,8 @@ class Scores(Generic[Candidate]):
 def clustered_error(values: Float64Array, clusters: Int64Array) -> float:
     """Standard error of the mean of values (N,) that are dependent within clusters (N,).
 
-    It is 0 for one value and infinite for several values of one cluster, which tell nothing of another.
-    Source: Liang and Zeger (1986), for a mean, with the correction for few clusters.
+    It is 0 for one value and infinite for several values of one cluster, which tell nothing of
+    another. Source: Liang and Zeger (1986), for a mean, with the correction for few clusters.
     """
     if len(values) == 1:
         return 0.0

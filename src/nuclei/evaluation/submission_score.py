@@ -28,7 +28,9 @@ def score_submission(path: Path | str, solution: Solution) -> dict[str, Float64A
         except ValueError as error:
             raise UserError(f"the solution of image {image_id}: {error}") from error
         if (true_runs[0] + true_runs[1] - 1 > height * width).any():
-            raise UserError(f"the solution of image {image_id}: a run leaves the image of {height} x {width} pixels")
+            raise UserError(
+                f"the solution of image {image_id}: a run leaves the image of {height} x {width} pixels"
+            )
         scores[image_id] = metric.average_precision_from_runs(true_runs, rle.parse_rows(predicted[image_id]))
     return scores
 

@@ -3,8 +3,8 @@
 Each fold is scored with parameters that were tuned on the images of the other folds; the parameters
 for the test images are tuned on all. The search is a coordinate ascent over a coarse grid, followed
 by half steps of the parameters that matter most. It keeps a step only if the gain is clear against
-its standard error over the sources of the images. From there it continues for each modality that has
-enough images and at most half of them.
+its standard error over the sources of the images. From there it continues for each modality that
+has enough images and at most half of them.
 """
 
 import logging
@@ -80,7 +80,9 @@ MIN_GAIN = 1.0
 """Minimum gain of a step, in standard errors of its mean gain, clustered by source."""
 
 
-def cross_validate(experiment: str, maps: Path, processed: Path, splits: Path, workers: int = 1) -> CrossValidation:
+def cross_validate(
+    experiment: str, maps: Path, processed: Path, splits: Path, workers: int = 1
+) -> CrossValidation:
     """Tunes and scores the post-processing on out-of-fold maps.
 
     Each image is segmented with its own fold's parameters, tuned without that fold. The result does
@@ -255,4 +257,7 @@ def _describe(tuned: Tuned) -> str:
 def _differences(parameters: Parameters) -> str:
     default = Parameters()
     changed = {field.name: getattr(parameters, field.name) for field in fields(Parameters)}
-    return ", ".join(f"{k} {v}" for k, v in changed.items() if v != getattr(default, k)) or "the default parameters"
+    return (
+        ", ".join(f"{k} {v}" for k, v in changed.items() if v != getattr(default, k))
+        or "the default parameters"
+    )

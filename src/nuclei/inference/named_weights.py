@@ -36,13 +36,16 @@ def find_weights(name: Path | str | None = None) -> Path:
     for path in candidates:
         if path.is_file() or path.is_dir():
             return path
-    raise UserError(f"{name}: no such weights; give a file, a folder, or one of {', '.join(list_names()) or '(none)'}")
+    raise UserError(
+        f"{name}: no such weights; give a file, a folder, or one of {', '.join(list_names()) or '(none)'}"
+    )
 
 
 def load(name: Path | str | None = None, device: str = "cpu") -> "nn.Module":
     """The first network of weights as a torch module in evaluation mode.
 
-    It takes normalised images (B, 3, H, W) float32 and gives logits of foreground, border and core (B, 3, H, W).
+    It takes normalised images (B, 3, H, W) float32 and gives logits of foreground, border and core
+    (B, 3, H, W).
 
     Raises:
         UserError: as in `find_weights`; a file that cannot be read.

@@ -44,7 +44,9 @@ class Predictor:
         UserError: a network whose input channels images do not have.
     """
 
-    def __init__(self, model: nn.Module, config: Config, device: torch.device, autocast: torch.dtype | None) -> None:
+    def __init__(
+        self, model: nn.Module, config: Config, device: torch.device, autocast: torch.dtype | None
+    ) -> None:
         check_channels(config.model.in_channels)
         self.model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.config, self.device, self.autocast = config, device, autocast
@@ -67,7 +69,9 @@ class Predictor:
             total += predicted[scale] if scale in predicted else self._probabilities(windowed, scale, index)
         return np.round(total * (255 / len(scales))).clip(0, 255).astype(np.uint8)
 
-    def choose_scales(self, image: UInt8Array, predicted: dict[float, np.ndarray] | None = None) -> tuple[float, ...]:
+    def choose_scales(
+        self, image: UInt8Array, predicted: dict[float, np.ndarray] | None = None
+    ) -> tuple[float, ...]:
         """`prediction.scales` for a windowed image (H, W, 3), halved if its nuclei are large.
 
         With `prediction.halve_scales_from`, nuclei are measured in the maps of the scales up to 1.
@@ -105,7 +109,9 @@ class Predictor:
             resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
             image = resized.astype(np.uint8, copy=False)
         pixels = normalise(image, self.config.intensity.normalisation, self.config.model.in_channels)
-        mean_CHW = average_over_flips(self.forward, torch.from_numpy(pixels), self.choose_flips(scale, index)).numpy()
+        mean_CHW = average_over_flips(
+            self.forward, torch.from_numpy(pixels), self.choose_flips(scale, index)
+        ).numpy()
         if scale == 1:
             return mean_CHW
         return np.stack([cv2.resize(channel, (width, height)) for channel in mean_CHW])
@@ -137,7 +143,11 @@ class Predictor:
     def _pad_small(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Pads images that are smaller than the network takes, by repeating their edge."""
         bottom, right = (max(0, int(self.model.smallest) - size) for size in pixels_BCHW.shape[-2:])
-        return functional.pad(pixels_BCHW, (0, right, 0, bottom), mode="replicate") if bottom or right else pixels_BCHW
+        return (
+            functional.pad(pixels_BCHW, (0, right, 0, bottom), mode="replicate")
+            if bottom or right
+            else pixels_BCHW
+        )
 
 
 def scaled_size(size: int, scale: float) -> int:
@@ -176,7 +186,9 @@ def _changed_keys(config: Config, other: Config) -> list[str]:
     return [key for key in one if one[key] != two[key]]
 
 
-def predict_images(predictor: Predictor, images: Images, ids: Sequence[str]) -> Iterator[tuple[str, UInt8Array]]:
+def predict_images(
+    predictor: Predictor, images: Images, ids: Sequence[str]
+) -> Iterator[tuple[str, UInt8Array]]:
     """Yields image id and maps (3, H, W) uint8 of every image, in sorted order."""
     from tqdm import tqdm
 

@@ -81,7 +81,9 @@ def list_tiles(shape: tuple[int, int], side: int = SIDE) -> list[Box]:
     row.
     """
     rows, columns = (np.linspace(0, size, -(-size // side) + 1).round().astype(int).tolist() for size in shape)
-    return [Box(top, left, bottom, right) for top, bottom in pairwise(rows) for left, right in pairwise(columns)]
+    return [
+        Box(top, left, bottom, right) for top, bottom in pairwise(rows) for left, right in pairwise(columns)
+    ]
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,9 @@ def _average_flips(
     return np.asarray(torch.stack(outputs).mean(dim=0).numpy())
 
 
-def _predict_flipped(predictor: Predictor, scaled: ScaledImage, tile: Box, flip: Flip, margin: int) -> torch.Tensor:
+def _predict_flipped(
+    predictor: Predictor, scaled: ScaledImage, tile: Box, flip: Flip, margin: int
+) -> torch.Tensor:
     """Probabilities (3, H, W) of the tile, cut out of the flipped whole image."""
     shape = scaled.shape[::-1] if flip.transposed else scaled.shape
     flipped = _flip_box(tile, flip, shape)

@@ -198,6 +198,8 @@ def find_best(root: Path = SHIPPED, packaged: Path = PACKAGED) -> Path:
     files = {file: file for file in sorted(packaged.glob(f"*{SUFFIX}"))}
     files = files or {file.parent: file for file in sorted(root.glob(f"*/*{SUFFIX}"))}
     if not files:
-        raise UserError(f"{root}: no weights there; name some (WEIGHTS=<file or folder>) or train and `make weights`")
+        raise UserError(
+            f"{root}: no weights there; name some (WEIGHTS=<file or folder>) or train and `make weights`"
+        )
     scores = {path: read_card(file).score for path, file in files.items()}
     return max(scores, key=lambda path: scores[path])

@@ -1,7 +1,8 @@
 """Decoding in a process of its own: a file on which a decoder dies is named, and the files after it are read.
 
-The process is this interpreter with the same `sys.path`, so that neither a guard in the user's script nor a fork of
-torch's threads is needed. Planes come through a pipe, large ones as files of the scratch folder.
+The process is this interpreter with the same `sys.path`, so that neither a guard in the user's
+script nor a fork of torch's threads is needed. Planes come through a pipe, large ones as files of
+the scratch folder.
 """
 
 import contextlib

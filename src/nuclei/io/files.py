@@ -1,7 +1,7 @@
 """Atomic writing of files, and small text, CSV and JSON files.
 
-Every file is written under a temporary name in its folder and renamed when it is complete, so a file
-that exists is complete. Equal content gives equal bytes.
+Every file is written under a temporary name in its folder and renamed when it is complete, so a
+file that exists is complete. Equal content gives equal bytes.
 """
 
 import errno
@@ -36,8 +36,9 @@ _cleaned: set[Path] = set()
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """A temporary path in the folder of `path`: renamed to `path` on success, removed on an exception.
 
-    The temporary name is unique, so processes that write the same file do not disturb each other; the
-    last one to finish wins. The first call for a folder removes what killed processes left there.
+    The temporary name is unique, so processes that write the same file do not disturb each other;
+    the last one to finish wins. The first call for a folder removes what killed processes left
+    there.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -90,6 +90,8 @@ def _write_png(path: Path | str, pixels: npt.NDArray[Any], flags: list[int]) -> 
 
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(pixels), flags)
     if not done:
-        raise UserError(f"{path}: OpenCV cannot encode an array of shape {pixels.shape} and type {pixels.dtype}")
+        raise UserError(
+            f"{path}: OpenCV cannot encode an array of shape {pixels.shape} and type {pixels.dtype}"
+        )
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded.tobytes())

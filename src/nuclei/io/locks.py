@@ -13,8 +13,8 @@ log = logging.getLogger(__name__)
 def folder_lock(folder: Path) -> Iterator[None]:
     """Holds the lock of a folder, which is made if missing; waits while another process holds it.
 
-    The system releases the lock when a process ends, however it ends. There is no lock on Windows and
-    on file systems without locks.
+    The system releases the lock when a process ends, however it ends. There is no lock on Windows
+    and on file systems without locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if os.name != "posix":

@@ -1,7 +1,7 @@
 """Files as people have them: which of a folder are pictures, what they are called, and the planes in them.
 
-What a file is, its first bytes decide, not its name. A header is read before the pixels are: a small file can claim
-more of them than the memory holds.
+What a file is, its first bytes decide, not its name. A header is read before the pixels are: a
+small file can claim more of them than the memory holds.
 """
 
 import re
@@ -31,13 +31,16 @@ SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".j2k", ".pgm", ".ppm", ".lsm",
     *vendor_formats.READERS,
 )  # fmt: skip
-"""Endings of files that ought to be pictures: without a picture's content they fail instead of being left aside."""
+"""Endings of files that ought to be pictures: without a picture's content they fail instead of
+being left aside."""
 
 _SIGNATURES = (
     ("tiff", re.compile(rb"II[*+]\0|MM\0[*+]", re.DOTALL)),
     (
         "raster",
-        re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|BM.{12}[\x0c-\x7c]\0\0\0", re.DOTALL),
+        re.compile(
+            rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|BM.{12}[\x0c-\x7c]\0\0\0", re.DOTALL
+        ),
     ),
     (".nd2", re.compile(rb"\xda\xce\xbe\x0a", re.DOTALL)),
     ("raster", re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", re.DOTALL)),
@@ -109,7 +112,8 @@ def sniff(path: Path) -> str | None:
 def name_results(paths: list[Path]) -> dict[str, Path]:
     """Files by the name of their results: without its ending where that is the name of no other result.
 
-    No two names are equal, also where upper and lower case are the same, and none is that of another file's page.
+    No two names are equal, also where upper and lower case are the same, and none is that of
+    another file's page.
     """
     short = {path: printable(path.stem) for path in paths}
     full = {path: printable(path.name) for path in paths}
@@ -182,8 +186,8 @@ def survey_file(path: Path, reading: Reading) -> Survey:
 def read_pictures(path: Path, name: str, reading: Reading | None = None) -> Iterator[Picture]:
     """The planes of a file one by one; those of a file with several have their number in the name.
 
-    Raises:
-        UserError: a file that cannot be read; too many pixels; several channels of which none is chosen.
+    Raises: UserError: a file that cannot be read; too many pixels; several channels of which none
+        is chosen.
     """
     reading = reading or Reading()
     with _errors_named(path), open_file(path, reading) as contents:
@@ -201,7 +205,9 @@ def _errors_named(path: Path) -> Iterator[None]:
     except UserError as error:
         raise UserError(f"{printable(path)}: {error}") from error
     except MemoryError as error:
-        raise UserError(f"{printable(path)}: takes more memory than there is; lower MAX_PIXELS or cut it up") from error
+        raise UserError(
+            f"{printable(path)}: takes more memory than there is; lower MAX_PIXELS or cut it up"
+        ) from error
     except OSError as error:
         if error.errno in DISK_FULL:
             raise
@@ -233,7 +239,8 @@ def _read_plane(name: str, plane: Plane, contents: Contents, reading: Reading) -
 def fill_gaps(pixels: Pixels, reading: Reading) -> tuple[Pixels, npt.NDArray[np.bool_] | None, str]:
     """The plane with the median of its finite values where it has none, where that was, and a note.
 
-    The median is background in fluorescence and in bright field alike, so that no edge of a nucleus appears.
+    The median is background in fluorescence and in bright field alike, so that no edge of a nucleus
+    appears.
 
     Raises:
         UserError: no value is finite.

@@ -1,6 +1,7 @@
 """OME-XML: pixel sizes, names of channels, and which planes of a file set a file holds.
 
-The text comes from strangers: a document type, which can make a parser expand entities for ever, is refused.
+The text comes from strangers: a document type, which can make a parser expand entities for ever, is
+refused.
 """
 
 import re
@@ -83,7 +84,10 @@ def _read_image(image: ElementTree.Element, pixels: ElementTree.Element) -> OmeI
     lengths: list[float | None] = []
     unknown = []
     for axis in "XY":
-        value, unit = parse_number(pixels.get(f"PhysicalSize{axis}")), pixels.get(f"PhysicalSize{axis}Unit", "µm")
+        value, unit = (
+            parse_number(pixels.get(f"PhysicalSize{axis}")),
+            pixels.get(f"PhysicalSize{axis}Unit", "µm"),
+        )
         scale = micrometres(unit)
         if value is not None and scale is None:
             unknown.append(unit)

@@ -21,7 +21,8 @@ IN_MEMORY = 2**28
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 COLOURS = ("red", "green", "blue")
 Channel = int | str
-"""Number from 1, as Fiji counts, for files with channels; red, green or blue for colour pictures."""
+"""Number from 1, as Fiji counts, for files with channels; red, green or blue for colour
+pictures."""
 
 
 class PixelSize(NamedTuple):
@@ -69,9 +70,9 @@ class Contents:
 class Picture:
     """A plane that has been read.
 
-    `pixels` are (H, W) or (H, W, 3) in their own number type, native byte order, all finite. `outside` (H, W) is true
-    where the file held no finite value. `name` is that of the results, `plane` says where in the file it lies, `notes`
-    what was decided on the way.
+    `pixels` are (H, W) or (H, W, 3) in their own number type, native byte order, all finite.
+    `outside` (H, W) is true where the file held no finite value. `name` is that of the results,
+    `plane` says where in the file it lies, `notes` what was decided on the way.
     """
 
     name: str
@@ -99,7 +100,9 @@ def check_channel(channel: Channel | None) -> Channel | None:
     )
 
 
-def choose_channel(count: int, channel: Channel | None, shape: str, names: tuple[str, ...] = ()) -> tuple[int, str]:
+def choose_channel(
+    count: int, channel: Channel | None, shape: str, names: tuple[str, ...] = ()
+) -> tuple[int, str]:
     """Index from 0 of the chosen one of `count` channels, and a note that says so; `shape` describes the array.
 
     Raises:
@@ -114,7 +117,9 @@ def choose_channel(count: int, channel: Channel | None, shape: str, names: tuple
             f"{shape}{called})"
         )
     if channel > count:
-        raise UserError(f"has {count} channels; CHANNEL={channel} must be from 1 to {count} (shape {shape}{called})")
+        raise UserError(
+            f"has {count} channels; CHANNEL={channel} must be from 1 to {count} (shape {shape}{called})"
+        )
     name = names[channel - 1] if channel <= len(names) else ""
     return channel - 1, f"channel {channel} of {count}{f' ({name})' if name else ''}"
 
@@ -125,7 +130,10 @@ def choose_colour(channel: Channel | None) -> tuple[int | None, str]:
         return None, ""
     if isinstance(channel, str):
         return COLOURS.index(channel), f"{channel} of a colour picture"
-    return None, f"colour picture, CHANNEL={channel} has no effect (CHANNEL={COLOURS[(channel - 1) % 3]} takes one)"
+    return (
+        None,
+        f"colour picture, CHANNEL={channel} has no effect (CHANNEL={COLOURS[(channel - 1) % 3]} takes one)",
+    )
 
 
 def check_size(height: int, width: int, max_pixels: int) -> None:

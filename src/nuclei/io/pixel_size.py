@@ -6,7 +6,8 @@ from typing import Any
 from nuclei.io.picture import PixelSize
 
 SMALLEST, LARGEST = 0.001, 20.0
-"""Micrometres a pixel that are believed: with larger ones a nucleus would be smaller than a pixel."""
+"""Micrometres a pixel that are believed: with larger ones a nucleus would be smaller than a
+pixel."""
 
 _MICROMETRES = {
     "m": 1e6, "metre": 1e6, "meter": 1e6, "dm": 1e5, "cm": 1e4, "centimetre": 1e4, "centimeter": 1e4,
@@ -50,7 +51,8 @@ def parse_number(text: str | None) -> float | None:
 def tag_pixel_size(page: Any, imagej_unit: str | None) -> tuple[PixelSize | None, str]:
     """Pixel size of a TIFF page by XResolution and YResolution, in ImageJ's unit if it names one, else in the tag's.
 
-    Resolutions per inch are mostly a printer's and then impossible, which is no news and makes no note.
+    Resolutions per inch are mostly a printer's and then impossible, which is no news and makes no
+    note.
     """
     tags = [page.tags.get(name) for name in ("XResolution", "YResolution")]
     per_unit = [_read_ratio(tag) for tag in tags]

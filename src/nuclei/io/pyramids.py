@@ -10,7 +10,8 @@ _SAME_PICTURE = 0.8
 """Correlation from which on a page is a reduced copy of a larger one."""
 _SIDE = 64
 _LARGEST = 2**26
-"""Pixels beyond which an unmarked level is believed by its size: nobody keeps two such images in one file."""
+"""Pixels beyond which an unmarked level is believed by its size: nobody keeps two such images in
+one file."""
 
 
 def split_levels(file: Any) -> list[Any]:

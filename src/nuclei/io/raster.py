@@ -118,7 +118,9 @@ def _decode_by_pillow(header: Any, frame: int) -> Pixels:
         return np.asarray(header)[..., 0]
     pixels = np.asarray(header.convert("RGB"))
     is_palette = mode == "P" or header.format == "GIF"
-    grey = is_palette and bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
+    grey = is_palette and bool(
+        (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all()
+    )
     return pixels[..., 0] if grey else pixels
 
 

@@ -20,7 +20,8 @@ SOURCE = "source"
 """Column of the index that names the series an image comes from, see `data.image_sources`."""
 SPLIT_COLUMNS = ("image_id", "fold", "group", "modality", "nuclei")
 MASK_CONFLICT_COLUMNS = ("image_id", "contested_pixels", "left_out")
-"""Columns of settled.csv: per training image, conflicts between its masks and how they were settled."""
+"""Columns of settled.csv: per training image, conflicts between its masks and how they were
+settled."""
 
 
 def read_table(path: Path | str, columns: tuple[str, ...], remedy: str) -> Any:

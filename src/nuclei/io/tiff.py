@@ -37,8 +37,8 @@ _SLIDE_EXTRAS = ("thumbnail", "label", "macro")
 def open_tiff(path: Path, reading: Reading) -> Iterator[Contents]:
     """The planes of a TIFF, to be loaded while the file is open.
 
-    Raises:
-        UserError: a file of which nothing can be read; channels of which none is chosen; a colour model that is not
+    Raises: UserError: a file of which nothing can be read; channels of which none is chosen; a
+        colour model that is not
             converted.
     """
     import tifffile
@@ -58,7 +58,9 @@ def open_tiff(path: Path, reading: Reading) -> Iterator[Contents]:
         if text and described is None:
             contents.notes.append("OME-XML cannot be read safely; axes and pixel size by the pages alone")
         if file.is_imagej and any("corrupted" in warning for warning in warnings):
-            raise UserError("is cut off: it holds fewer images than ImageJ's metadata name; fetch or save it again")
+            raise UserError(
+                "is cut off: it holds fewer images than ImageJ's metadata name; fetch or save it again"
+            )
         contents.notes += [warning for warning in warnings if "OME series" not in warning]
         yield contents
 
@@ -70,7 +72,9 @@ def _list_series(file: Any, described: ome.Ome | None, reading: Reading) -> Cont
     for number, one in enumerate(series):
         image = _image_of(described, number, len(series))
         label = (one.name if one.kind == "ome" else "") or f"image {number + 1}"
-        contents.planes += _SeriesReader(file, one, image, reading).list_planes(label if len(series) > 1 else "")
+        contents.planes += _SeriesReader(file, one, image, reading).list_planes(
+            label if len(series) > 1 else ""
+        )
     if not contents.planes:
         raise UserError("holds no image")
     return contents
@@ -135,7 +139,9 @@ class _SeriesReader:
                 index[layout.axes.index("C")] = channel
             if self._is_missing(index):
                 continue
-            where = ", ".join(_name_place(layout, axis, index[axis]) for axis in counted if layout.shape[axis] > 1)
+            where = ", ".join(
+                _name_place(layout, axis, index[axis]) for axis in counted if layout.shape[axis] > 1
+            )
             yield make_plane(
                 layout.size("Y"),
                 layout.size("X"),
@@ -194,7 +200,9 @@ class _SeriesReader:
         data: Pixels
         if number is None:
             axes = [axis for axis in range(len(layout.axes)) if layout.axes[axis] in "YXS"]
-            data = self._read_whole()[tuple(slice(None) if axis in axes else index[axis] for axis in range(len(index)))]
+            data = self._read_whole()[
+                tuple(slice(None) if axis in axes else index[axis] for axis in range(len(index)))
+            ]
             kept = "".join(layout.axes[axis] for axis in axes)
         else:
             page = self.series.pages[number]
@@ -212,7 +220,12 @@ class _SeriesReader:
                 if page is not None and len(series.pages) > 1:
                     check_whole(page, self.file)
             dtype = np.dtype(self.file.byteorder + series.dtype.char)
-            if series.dataoffset is not None and dtype.isnative and series.dtype != bool and self.page.fillorder == 1:
+            if (
+                series.dataoffset is not None
+                and dtype.isnative
+                and series.dtype != bool
+                and self.page.fillorder == 1
+            ):
                 count = series.dataoffset + series.nbytes
                 if count > handle.size:
                     raise UserError(f"ends after {handle.size:,} of {count:,} bytes; fetch or save it again")
@@ -266,7 +279,9 @@ def _list_own_planes(file: Any, described: ome.Ome, reading: Reading, path: Path
     return contents
 
 
-def _make_own_plane(file: Any, page: Any, own: ome.OmePlane, described: ome.Ome, reading: Reading) -> Plane | None:
+def _make_own_plane(
+    file: Any, page: Any, own: ome.OmePlane, described: ome.Ome, reading: Reading
+) -> Plane | None:
     """The plane, or None where it is of another channel than the one asked for."""
     image = described.images[own.image]
     shape = image.sizes

@@ -33,8 +33,9 @@ class Layout(NamedTuple):
 def name_axes(axes: str, shape: tuple[int, ...], channel_given: bool) -> tuple[Layout, str]:
     """The axes with channels as C, and a note about those that the file does not name.
 
-    An unnamed axis counts planes; where a channel is asked for and it is the only one, channels. An array whose
-    pages are at most 10 pixels wide has its channels last: the writer took its columns for rows of pages.
+    An unnamed axis counts planes; where a channel is asked for and it is the only one, channels. An
+    array whose pages are at most 10 pixels wide has its channels last: the writer took its columns
+    for rows of pages.
 
     Raises:
         UserError: no rows and columns; a channel is asked for and several axes have no name.
@@ -59,7 +60,9 @@ def name_axes(axes: str, shape: tuple[int, ...], channel_given: bool) -> tuple[L
             f"has {len(unnamed)} axes without a name, shape {layout.text}, and CHANNEL= cannot tell which of them are "
             "channels; leave CHANNEL= out to take each plane by itself, or save it with named axes"
         )
-    return Layout(f"{axes[:last]}C{axes[last + 1 :]}", shape), f"axis of {sizes} without a name taken for channels"
+    return Layout(
+        f"{axes[:last]}C{axes[last + 1 :]}", shape
+    ), f"axis of {sizes} without a name taken for channels"
 
 
 def _has_channels_last(layout: Layout, last: int) -> bool:

@@ -1,6 +1,7 @@
 """CZI, ND2 and LIF through the readers of `pip install "nuclei[formats]"`, each plane by itself.
 
-Named axes only: what the reader calls C is channels, S or 0 samples of a colour picture, all others count planes.
+Named axes only: what the reader calls C is channels, S or 0 samples of a colour picture, all others
+count planes.
 """
 
 from collections.abc import Callable, Iterator

@@ -85,7 +85,9 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds; all mean that the file cannot be used
-        raise UserError(f"{path}: not a readable checkpoint ({error}); delete it and train the fold again") from error
+        raise UserError(
+            f"{path}: not a readable checkpoint ({error}); delete it and train the fold again"
+        ) from error
     if not isinstance(checkpoint, dict) or not {"config", "model"} <= checkpoint.keys():
         raise UserError(f"{path}: no checkpoint of this project (it lacks `config` and `model`)")
     check_finite(checkpoint["model"], path)

@@ -122,7 +122,9 @@ def _check_logits(output: Any, mode: str, key: str, expected: tuple[int, ...]) -
     if mode == "training" and isinstance(output, list) and output:
         logits = output[0]
     if not isinstance(logits, Tensor):
-        raise UserError(f"{key}: in {mode} mode it returned {type(logits).__name__}, expected a tensor of logits")
+        raise UserError(
+            f"{key}: in {mode} mode it returned {type(logits).__name__}, expected a tensor of logits"
+        )
     if tuple(logits.shape) != expected:
         raise UserError(f"{key}: in {mode} mode it returned shape {tuple(logits.shape)}, expected {expected}")
     if not logits.is_floating_point():
@@ -151,5 +153,7 @@ def build_custom_loss(name: str) -> Any:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise UserError(f"{key}: returned {shape}, expected a tensor of one number")
     if not bool(value.isfinite()) or not value.requires_grad:
-        raise UserError(f"{key}: returned {value.item()} of which no gradient can be taken; expected a finite loss")
+        raise UserError(
+            f"{key}: returned {value.item()} of which no gradient can be taken; expected a finite loss"
+        )
     return loss

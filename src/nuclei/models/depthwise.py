@@ -79,7 +79,9 @@ class _Depthwise(torch.autograd.Function):
         return to_input, to_weight, None, None, None
 
 
-def _gradients(ctx: Any, gradient: Tensor, features: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Any, Any]:
+def _gradients(
+    ctx: Any, gradient: Tensor, features: Tensor, weight: Tensor, wanted: list[bool]
+) -> tuple[Any, Any]:
     stride, padding, dilation = ctx.geometry
     to_input, to_weight, _ = torch.ops.aten.convolution_backward(
         gradient,

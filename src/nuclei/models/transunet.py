@@ -84,7 +84,9 @@ class TransformerBridge(nn.Module):
 
     def _positions(self, height: int, width: int) -> Tensor:
         size = (height, width)
-        fitted_1CHW: Tensor = functional.interpolate(self.position_1CHW, size, mode="bilinear", align_corners=False)
+        fitted_1CHW: Tensor = functional.interpolate(
+            self.position_1CHW, size, mode="bilinear", align_corners=False
+        )
         return fitted_1CHW
 
 
@@ -100,7 +102,9 @@ class TransformerLayer(nn.Module):
         self.query_key_value = nn.Linear(channels, 3 * channels)
         self.project = nn.Linear(channels, channels)
         self.norm2 = nn.LayerNorm(channels)
-        self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels)
+        )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens_BND: Tensor) -> Tensor:

@@ -43,7 +43,9 @@ class DoubleConv(nn.Module):
 class Down(nn.Module):
     """One level down: 2x2 max-pooling, which drops an odd last row or column, then `DoubleConv`."""
 
-    def __init__(self, in_channels: int, out_channels: int, block: Callable[..., DoubleConv] = DoubleConv) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, block: Callable[..., DoubleConv] = DoubleConv
+    ) -> None:
         super().__init__()
         self.block = block(in_channels, out_channels)
 
@@ -114,7 +116,9 @@ class UNet(nn.Module):
         encoder_channels = [*widths[:-1], widths[-1] // shrink]
         decoder_channels = [widths[0], *(channels // shrink for channels in widths[1:-1])]
         self.inc = encoder_block(in_channels, width)
-        self.downs = nn.ModuleList(Down(above, here, encoder_block) for above, here in pairwise(encoder_channels))
+        self.downs = nn.ModuleList(
+            Down(above, here, encoder_block) for above, here in pairwise(encoder_channels)
+        )
         self.ups = nn.ModuleList(
             up(widths[level], decoder_channels[level], upsampling) for level in reversed(range(depth))
         )

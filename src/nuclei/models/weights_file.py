@@ -100,7 +100,9 @@ class EnsembleCard(Record):
     @model_validator(mode="after")
     def _has_a_weight_for_each_member(self) -> Self:
         if ALL not in self.weights:
-            raise UserError(f"weights: {ALL!r} is missing, which holds for modalities without weights of their own")
+            raise UserError(
+                f"weights: {ALL!r} is missing, which holds for modalities without weights of their own"
+            )
         for modality, weights in self.weights.items():
             if weights.keys() != self.members.keys():
                 raise UserError(

@@ -161,5 +161,7 @@ def _read_tuned(values: Any) -> Any:
     return values if isinstance(values, Tuned) else Tuned.from_dict(values)
 
 
-TunedRecord = Annotated[Tuned, BeforeValidator(_read_tuned), PlainSerializer(Tuned.to_dict, return_type=dict[str, Any])]
+TunedRecord = Annotated[
+    Tuned, BeforeValidator(_read_tuned), PlainSerializer(Tuned.to_dict, return_type=dict[str, Any])
+]
 """`Tuned` as a field of a pydantic model, in JSON as `Tuned.to_dict` writes it."""

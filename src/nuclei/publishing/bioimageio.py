@@ -1,8 +1,9 @@
 """Packages a trained network for bioimage.io: one zip with weights, code, test images and metadata.
 
-Fiji, QuPath, napari, ilastik and others run such packages. Both formats inside, a state dict with its
-code and ONNX, compute everything from the intensity window to the probability maps, as `onnx` does. The
-watershed that makes instances of the maps is not part of the format; the package's README describes it.
+Fiji, QuPath, napari, ilastik and others run such packages. Both formats inside, a state dict with
+its code and ONNX, compute everything from the intensity window to the probability maps, as `onnx`
+does. The watershed that makes instances of the maps is not part of the format; the package's README
+describes it.
 """
 
 import os
@@ -34,7 +35,15 @@ CITED = (
     ("Caicedo et al. 2019, Nucleus segmentation across imaging experiments", "10.1038/s41592-019-0612-7"),
     ("Ronneberger, Fischer, Brox 2015, U-Net", "10.1007/978-3-319-24574-4_28"),
 )
-TAGS = ["nuclei", "segmentation", "instance-segmentation", "unet", "pytorch", "2d", "fluorescence-light-microscopy"]
+TAGS = [
+    "nuclei",
+    "segmentation",
+    "instance-segmentation",
+    "unet",
+    "pytorch",
+    "2d",
+    "fluorescence-light-microscopy",
+]
 TAGS += ["histology", "dsb2018"]
 LIBRARIES = ("torchvision", "timm", "segmentation-models-pytorch")
 
@@ -78,7 +87,9 @@ def check_package(path: Path) -> None:
     summary = test_description(path)
     if summary.status != "passed":
         faults = [f"{detail.name}: {error.msg}" for detail in summary.details for error in detail.errors]
-        raise UserError(f"{path}: bioimage.io's test says {summary.status}: {'; '.join(faults) or summary.name}")
+        raise UserError(
+            f"{path}: bioimage.io's test says {summary.status}: {'; '.join(faults) or summary.name}"
+        )
 
 
 def describe(predictor: Predictor, card: Card | None, folder: Path) -> Any:
@@ -106,7 +117,9 @@ def describe(predictor: Predictor, card: Card | None, folder: Path) -> Any:
             pytorch_version=zoo.Version(_version("torch")),
             dependencies=environment,
         ),
-        onnx=zoo.OnnxWeightsDescr(source=folder / "network.onnx", opset_version=OPSET, parent="pytorch_state_dict"),
+        onnx=zoo.OnnxWeightsDescr(
+            source=folder / "network.onnx", opset_version=OPSET, parent="pytorch_state_dict"
+        ),
     )
     return zoo.ModelDescr(
         name=f"Nuclei in microscope images ({config.name.replace('_', ' ')})",
@@ -167,7 +180,9 @@ def _write_files(network: ImageToMaps, config: Config, card: Card | None, folder
     np.save(folder / "test_input.npy", pixels)
     np.save(folder / "test_output.npy", maps)
     # red: foreground, green: touching border, blue: core
-    write_image(folder / "cover.png", np.hstack([image, np.round(maps[0].transpose(1, 2, 0) * 255).astype(np.uint8)]))
+    write_image(
+        folder / "cover.png", np.hstack([image, np.round(maps[0].transpose(1, 2, 0) * 255).astype(np.uint8)])
+    )
     write_text(folder / "README.md", _write_page(config, card))
 
 

@@ -13,7 +13,9 @@ from nuclei.io.files import write_text
 from nuclei.models.weights_file import VERSION, Card, EnsembleCard
 
 
-def make_ensemble_card(tuned: TunedScore, weights: EnsembleWeights, members: Mapping[str, float]) -> EnsembleCard:
+def make_ensemble_card(
+    tuned: TunedScore, weights: EnsembleWeights, members: Mapping[str, float]
+) -> EnsembleCard:
     """The card of an ensemble; `members` are the scores on the members' cards, by name.
 
     Raises:

@@ -2,8 +2,8 @@
 
 Letters: B batch, C channels, H height, W width, N values of an image, L the 256 levels of a pixel.
 
-Intensity window, normalisation and padding are inside the graph, so it takes an image as it is in a file.
-Test-time augmentation and the watershed are not in it.
+Intensity window, normalisation and padding are inside the graph, so it takes an image as it is in a
+file. Test-time augmentation and the watershed are not in it.
 """
 
 import logging
@@ -39,8 +39,9 @@ Runner = Callable[[np.ndarray], np.ndarray]
 class ImageToMaps(nn.Module):
     """Maps (B, 3, H, W), 0..1, of RGB images (B, 3, H, W), without test-time augmentation.
 
-    The experiment's intensity window is included. With the window `level`, pixels are in the images'
-    own units; otherwise they are 8-bit levels 0..255, rounded (convert 16-bit images before).
+    The experiment's intensity window is included. With the window `level`, pixels are in the
+    images' own units; otherwise they are 8-bit levels 0..255, rounded (convert 16-bit images
+    before).
     """
 
     def __init__(self, model: nn.Module, config: Config) -> None:
@@ -92,11 +93,13 @@ def level_window(image_BCHW: Tensor, config: IntensityConfig) -> Tensor:
 def stretch_levels(levels_BCHW: Tensor, config: IntensityConfig) -> Tensor:
     """As `intensity.stretch`, bit by bit: whole levels 0..255 to whole levels, same shape and dtype.
 
-    A histogram and a lookup table need one pass over the image, where sorting would need many. Double
-    precision, as there, rounds values halfway between two levels in the same way.
+    A histogram and a lookup table need one pass over the image, where sorting would need many.
+    Double precision, as there, rounds values halfway between two levels in the same way.
     """
     levels_BN = levels_BCHW.flatten(1).long()
-    counts_BL = levels_BN.new_zeros(levels_BN.shape[0], 256).scatter_add(1, levels_BN, torch.ones_like(levels_BN))
+    counts_BL = levels_BN.new_zeros(levels_BN.shape[0], 256).scatter_add(
+        1, levels_BN, torch.ones_like(levels_BN)
+    )
     below_BL = counts_BL.cumsum(1).double()
     total_B1 = below_BL[:, -1:]
     low, high = (_double(value / 100, total_B1) for value in (config.low_percentile, config.high_percentile))
@@ -189,7 +192,9 @@ def write_onnx(path: Path, program: ExportedProgram, config: Config) -> None:
             program, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], verbose=False
         )
     except ImportError as error:
-        raise UserError(f"ONNX cannot be written ({error}); run: pip install --editable '.[publish]'") from error
+        raise UserError(
+            f"ONNX cannot be written ({error}); run: pip install --editable '.[publish]'"
+        ) from error
     except Exception as error:
         raise UserError(f"{config.name}: cannot be expressed in ONNX: {error}") from error
     exported.model.metadata_props["experiment"] = config.model_dump_json()
@@ -240,5 +245,7 @@ def check(run: Runner, model: nn.Module, config: Config, source: str) -> float:
 @torch.inference_mode()
 def predict_maps(model: nn.Module, config: Config, image: UInt8Array) -> np.ndarray:
     """Maps (3, H, W) float32 of an image (H, W, 3) uint8, preprocessed as in training, without TTA."""
-    pixels = normalise(window_image(image, config.intensity), config.intensity.normalisation, config.model.in_channels)
+    pixels = normalise(
+        window_image(image, config.intensity), config.intensity.normalisation, config.model.in_channels
+    )
     return activate(model(torch.from_numpy(pixels)[None]), config.target)[0].numpy()

@@ -1,7 +1,8 @@
 """Assembles the networks' code into one Python file that does not need this package.
 
-bioimage.io rebuilds a network from one source file. It is generated from the modules, so it is never out
-of date: all definitions of a module or the named ones, with comments, and the imports that they use.
+bioimage.io rebuilds a network from one source file. It is generated from the modules, so it is
+never out of date: all definitions of a module or the named ones, with comments, and the imports
+that they use.
 """
 
 import ast
@@ -72,15 +73,25 @@ def join_sources() -> str:
 def _list_imports(node: ast.Import | ast.ImportFrom) -> dict[str, str]:
     """An import statement for each imported name, without those of this package."""
     if isinstance(node, ast.Import):
-        return {(entry.asname or entry.name).split(".")[0]: ast.unparse(ast.Import([entry])) for entry in node.names}
+        return {
+            (entry.asname or entry.name).split(".")[0]: ast.unparse(ast.Import([entry])) for entry in node.names
+        }
     if (node.module or "").split(".")[0] == "nuclei":
         return {}
-    return {entry.asname or entry.name: ast.unparse(ast.ImportFrom(node.module, [entry], 0)) for entry in node.names}
+    return {
+        entry.asname or entry.name: ast.unparse(ast.ImportFrom(node.module, [entry], 0)) for entry in node.names
+    }
 
 
 def _list_names(node: ast.stmt) -> set[str]:
     """Names that a top-level statement of a module defines."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return {node.name}
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    targets = (
+        node.targets
+        if isinstance(node, ast.Assign)
+        else [node.target]
+        if isinstance(node, ast.AnnAssign)
+        else []
+    )
     return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}

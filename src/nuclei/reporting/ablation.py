@@ -1,7 +1,8 @@
 """Ablation: what each step from a plain network to a good one adds, as a table and a Markdown page.
 
 A step is a config that extends the one before it. Its networks are scored out of fold and on unseen
-modalities. Unlike in `comparison`, all steps have the default post-processing, and the last has it tuned.
+modalities. Unlike in `comparison`, all steps have the default post-processing, and the last has it
+tuned.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -76,10 +77,11 @@ class StepScores:
 def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, splits: Path) -> dict[str, Any]:
     """Scores of a fold's held-out maps with the default post-processing, as in cv.json, and their `effort`.
 
-    `effort` is that of the training: experiment, seed, steps, batch, parameters, minutes, hardware, commit.
+    `effort` is that of the training: experiment, seed, steps, batch, parameters, minutes, hardware,
+    commit.
 
-    Raises:
-        UserError: maps of other images than the checkpoint's fold holds out, or of another size; it was
+    Raises: UserError: maps of other images than the checkpoint's fold holds out, or of another
+        size; it was
             trained on some of them.
     """
     from nuclei.models.checkpoint_file import load_checkpoint  # torch, which the table does without
@@ -94,7 +96,9 @@ def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, s
     images, parameters, records = Images(processed), Parameters(), []
     for image_id in tqdm(ids, desc="score", unit="image", mininterval=1):
         truth = images.label_map(image_id)
-        records.append(score_image(truth, segment_maps(read_maps(archive, image_id, truth, processed), parameters)))
+        records.append(
+            score_image(truth, segment_maps(read_maps(archive, image_id, truth, processed), parameters))
+        )
     rows = table.set_index("image_id").loc[ids].reset_index()
     scores = summarise_scores(experiment, rows, records, {weights["fold"]: Tuned(parameters, {})})
     return {**scores.to_dict(), "effort": fold_effort(weights, checkpoint)}
@@ -128,7 +132,9 @@ def read_steps(paths: Iterable[Path]) -> dict[str, StepScores]:
         step = steps.setdefault(summary["experiment"], StepScores({}, []))
         twice = sorted(step.images.keys() & summary["image"].keys())
         if twice:
-            raise UserError(f"{path}: image {twice[0]} is in another fold of {summary['experiment']} too; score again")
+            raise UserError(
+                f"{path}: image {twice[0]} is in another fold of {summary['experiment']} too; score again"
+            )
         step.images.update(summary["image"])
         step.efforts.extend([summary["effort"]] if "effort" in summary else [])
     return steps
@@ -143,9 +149,9 @@ def measured_modalities(measured: Mapping[str, Mapping[str, StepScores]]) -> lis
 def ablation(measured: Mapping[str, Mapping[str, StepScores]]) -> pd.DataFrame:
     """One row a step and kind of held-out images, in the order of the steps: scores and what the step adds.
 
-    `measured` has the steps by name, by kind. `difference` is the mean paired difference, image by image, to
-    the row above; `modality_mean` weights each modality equally. `trainings` is 0 and `minutes` empty for a
-    step that uses another step's weights.
+    `measured` has the steps by name, by kind. `difference` is the mean paired difference, image by
+    image, to the row above; `modality_mean` weights each modality equally. `trainings` is 0 and
+    `minutes` empty for a step that uses another step's weights.
 
     Raises:
         UserError: nothing was measured; steps of one kind that were scored on different images.
@@ -199,7 +205,9 @@ def _effort_row(name: str, step: StepScores) -> dict[str, Any]:
     return {"trainings": len(own), "minutes": minutes, "parameters": parameters, **texts}
 
 
-def ablation_page(frame: pd.DataFrame, modalities: Sequence[str], command: str, describe: Callable[[str], str]) -> str:
+def ablation_page(
+    frame: pd.DataFrame, modalities: Sequence[str], command: str, describe: Callable[[str], str]
+) -> str:
     """The page in Markdown, a table for each kind of held-out images.
 
     `modalities` are the columns that hold one; `describe` gives the title of a step.
@@ -238,6 +246,8 @@ def _table(frame: pd.DataFrame, modalities: Sequence[str], describe: Callable[[s
         cells = [f"`{row[STEP]}`", describe(row[STEP])]
         cells += [f"**{row['score']:.3f}** ({row['low']:.3f} to {row['high']:.3f})"]
         cells += [format_difference(*(row[name] for name in DIFFERENCE))]
-        cells += [f"{row[name]:.3f}" for name in (*(f"ap_{t}" for t in SHOWN_THRESHOLDS), "modality_mean", *shown)]
+        cells += [
+            f"{row[name]:.3f}" for name in (*(f"ap_{t}" for t in SHOWN_THRESHOLDS), "modality_mean", *shown)
+        ]
         lines.append(table_line([*cells, f"{row['minutes']:.1f}" if row["trainings"] else ""]))
     return lines

@@ -1,9 +1,9 @@
 """Networks compared under one budget: score and cost of a trained fold, as a table and a Markdown page.
 
-Scores are those of the submission's path without test-time augmentation. How confident a network is depends on
-its loss, so that no fixed threshold is fair to all: thresholds are tuned on one half of the held-out images for
-the other half. With the default thresholds, some networks have no nucleus, and no single step from there finds
-one: the search starts at the best of several points.
+Scores are those of the submission's path without test-time augmentation. How confident a network is
+depends on its loss, so that no fixed threshold is fair to all: thresholds are tuned on one half of
+the held-out images for the other half. With the default thresholds, some networks have no nucleus,
+and no single step from there finds one: the search starts at the best of several points.
 """
 
 import time
@@ -45,9 +45,11 @@ STARTS = [
     for border in (Parameters.border_weight, 0.0)
     for confidence in (Parameters.min_mean_probability, 0.0)
 ]
-"""Starting points of the search, the default first: with and without a minimum confidence and the border."""
+"""Starting points of the search, the default first: with and without a minimum confidence and the
+border."""
 SEARCHED = {name: GRID[name] for name in ("foreground_threshold", "seed_threshold", "border_weight")}
-"""Parameters that are searched: of the mask, of the watershed markers, and the weight of the border."""
+"""Parameters that are searched: of the mask, of the watershed markers, and the weight of the
+border."""
 IMAGE_SIZE = 256
 """Height and width of the image whose multiply-adds and time are given."""
 TIMED_PREDICTIONS = 7
@@ -77,8 +79,8 @@ CURVE_NOTE = (
 def measure_checkpoint(path: Path, processed: Path, splits: Path, device: "torch.device") -> dict[str, Any]:
     """Score of a checkpoint on the images that its fold holds out, and its cost.
 
-    Raises:
-        UserError: no checkpoint; it was trained on images that the splits hold out; fewer than two held out.
+    Raises: UserError: no checkpoint; it was trained on images that the splits hold out; fewer than
+        two held out.
     """
     from nuclei.inference.predictor import load_predictor
     from nuclei.models.checkpoint_file import load_checkpoint
@@ -123,7 +125,9 @@ def halve(table: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """
     groups = table.sort_values(["modality", "group"]).group.unique()
     if len(groups) < 2:
-        raise UserError(f"{len(table)} held-out images of one group: thresholds cannot be searched on other images")
+        raise UserError(
+            f"{len(table)} held-out images of one group: thresholds cannot be searched on other images"
+        )
     return np.asarray(table.group.isin(groups[::2]), bool)
 
 
@@ -137,7 +141,9 @@ def cross_fit(
 
     def run(jobs: Iterable[tuple[str, list[Parameters]]]) -> Iterator[list[Float64Array]]:
         for image_id, candidates in jobs:
-            yield [average_precision(truths[image_id], segment_maps(maps[image_id], some)) for some in candidates]
+            yield [
+                average_precision(truths[image_id], segment_maps(maps[image_id], some)) for some in candidates
+            ]
 
     rows = np.arange(len(maps))
     with tqdm(desc="thresholds", unit=" segmentations", mininterval=1) as bar:
@@ -176,7 +182,8 @@ def inference_speed(predictor: "Predictor") -> float:
 def comparison(measured: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """One row a variant, best first: scores with their 95% intervals over the images, and costs.
 
-    `against` is the mean paired difference, image by image, to BASE; empty where that was not measured.
+    `against` is the mean paired difference, image by image, to BASE; empty where that was not
+    measured.
     """
     base = next((one["image_score"] for one in measured if one["experiment"] == BASE), None)
     rows = []
@@ -209,8 +216,8 @@ def update_comparison(
 ) -> None:
     """Writes the table `name` of a comparison: its plot, the page of all tables and, last, its CSV.
 
-    Other processes may write other tables of the folder meanwhile: one at a time, so that the page has them all.
-    `draw` writes the plot; `describe` gives the title of a variant.
+    Other processes may write other tables of the folder meanwhile: one at a time, so that the page
+    has them all. `draw` writes the plot; `describe` gives the title of a variant.
     """
     with folder_lock(folder):
         tables = {other: pd.read_csv(path) for other in TABLES if (path := folder / f"{other}.csv").is_file()}
@@ -235,7 +242,9 @@ def comparison_page(tables: Mapping[str, pd.DataFrame], describe: Callable[[str]
 
 def _budget(frame: pd.DataFrame, note: str) -> list[str]:
     first = frame.iloc[0]
-    machines, commits = (", ".join(sorted(set(frame[name].astype(str)) - {"nan"})) for name in ("hardware", "commit"))
+    machines, commits = (
+        ", ".join(sorted(set(frame[name].astype(str)) - {"nan"})) for name in ("hardware", "commit")
+    )
     facts = f"`{first.command}`: {first.steps} steps of {first.batch}, one fold held out "
     facts += f"({first.images} images), {frame.training_images.max()} images to train on at most. "
     facts += f"Machine: {machines}." + (f" Commit: {commits}." if commits else "")

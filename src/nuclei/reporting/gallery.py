@@ -51,8 +51,8 @@ def open_predictions(runs: Path, record: ScoreRecord, images: Images) -> Segment
 def choose_images(records: Sequence[ScoreRecord], count: int) -> list[str]:
     """Ids of the images to show, the most informative first.
 
-    They are the `count` worst and best images of each experiment. A third as many are the worst of each
-    modality, and those with the largest difference between an experiment and the best one.
+    They are the `count` worst and best images of each experiment. A third as many are the worst of
+    each modality, and those with the largest difference between an experiment and the best one.
     """
     rankings: list[list[str]] = []
     best = records[0].image_scores() if records else {}
@@ -75,13 +75,15 @@ def draw_pictures(
 ) -> dict[str, dict[str, Any]]:
     """Pictures by image id, as many of the chosen ones in their order as fit into `size` bytes.
 
-    A picture has what `draw_picture` gives and `predicted`: by experiment the `paths`, and the kinds of the
-    annotated (`truth`) and predicted nuclei (`kinds`) as `kind_letters`.
+    A picture has what `draw_picture` gives and `predicted`: by experiment the `paths`, and the
+    kinds of the annotated (`truth`) and predicted nuclei (`kinds`) as `kind_letters`.
     """
     return fill_page(chosen, lambda image_id: _draw_predicted(images, image_id, segmenters), size)
 
 
-def fill_page(chosen: Iterable[Key], draw: Callable[[Key], dict[str, Any]], size: int) -> dict[Key, dict[str, Any]]:
+def fill_page(
+    chosen: Iterable[Key], draw: Callable[[Key], dict[str, Any]], size: int
+) -> dict[Key, dict[str, Any]]:
     """Results of `draw` for the chosen keys in their order, as many as fit into `size` bytes, at least one."""
     pictures: dict[Key, dict[str, Any]] = {}
     for key in tqdm(list(chosen), desc="pictures", unit="image", mininterval=1):
@@ -97,7 +99,8 @@ def fill_page(chosen: Iterable[Key], draw: Callable[[Key], dict[str, Any]], size
 def draw_picture(image: Pixels, label_map: LabelMap, side: int = PICTURE_SIDE) -> dict[str, Any]:
     """An image for a page: `src` (data URI), `width` and `height` of the original, `truth` (SVG paths).
 
-    The embedded image is at most `side` pixels long. There is one path for each nucleus of `label_map`.
+    The embedded image is at most `side` pixels long. There is one path for each nucleus of
+    `label_map`.
     """
     height, width = label_map.shape
     return {

@@ -34,9 +34,9 @@ def report_page(
 ) -> str:
     """The page in HTML.
 
-    `frame` is the leaderboard; `compared` are the experiments scored on the same images, best first. Images are
-    shown where `processed` has them and `runs` has the maps: `count` of the worst and of the best of each
-    experiment, as far as they fit into `megabytes`.
+    `frame` is the leaderboard; `compared` are the experiments scored on the same images, best
+    first. Images are shown where `processed` has them and `runs` has the maps: `count` of the worst
+    and of the best of each experiment, as far as they fit into `megabytes`.
     """
     data = {
         "thresholds": list(THRESHOLDS),

@@ -36,11 +36,12 @@ def leaderboard(
 ) -> pd.DataFrame:
     """One row an experiment, those of `compared` first and best first: score with a 95% interval and all else.
 
-    `behind` is the mean paired difference to the best over the images, with a 95% interval; `verdict` is noise
-    where the interval contains 0. Both are empty for an experiment recorded without its images. `compared` are
-    those scored on the same images, see `score_records.comparable`; `kaggle` has the entries by experiment.
-    `sources` has the source of each image by id; then intervals resample sources, where all images have one,
-    and the column `sources` has their number.
+    `behind` is the mean paired difference to the best over the images, with a 95% interval;
+    `verdict` is noise where the interval contains 0. Both are empty for an experiment recorded
+    without its images. `compared` are those scored on the same images, see
+    `score_records.comparable`; `kaggle` has the entries by experiment. `sources` has the source of
+    each image by id; then intervals resample sources, where all images have one, and the column
+    `sources` has their number.
     """
     by_name = {record.experiment: record for record in records}
     names = [record.experiment for record in compared]
@@ -117,7 +118,8 @@ def leaderboard_page(frame: pd.DataFrame) -> str:
     if len(ensembles):
         lines += ["", "Members of the ensembles, with their relative weights:", ""]
         lines += [
-            f"- `{name}`: {members}" for name, members in zip(ensembles.experiment, ensembles.members, strict=True)
+            f"- `{name}`: {members}"
+            for name, members in zip(ensembles.experiment, ensembles.members, strict=True)
         ]
     return "\n".join(lines) + "\n"
 
@@ -134,7 +136,9 @@ def _table(frame: pd.DataFrame) -> list[str]:
     for row in frame.to_dict("records"):
         low, high = row["low"], row["high"]
         cells = [f"[{row['experiment']}]({row['experiment']}.csv)"]
-        cells += [f"**{row['score']:.4f}** ({low:.3f} to {high:.3f})" if known(low) else f"**{row['score']:.4f}**"]
+        cells += [
+            f"**{row['score']:.4f}** ({low:.3f} to {high:.3f})" if known(low) else f"**{row['score']:.4f}**"
+        ]
         cells += [_behind(row), *(_decimals(row[f"ap_{t}"], 3) for t in SHOWN_THRESHOLDS)]
         cells += [" / ".join(_decimals(row[name], 4) for name in ("public", "private") if known(row[name]))]
         lines.append(table_line([*cells, format_count(row["parameters"]), format_count(row["minutes"])]))
@@ -173,7 +177,9 @@ def _difference(record: ScoreRecord, best: ScoreRecord, sources: Mapping[str, st
         return {"behind": 0.0, "behind_low": 0.0, "behind_high": 0.0, "verdict": BEST}
     if not record.image or not best.image:
         return {"behind": None, "behind_low": None, "behind_high": None, "verdict": ""}
-    behind, low, high = paired_difference(best.image_scores(), record.image_scores(), known_sources(best, sources))
+    behind, low, high = paired_difference(
+        best.image_scores(), record.image_scores(), known_sources(best, sources)
+    )
     verdict = NOISE if low <= 0 <= high else WORSE
     return {"behind": behind, "behind_low": low, "behind_high": high, "verdict": verdict}
 

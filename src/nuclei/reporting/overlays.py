@@ -1,8 +1,8 @@
 """Outlines of nuclei over their image, coloured by hits and errors: as pixels, or as SVG paths for a page.
 
-Kinds of nuclei: a `hit` has an IoU above 0.5 with a nucleus of the other map. An annotated nucleus is `split` if
-several predicted ones lie on it, and `missed` if none is a hit. A predicted nucleus is `merged` if it lies on
-several annotated ones, and `extra` if it hits none.
+Kinds of nuclei: a `hit` has an IoU above 0.5 with a nucleus of the other map. An annotated nucleus
+is `split` if several predicted ones lie on it, and `missed` if none is a hit. A predicted nucleus
+is `merged` if it lies on several annotated ones, and `extra` if it hits none.
 """
 
 import base64
@@ -74,7 +74,9 @@ def embed_image(image: UInt8Array, side: int, quality: int = 82) -> str:
     scale = side / max(image.shape[:2])
     if scale < 1:
         image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-    done, encoded = cv2.imencode(".webp", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_WEBP_QUALITY, quality])
+    done, encoded = cv2.imencode(
+        ".webp", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_WEBP_QUALITY, quality]
+    )
     if not done:
         raise UserError(f"OpenCV cannot encode an image of shape {image.shape} and type {image.dtype} as WebP")
     return "data:image/webp;base64," + base64.b64encode(encoded.tobytes()).decode()
@@ -83,7 +85,9 @@ def embed_image(image: UInt8Array, side: int, quality: int = 82) -> str:
 def draw_comparison(image: UInt8Array, truth: Labels, predicted: Labels) -> UInt8Array:
     """Image, annotation and prediction side by side, (H, 3 * W, 3) uint8, with outlines in KIND_COLOURS."""
     panels = [image, image.copy(), image.copy()]
-    for panel, label_map, kinds in zip(panels[1:], (truth, predicted), nucleus_kinds(truth, predicted), strict=True):
+    for panel, label_map, kinds in zip(
+        panels[1:], (truth, predicted), nucleus_kinds(truth, predicted), strict=True
+    ):
         for outlines, kind in zip(find_outlines(label_map, 0), kinds, strict=True):
             cv2.polylines(panel, outlines, True, KIND_COLOURS[kind])
     return np.hstack(panels)

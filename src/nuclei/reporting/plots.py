@@ -13,7 +13,8 @@ from nuclei.io.files import atomic_path
 from nuclei.reporting.comparison import learning_curve
 
 FAMILY_COLOURS = {"unet": "#2f6db3", "resunet": "#2f6db3", "lite0": "#d9772b"}
-"""By the first part of a variant's name: networks trained from scratch, and those with a pretrained encoder."""
+"""By the first part of a variant's name: networks trained from scratch, and those with a pretrained
+encoder."""
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,

@@ -1,8 +1,8 @@
 """HTML pages, one file each that asks no network for anything, from the templates; table rows in Markdown.
 
-Nothing in a page is trusted but its own code. Values are escaped as text by Jinja or set as text nodes by the
-scripts. A content security policy names the page's style and script by their hashes, so that a browser runs no other
-code, loads nothing and refuses to parse a string as HTML.
+Nothing in a page is trusted but its own code. Values are escaped as text by Jinja or set as text
+nodes by the scripts. A content security policy names the page's style and script by their hashes,
+so that a browser runs no other code, loads nothing and refuses to parse a string as HTML.
 """
 
 import base64

@@ -1,10 +1,11 @@
 """Scores of all experiments: of this machine's runs, and of runs elsewhere from their compact copies.
 
-`runs/<experiment>/cv.json` stays on the machine that made it. `submissions/scores/<experiment>.json` is its compact
-copy and goes into the repository, so that a clone without runs still compares every experiment image by image. It has
-the fields of `cv.json`, `effort` (parameters, minutes, hardware, commit) and `members` (weights by name). An image is
-one line there: the numbers of IMAGE_FIELDS and the nuclei hit at each threshold, from which its average precision
-follows exactly. `image` is empty where an experiment was recorded without its images.
+`runs/<experiment>/cv.json` stays on the machine that made it.
+`submissions/scores/<experiment>.json` is its compact copy and goes into the repository, so that a
+clone without runs still compares every experiment image by image. It has the fields of `cv.json`,
+`effort` (parameters, minutes, hardware, commit) and `members` (weights by name). An image is one
+line there: the numbers of IMAGE_FIELDS and the nuclei hit at each threshold, from which its average
+precision follows exactly. `image` is empty where an experiment was recorded without its images.
 """
 
 import json
@@ -124,7 +125,8 @@ def record_scores(runs: Path, scores: Path) -> None:
 def _read_run(folder: Path, records: Mapping[str, ScoreRecord]) -> dict[str, Any]:
     """The values of a run's cv.json with its effort and members; `records` are the compact copies of before.
 
-    The commit of a run that does not name one is that of its copy while the scores are the same, else the code's.
+    The commit of a run that does not name one is that of its copy while the scores are the same,
+    else the code's.
     """
     values: dict[str, Any] = read_json(folder / "cv.json")
     effort = run_effort(folder)
@@ -172,7 +174,9 @@ def format_scores(values: Mapping[str, Any]) -> str:
     head = json.dumps({**values, "image": {}}, indent=1, sort_keys=True)
     lines = ",\n".join(f"  {json.dumps(image_id)}: {json.dumps(packed)}" for image_id, packed in images.items())
     # at the start of a line, where no text of the JSON can be
-    return head.replace('\n "image": {}', f'\n "image": {{\n{lines}\n }}' if lines else '\n "image": {}', 1) + "\n"
+    return (
+        head.replace('\n "image": {}', f'\n "image": {{\n{lines}\n }}' if lines else '\n "image": {}', 1) + "\n"
+    )
 
 
 def read_scores(path: Path) -> ScoreRecord:

@@ -1,7 +1,7 @@
 """Nuclei in the forms that other programs open: label map, GeoJSON, ImageJ's regions, measurements, an overlay.
 
-Outlines run along the edges of pixels, with x to the right and y down from the image's corner, so that filling one
-gives back the nucleus pixel by pixel.
+Outlines run along the edges of pixels, with x to the right and y down from the image's corner, so
+that filling one gives back the nucleus pixel by pixel.
 """
 
 import csv
@@ -123,7 +123,9 @@ def group_rings(rings: Iterable[Ring]) -> list[list[Ring]]:
     rings = list(rings)
     polygons = [[ring] for ring in rings if ring_area(ring) > 0]
     for hole in (ring for ring in rings if ring_area(ring) < 0):
-        x, y = hole[np.lexsort(hole.T[::-1])[0]] + 0.5  # the middle of a pixel of the hole, at its leftmost corner
+        x, y = (
+            hole[np.lexsort(hole.T[::-1])[0]] + 0.5
+        )  # the middle of a pixel of the hole, at its leftmost corner
         holders = [
             polygon
             for polygon in polygons
@@ -162,7 +164,9 @@ def make_roi(nucleus: Nucleus, polygons: list[list[Ring]]) -> bytes:
     import roifile
 
     name = f"{nucleus.label:05d}"
-    roi = roifile.ImagejRoi.frompoints(np.concatenate([ring for polygon in polygons for ring in polygon]), name=name)
+    roi = roifile.ImagejRoi.frompoints(
+        np.concatenate([ring for polygon in polygons for ring in polygon]), name=name
+    )
     roi.roitype = roifile.ROI_TYPE.POLYGON
     if len(polygons) > 1 or len(polygons[0]) > 1:
         path: list[float] = []
@@ -252,7 +256,9 @@ def _export_nuclei(
         if writer is None:
             writer = csv.DictWriter(table, list(row), lineterminator="\n")
             writer.writeheader()
-        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+        writer.writerow(
+            {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
+        )
         if len(shown) < preview.MOST:
             shown.append(preview.make_shape(row, polygons))
         yield make_feature(nucleus, polygons)

@@ -40,7 +40,8 @@ def list_nuclei(label_map: Labels, pixels: npt.NDArray[Any]) -> Iterator[Nucleus
 def measure(nucleus: Nucleus, pixel_size: PixelSize | None) -> dict[str, float]:
     """Measurements in pixels, and in micrometres where the size of a pixel is known; coordinates of pixels' middles.
 
-    Where pixels are not square there is no perimeter in micrometres: its estimate holds for square ones.
+    Where pixels are not square there is no perimeter in micrometres: its estimate holds for square
+    ones.
     """
     from skimage.measure import regionprops
 
@@ -60,7 +61,9 @@ def measure(nucleus: Nucleus, pixel_size: PixelSize | None) -> dict[str, float]:
     names = ("",) if nucleus.pixels.ndim == 2 else ("_red", "_green", "_blue")
     for statistic in ("mean", "min", "max"):
         values = np.atleast_1d(getattr(region, f"intensity_{statistic}"))
-        row |= {f"intensity_{statistic}{name}": float(value) for name, value in zip(names, values, strict=False)}
+        row |= {
+            f"intensity_{statistic}{name}": float(value) for name, value in zip(names, values, strict=False)
+        }
     return row
 
 
@@ -73,6 +76,8 @@ def _measure_micrometres(nucleus: Nucleus, row: dict[str, float], size: PixelSiz
         "centroid_y_um": row["centroid_y"] * size.y,
     }
     if size.is_square:
-        return measured | {f"{name}_um": row[name] * size.x for name in ("major_axis", "minor_axis", "perimeter")}
+        return measured | {
+            f"{name}_um": row[name] * size.x for name in ("major_axis", "minor_axis", "perimeter")
+        }
     region = regionprops(nucleus.mask.astype(np.uint8), spacing=(size.y, size.x))[0]
     return measured | {"major_axis_um": region.axis_major_length, "minor_axis_um": region.axis_minor_length}

@@ -10,12 +10,20 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of a segmentation but the folders."""
-    parser.add_argument("--weights", type=Path, help="file, folder or ensemble.json (default: the best there is)")
-    parser.add_argument("--channel", help="channel with the nuclei, from 1; red, green or blue of colour pictures")
+    parser.add_argument(
+        "--weights", type=Path, help="file, folder or ensemble.json (default: the best there is)"
+    )
+    parser.add_argument(
+        "--channel", help="channel with the nuclei, from 1; red, green or blue of colour pictures"
+    )
     parser.add_argument("--pixel-size", help="micrometres a pixel (default: as the file says)")
-    parser.add_argument("--max-pixels", help="pixels of a plane at most; larger ones are refused from their header")
+    parser.add_argument(
+        "--max-pixels", help="pixels of a plane at most; larger ones are refused from their header"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto (default)")
-    parser.add_argument("--scale", default="1", help="enlarges the image for the network: 2 for nuclei of 4 pixels")
+    parser.add_argument(
+        "--scale", default="1", help="enlarges the image for the network: 2 for nuclei of 4 pixels"
+    )
     parser.add_argument("--fast", action="store_true", help="the first network of the weights alone")
 
 

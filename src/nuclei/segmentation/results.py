@@ -157,10 +157,14 @@ def open_scratch(out: Path) -> Iterator[Path]:
     for left in out.glob(f"{_SCRATCH}*"):
         process = _owner(left)
         if process is not None and _is_alive(process):
-            raise UserError(f"{printable(out)}: process {process} is writing there; wait for it, or give another OUT=")
+            raise UserError(
+                f"{printable(out)}: process {process} is writing there; wait for it, or give another OUT="
+            )
         if process is not None:
             shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{socket.gethostname()}-{os.getpid()}-", dir=out) as scratch:
+    with tempfile.TemporaryDirectory(
+        prefix=f"{_SCRATCH}{socket.gethostname()}-{os.getpid()}-", dir=out
+    ) as scratch:
         yield Path(scratch)
 
 

@@ -14,7 +14,8 @@ from nuclei.segmentation.preview import Preview
 from nuclei.segmentation.results import SummaryRow
 
 _PICTURES = 100_000_000
-"""Characters of pictures on the page; beyond it planes are shown by their small picture, to open in a browser."""
+"""Characters of pictures on the page; beyond it planes are shown by their small picture, to open in
+a browser."""
 
 
 def write_page(out: Path, rows: Sequence[SummaryRow]) -> None:
@@ -30,7 +31,9 @@ def write_page(out: Path, rows: Sequence[SummaryRow]) -> None:
         file.write(before)
         entries = []
         for row, plane in _read_planes(out, shown):
-            entries.append({"image": row.image, "nuclei": row.nuclei, "notes": row.notes, "thumbnail": plane.thumbnail})
+            entries.append(
+                {"image": row.image, "nuclei": row.nuclei, "notes": row.notes, "thumbnail": plane.thumbnail}
+            )
             block = plane.model_dump(mode="json", exclude={"thumbnail"})
             file.write(f'<script type="application/json" class="plane">{_embed(block)}</script>\n')
         summary = {

@@ -52,13 +52,13 @@ def segment(
 ) -> LabelMap:
     """Label map (H, W) int32 of an image, 0 background and 1..N nuclei.
 
-    `image` is (H, W), (H, W, 3) or (H, W, 4) of any type of numbers, or the path of a file with one plane. `channel`
-    counts from 1; with it an array may have any number of channels, the last axis. `weights` are a file or folder of
-    them, or the card of an ensemble (.json); absent, those with the best score that come with the project. The
-    network sees the image enlarged by `scale`.
+    `image` is (H, W), (H, W, 3) or (H, W, 4) of any type of numbers, or the path of a file with one
+    plane. `channel` counts from 1; with it an array may have any number of channels, the last axis.
+    `weights` are a file or folder of them, or the card of an ensemble (.json); absent, those with
+    the best score that come with the project. The network sees the image enlarged by `scale`.
 
-    Raises:
-        UserError: an image that cannot be read or has another shape; several planes; no weights; a setting that is
+    Raises: UserError: an image that cannot be read or has another shape; several planes; no
+        weights; a setting that is
             impossible.
     """
     settings = Settings(channel, device=device, scale=scale)
@@ -73,7 +73,9 @@ def _read_one(image: npt.NDArray[Any] | Path | str, settings: Settings) -> tuple
     if isinstance(image, Path | str):
         planes = list(microscopy.read_pictures(Path(image), Path(image).stem, reading))
         if len(planes) > 1:
-            raise UserError(f"{image}: a stack of {len(planes)} planes; give one as an array, or use segment_folder")
+            raise UserError(
+                f"{image}: a stack of {len(planes)} planes; give one as an array, or use segment_folder"
+            )
         return planes[0].pixels, planes[0].outside
     if settings.channel is not None and image.ndim == 3:
         number = settings.channel
@@ -134,12 +136,13 @@ def segment_folder(
 ) -> list[SummaryRow]:
     """Segments the pictures of a folder (or one file) and returns their rows of `<out>/summary.csv`, one a plane.
 
-    Each plane gets labels/*.tif, geojson/*.geojson, rois/*.zip, measurements/*.csv, overlays/*.png, and each file,
-    last, records/*.json, which says from what they were made: a later call does only what is missing or has changed.
-    index.html shows all of them. The settings are those of `Settings`.
+    Each plane gets labels/*.tif, geojson/*.geojson, rois/*.zip, measurements/*.csv, overlays/*.png,
+    and each file, last, records/*.json, which says from what they were made: a later call does only
+    what is missing or has changed. index.html shows all of them. The settings are those of
+    `Settings`.
 
-    Raises:
-        UserError: no pictures, no weights, an impossible setting, a full disk; at the end, when all others are done,
+    Raises: UserError: no pictures, no weights, an impossible setting, a full disk; at the end, when
+        all others are done,
             the files that failed and why.
     """
     images, out = Path(images), Path(out)
@@ -288,7 +291,9 @@ def _segment_picture(run: _Run, job: _Job, picture: Picture) -> tuple[SummaryRow
     if run.settings.pixel_size:
         own = PixelSize(run.settings.pixel_size, run.settings.pixel_size)
         picture = dataclasses.replace(picture, pixel_size=own)
-    label_map, count = segment_plane(picture.pixels, run.weights, run.scratch, picture.outside, run.settings.scale)
+    label_map, count = segment_plane(
+        picture.pixels, run.weights, run.scratch, picture.outside, run.settings.scale
+    )
     made = exports.export_plane(picture, label_map, count, run.out)
     size = picture.pixel_size
     row = SummaryRow(
@@ -318,13 +323,17 @@ def _finish(run: _Run, found: microscopy.Found, jobs: list[_Job]) -> list[Summar
         if job.name in run.failed
     ]
     aside = [SummaryRow(file=name, status="left aside", notes=reason) for name, reason in found.left_aside]
-    aside = [row for row in aside if row.file != run.out.name or run.out.parent.resolve() != run.folder.resolve()]
+    aside = [
+        row for row in aside if row.file != run.out.name or run.out.parent.resolve() != run.folder.resolve()
+    ]
     earlier = results.earlier_rows(run.records, [job.name for job in jobs])
     rows = [*done, *earlier, *failed, *aside]
     results.write_summary(run.out / "summary.csv", rows)
     write_page(run.out, rows)
     if aside:
-        log.info("left aside: %d entries, %s", len(aside), "; ".join(f"{row.file}: {row.notes}" for row in aside[:5]))
+        log.info(
+            "left aside: %d entries, %s", len(aside), "; ".join(f"{row.file}: {row.notes}" for row in aside[:5])
+        )
     unknown = results.find_unknown(run.out, run.records)
     if unknown:
         log.warning("%s: %d files there are of no finished run, such as %s", run.out, len(unknown), unknown[0])

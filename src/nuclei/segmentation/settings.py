@@ -17,8 +17,8 @@ _SCALES = (0.1, 8.0)
 class Settings:
     """What a user may set; `pixel_size` is in micrometres and that of the file where absent.
 
-    The network sees each image enlarged by `scale`: 2 finds nuclei of 4 to 6 pixels across. `fast` takes the first
-    network of the weights alone.
+    The network sees each image enlarged by `scale`: 2 finds nuclei of 4 to 6 pixels across. `fast`
+    takes the first network of the weights alone.
 
     Raises:
         UserError: a value that is impossible, by the name of its setting.

@@ -10,8 +10,8 @@ from nuclei.segmentation import measurements
 def measure(label_map: Labels, image: Pixels, pixel_size: float | tuple[float, float] | None = None) -> Any:
     """pandas.DataFrame with a row for each nucleus of a label map (H, W) and its image (H, W) or (H, W, 3).
 
-    The columns are those of measurements/*.csv. `pixel_size` is in micrometres, one for both axes or (x, y); with it
-    there are columns in micrometres.
+    The columns are those of measurements/*.csv. `pixel_size` is in micrometres, one for both axes
+    or (x, y); with it there are columns in micrometres.
     """
     import pandas
 

@@ -124,7 +124,10 @@ def download_file(name: str, path: Path) -> None:
     quiet = not sys.stderr.isatty()
     # Always an empty folder: the client accepts an existing file as it is, or appends to it.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        with explain_errors(f"{name} of {COMPETITION}", FETCH_OTHERWISE), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            explain_errors(f"{name} of {COMPETITION}", FETCH_OTHERWISE),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
             try:
                 client.competition_download_file(COMPETITION, name, path=folder, force=True, quiet=quiet)
             except requests.RequestException:

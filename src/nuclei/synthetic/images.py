@@ -1,7 +1,8 @@
 """Synthetic images of nuclei with exact label maps, in the competition's modalities.
 
-Shapes are drawn first (`synthetic.shapes`), then light (`synthetic.optics`): fluorescence adds light to
-black, tissue absorbs the lamp's light by the Beer-Lambert law. Equal seeds give equal images.
+Shapes are drawn first (`synthetic.shapes`), then light (`synthetic.optics`): fluorescence adds
+light to black, tissue absorbs the lamp's light by the Beer-Lambert law. Equal seeds give equal
+images.
 """
 
 import hashlib
@@ -120,7 +121,9 @@ def make_image(modality: str, seed: int, height: int, width: int) -> tuple[UInt8
     if modality not in _LOOKS:
         raise UserError(f"modality {modality!r} is unknown; choose one of {', '.join(_LOOKS)}")
     if min(height, width) < 32:
-        raise UserError(f"a picture of {height}x{width} pixels is too small for nuclei; both sides need 32 or more")
+        raise UserError(
+            f"a picture of {height}x{width} pixels is too small for nuclei; both sides need 32 or more"
+        )
     rng = np.random.default_rng([seed, list(_LOOKS).index(modality)])
     image, label_map = _LOOKS[modality](rng, (height, width))
     return image, _number_pieces(label_map)
@@ -160,7 +163,9 @@ def _fluorescence(
     glow = optics.focus(rng, scene.label_map, own, unfocused)
     glow += rng.uniform(0.05, 0.25) * gaussian_filter(glow, 8)
     haze, threads, crumbs, ghosts = rng.uniform([0, 0, 0.8, 40], [0.06, 0.15, 1.8, 140])
-    glow += np.clip(optics.smooth_noise(rng, shape, 25), 0, None) * (haze + threads * optics.fibres(rng, shape, 5))
+    glow += np.clip(optics.smooth_noise(rng, shape, 25), 0, None) * (
+        haze + threads * optics.fibres(rng, shape, 5)
+    )
     glow += crumbs * optics.debris(rng, shape, int(rng.integers(0, 4)), 1.6)
     glow += ghosts * gaussian_filter((rng.random(shape) < 2e-5).astype(np.float64), 7)
     uneven = np.clip(1 + 0.2 * optics.smooth_noise(rng, shape, 120), 0.5, 1.6)
@@ -183,7 +188,9 @@ def _purple_tissue(rng: Random, shape: Shape) -> tuple[UInt8Array, LabelMap]:
     count, radius, touching = rng.uniform([15, 7, 0.3], [55, 12, 0.7])
     elongation, aligned = (3.5, 0.85) if spindles else (1.0, 0.0)
     scene = place(rng, shape, Crowd(count, radius, 0.2, elongation, 0.12, touching, aligned))
-    ghosts = rng.uniform(0, 0.8) * gaussian_filter((optics.smooth_noise(rng, shape, 6) > 2.2).astype(np.float64), 4)
+    ghosts = rng.uniform(0, 0.8) * gaussian_filter(
+        (optics.smooth_noise(rng, shape, 6) > 2.2).astype(np.float64), 4
+    )
     stain = _stain_chromatin(rng, scene, 0.25, 0.2) + ghosts
     matrix = np.clip(0.5 + 0.6 * optics.smooth_noise(rng, shape, 25), 0, None)
     matrix *= 0.06 + 0.16 * optics.fibres(rng, shape, 4)
@@ -224,7 +231,11 @@ def _grey_tissue(rng: Random, shape: Shape) -> tuple[UInt8Array, LabelMap]:
     folds = optics.fibres(rng, shape, 7) * np.clip(optics.smooth_noise(rng, shape, 20), 0, 2)
     cytoplasm = gaussian_filter(cytoplasm, 1.0) * (1 + folds + 0.15 * optics.smooth_noise(rng, shape, 2))
     nuclei = 0.9 * _stain_chromatin(rng, scene, 0.18, 0.1)
-    density = cytoplasm * np.clip(1 - nuclei, 0.4, 1) + nuclei + optics.debris(rng, shape, int(rng.integers(1, 5)), 2.5)
+    density = (
+        cytoplasm * np.clip(1 - nuclei, 0.4, 1)
+        + nuclei
+        + optics.debris(rng, shape, int(rng.integers(1, 5)), 2.5)
+    )
     lamp = 232 * (1 + 0.03 * optics.smooth_noise(rng, shape, 120))
     return optics.photograph(rng, lamp * np.exp(-density), 10.0, 0.8), scene.label_map
 

@@ -16,7 +16,9 @@ Colour = tuple[float, float, float]
 def smooth_noise(rng: Random, shape: Shape, sigma: float) -> Float64Array:
     """Smooth random field of mean 0 and standard deviation about 1, drawn on a coarser grid."""
     step = max(1, int(sigma / 2))
-    coarse = gaussian_filter(rng.standard_normal([side // step + 8 for side in shape]), sigma / step, mode="wrap")
+    coarse = gaussian_filter(
+        rng.standard_normal([side // step + 8 for side in shape]), sigma / step, mode="wrap"
+    )
     coarse /= coarse.std()
     if step == 1:
         return np.asarray(coarse[: shape[0], : shape[1]], dtype=np.float64)
@@ -31,7 +33,9 @@ def fibres(rng: Random, shape: Shape, width: float) -> Float64Array:
     across = rows * np.cos(angle) - columns * np.sin(angle) + 5 * width * smooth_noise(rng, shape, 10 * width)
     along = rows * np.sin(angle) + columns * np.cos(angle)
     lattice = gaussian_filter(rng.standard_normal((256, 256)), 1.0, mode="wrap")
-    field = map_coordinates(lattice / lattice.std(), [across / width, along / (5 * width)], order=1, mode="grid-wrap")
+    field = map_coordinates(
+        lattice / lattice.std(), [across / width, along / (5 * width)], order=1, mode="grid-wrap"
+    )
     return np.asarray(np.exp(-2 * np.abs(field)), dtype=np.float64)
 
 

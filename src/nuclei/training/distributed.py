@@ -60,7 +60,9 @@ def explain_lost_processes() -> Iterator[None]:
         ) from error
 
 
-def predict_in_parallel(fabric: Fabric, predictor: Predictor, images: Images, ids: Sequence[str], path: Path) -> None:
+def predict_in_parallel(
+    fabric: Fabric, predictor: Predictor, images: Images, ids: Sequence[str], path: Path
+) -> None:
     """Writes the maps of all images to `path`: each process predicts a part, the first one joins
     the parts.
 

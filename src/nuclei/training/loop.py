@@ -84,8 +84,7 @@ def fit(
     as <experiment>/fold_<k>: the start weights of a fine-tuning, the teacher of pseudo-labels.
 
     Raises:
-        UserError: the loss is not finite (with epoch, step and image ids); no compiler for a
-            compiled network; an input that images do not have.
+        UserError: a loss that is not finite; no compiler; an input that images do not have.
     """
     started = time.monotonic()
     model, start = build_network(config, fold, runs)
@@ -109,7 +108,8 @@ def fit(
             if events:
                 due = state.epoch == epochs or state.epoch % config.training.validate_every == 0
                 if due and fold.validation:
-                    row["validation_score"], pictures = validate(state.network, config, images, fold, fabric.device)
+                    score, pictures = validate(state.network, config, images, fold, fabric.device)
+                    row["validation_score"] = score
                     draw_pictures(events, pictures, int(row["step"]))
                 row["minutes"] = minutes_before + (time.monotonic() - started) / 60
                 row["peak_mib"] = peak_memory()
@@ -151,7 +151,9 @@ def _write_result(
     _remove_last(fabric, folder)
 
 
-def _label_test_images(config: Config, runs: Path, fold: Fold, images: Images | PooledImages) -> Mapping[str, LabelMap]:
+def _label_test_images(
+    config: Config, runs: Path, fold: Fold, images: Images | PooledImages
+) -> Mapping[str, LabelMap]:
     """The pseudo-labels that the config asks for, by image id."""
     experiment = config.training.pseudo_labels
     return label_test_images(runs, experiment, fold, images) if experiment else {}

@@ -52,7 +52,9 @@ class SegmentationLoss(nn.Module):
         self.lovasz = _library_lovasz(self.exclusive) if config.lovasz else None
         self.custom = build_custom_loss(config.custom) if config.custom else None
 
-    def forward(self, logits: Tensor | list[Tensor], target_BCHW: Tensor, weight_B1HW: Tensor | None = None) -> Tensor:
+    def forward(
+        self, logits: Tensor | list[Tensor], target_BCHW: Tensor, weight_B1HW: Tensor | None = None
+    ) -> Tensor:
         scales = logits if isinstance(logits, list) else [logits]
         scale_weights = [0.5**scale for scale in range(len(scales))]
         total = target_BCHW.new_zeros(())
@@ -75,7 +77,9 @@ class SegmentationLoss(nn.Module):
                 parts["custom"] = self.config.custom_weight * self.custom(logits_BCHW, target_BCHW)
             return parts
 
-    def _by_pixel(self, logits_BCHW: Tensor, target_BCHW: Tensor, weight_B1HW: Tensor | None) -> dict[str, Tensor]:
+    def _by_pixel(
+        self, logits_BCHW: Tensor, target_BCHW: Tensor, weight_B1HW: Tensor | None
+    ) -> dict[str, Tensor]:
         config, parts = self.config, {}
         if config.cross_entropy or config.focal:
             entropy = self._cross_entropy(logits_BCHW, target_BCHW)
@@ -92,7 +96,9 @@ class SegmentationLoss(nn.Module):
             if config.dice:
                 parts["dice"] = config.dice * overlap_loss(probabilities, target_BCHW, 0.5)
             if config.tversky:
-                parts["tversky"] = config.tversky * overlap_loss(probabilities, target_BCHW, config.tversky_beta)
+                parts["tversky"] = config.tversky * overlap_loss(
+                    probabilities, target_BCHW, config.tversky_beta
+                )
         if self.lovasz is not None:
             parts["lovasz"] = config.lovasz * self.lovasz(logits_BCHW, target_BCHW)
         return parts

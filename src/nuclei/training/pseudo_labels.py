@@ -21,7 +21,9 @@ LEAST_CERTAINTY = 0.85
 """Least certainty of a test image's maps for it to be trained on."""
 
 
-def label_test_images(runs: Path, experiment: str, fold: Fold, images: Images | PooledImages) -> dict[str, LabelMap]:
+def label_test_images(
+    runs: Path, experiment: str, fold: Fold, images: Images | PooledImages
+) -> dict[str, LabelMap]:
     """Label maps (H, W) of the test images by id, predicted by the experiment's network of the same
     fold.
 

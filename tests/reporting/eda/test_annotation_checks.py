@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclei.reporting.eda.annotation_checks import REASONS, find_holes, find_suspicious, find_unlabelled, measure_nuclei
+from nuclei.reporting.eda.annotation_checks import (
+    REASONS,
+    find_holes,
+    find_suspicious,
+    find_unlabelled,
+    measure_nuclei,
+)
 from nuclei.synthetic.images import make_image
 
 MODALITIES = ("small_fluorescence", "large_fluorescence", "purple_tissue")

@@ -67,7 +67,9 @@ def statistics(folder):
 
 def make_eda(folder, page):
     arguments = [f"DATA={folder}", f"EDA={page}", f"PYTHON={sys.executable}"]
-    return subprocess.run(["make", "eda", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["make", "eda", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def write_page(folder, page, *options):
@@ -170,8 +172,12 @@ def test_fractions_of_touching_are_those_of_the_nuclei(statistics):
 
 
 def test_a_sheet_holds_its_own_images_and_one_tile_of_a_picture_while_there_are_others():
-    images = pd.DataFrame({"image_id": [f"i{n:02d}" for n in range(12)], "group": ["a"] * 6 + ["b"] * 3 + list("cde")})
-    images = images.assign(subset="train", fold=pd.array([0] * 12, "Int64"), modality="grey_tissue", nuclei=range(12))
+    images = pd.DataFrame(
+        {"image_id": [f"i{n:02d}" for n in range(12)], "group": ["a"] * 6 + ["b"] * 3 + list("cde")}
+    )
+    images = images.assign(
+        subset="train", fold=pd.array([0] * 12, "Int64"), modality="grey_tissue", nuclei=range(12)
+    )
     for count, groups in ((3, 3), (5, 5), (8, 5), (40, 5)):
         (sheet,) = choose_sheets(images, count)
         chosen = images.set_index("image_id").loc[sheet["images"]]

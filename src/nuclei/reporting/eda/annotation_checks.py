@@ -125,9 +125,9 @@ def find_holes(label_map: LabelMap, labels: list[int]) -> LabelMap:
 def find_unlabelled(image: npt.NDArray[np.uint8], label_map: LabelMap) -> LabelMap:
     """Label map (H, W) of objects in an RGB image (H, W, 3) uint8 that look like unannotated nuclei.
 
-    They are brighter than Otsu's threshold and than a quarter of the annotated pixels (darker, on a bright
-    background), of similar area as the annotated nuclei, and solid. Without annotated nuclei, Otsu's threshold
-    alone decides.
+    They are brighter than Otsu's threshold and than a quarter of the annotated pixels (darker, on a
+    bright background), of similar area as the annotated nuclei, and solid. Without annotated
+    nuclei, Otsu's threshold alone decides.
     """
     brightness = nuclear_brightness(image)
     found = np.zeros(label_map.shape, np.int32)
@@ -158,7 +158,9 @@ def find_unlabelled(image: npt.NDArray[np.uint8], label_map: LabelMap) -> LabelM
     return found
 
 
-def _contrast_of(brightness: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
+def _contrast_of(
+    brightness: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]
+) -> float:
     """Contrast: median brightness of a mask (H, W) less the upper quartile around it, without the pixels of `other`.
 
     The edge of a bright area has little contrast, since half of its surroundings are bright.
@@ -204,7 +206,9 @@ def find_suspicious(nuclei: Nuclei, unlabelled: int) -> list[Finding]:
         sizes = nuclei.diameters / float(np.median(nuclei.diameters))
         huge, tiny = sizes >= HUGE, (sizes <= TINY) & (nuclei.cut == 0)
         if huge.any():
-            findings.append(_of_nuclei("huge", nuclei, huge, f"up to {sizes.max():.1f} times the median diameter"))
+            findings.append(
+                _of_nuclei("huge", nuclei, huge, f"up to {sizes.max():.1f} times the median diameter")
+            )
         if tiny.any():
             smallest = nuclei.areas[tiny].min()
             findings.append(_of_nuclei("tiny", nuclei, tiny, f"down to {smallest} pixels"))

@@ -69,7 +69,9 @@ def _tables(statistics: DataStatistics, modalities: list[str]) -> dict[str, Any]
         {"reason": reason, "words": words, **count_findings(statistics.findings, reason)}
         for reason, words in REASONS.items()
     ]
-    known = [{"image_id": image_id, "fault": fault, "here": image_id in present} for image_id, fault in KNOWN_BAD]
+    known = [
+        {"image_id": image_id, "fault": fault, "here": image_id in present} for image_id, fault in KNOWN_BAD
+    ]
     return {
         "overview": overview(statistics, modalities),
         "folds": fold_table(statistics.images, modalities),
@@ -114,16 +116,21 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 def choose_sheets(images: pd.DataFrame, count: int) -> list[dict[str, Any]]:
     """Contact sheets, one a modality and fold: `modality`, `place`, `total` images, and ids of up to `count` of them.
 
-    They are spread evenly from few nuclei to many. Of tiles of one picture there is one, unless too few are left.
+    They are spread evenly from few nuclei to many. Of tiles of one picture there is one, unless too
+    few are left.
     """
     sheets = []
     for name in present_modalities(images):
         own = images[images.modality == name]
-        for place, group in sorted(own.groupby(place_images(own)), key=lambda item: (item[0] == "test", item[0])):
+        for place, group in sorted(
+            own.groupby(place_images(own)), key=lambda item: (item[0] == "test", item[0])
+        ):
             turn = group.groupby("group").cumcount()
             ranked = group.assign(turn=turn).sort_values(["turn", "image_id"])
             pool = ranked.head(max(count, int((turn == 0).sum()))).sort_values(["nuclei", "image_id"])
-            picked = pool.iloc[np.unique(np.linspace(0, len(pool) - 1, min(count, len(pool))).round().astype(int))]
+            picked = pool.iloc[
+                np.unique(np.linspace(0, len(pool) - 1, min(count, len(pool))).round().astype(int))
+            ]
             sheets.append(
                 {
                     "modality": name,
@@ -151,8 +158,8 @@ def _draw_thumbnail(images: Images, image_id: str) -> dict[str, Any]:
 def draw_finding(images: Images, finding: pd.Series) -> dict[str, Any]:
     """A close-up of a finding: as `gallery.draw_picture`, with `kinds` and `found`.
 
-    `kinds` has a letter for each nucleus, m for those of the finding. `found` are the paths of unlabelled objects
-    or holes.
+    `kinds` has a letter for each nucleus, m for those of the finding. `found` are the paths of
+    unlabelled objects or holes.
     """
     image, label_map = images.image(finding.image_id), images.label_map(finding.image_id)
     objects = np.zeros_like(label_map)

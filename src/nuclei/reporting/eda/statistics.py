@@ -105,12 +105,16 @@ def collect_statistics(processed: Path, splits: Path | None, workers: int = 1) -
     images = images.astype(dict.fromkeys(whole, "Int64"))
     settled = _read_settled(processed)
     known = pd.DataFrame(columns=list(MASK_CONFLICT_COLUMNS)) if settled is None else settled
-    images = images.merge(known.astype({"contested_pixels": "Int64", "left_out": "string"}), on="image_id", how="left")
+    images = images.merge(
+        known.astype({"contested_pixels": "Int64", "left_out": "string"}), on="image_id", how="left"
+    )
     findings = _collect_findings(ids, [found for _, _, found in measured_images], settled)
     reasons = findings.groupby("image_id").reason.agg("; ".join)
     images["suspicions"] = images.image_id.map(reasons)
     place = images.set_index("image_id")[["modality", "fold"]]
-    nuclei = pd.concat([pd.DataFrame({"image_id": row["image_id"], **columns}) for row, columns, _ in measured_images])
+    nuclei = pd.concat(
+        [pd.DataFrame({"image_id": row["image_id"], **columns}) for row, columns, _ in measured_images]
+    )
     return DataStatistics(
         images,
         nuclei.join(place, on="image_id").reset_index(drop=True),
@@ -126,7 +130,9 @@ def _read_settled(processed: Path) -> Any:
     return read_table(path, MASK_CONFLICT_COLUMNS, "run `make data` again")[list(MASK_CONFLICT_COLUMNS)]
 
 
-def _collect_findings(ids: list[str], looked: list[list[Finding]], settled: pd.DataFrame | None) -> pd.DataFrame:
+def _collect_findings(
+    ids: list[str], looked: list[list[Finding]], settled: pd.DataFrame | None
+) -> pd.DataFrame:
     """All findings, sorted by reason and number."""
     records: dict[str, Any] = {} if settled is None else settled.set_index("image_id").to_dict("index")
     bad = dict(KNOWN_BAD)
