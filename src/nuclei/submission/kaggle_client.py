@@ -64,7 +64,7 @@ def _timed_client_type() -> Any:
 
     assert ResumableUploadResult.COMPLETE == _UPLOADED
 
-    class TimedKaggleApi(KaggleApi):  # type: ignore[misc]
+    class TimedKaggleApi(KaggleApi):
         """Overrides the two methods of version 2.2.4 that open connections without a timeout."""
 
         def build_kaggle_client(self) -> Any:
