@@ -4,7 +4,7 @@
 .PHONY: setup
 setup: $(ready)  ## .venv with the pinned requirements
 
-# A .venv that was left half made, without pip, is made anew; a failed installation does not block the next try.
+# A .venv that was left half made, without pip, is made again; a failed installation does not block the next try.
 .venv/installed.txt: requirements.txt
 	.venv/bin/python -m pip --version >/dev/null 2>&1 || $(base_python) -m venv --clear .venv || \
 	  { rm -rf .venv; echo "error: no .venv could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }

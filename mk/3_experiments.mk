@@ -1,5 +1,5 @@
 ##@ Experiments: of MEMBERS, or of one with EXP=; of all folds, or with FOLD=0 or FOLDS='0 1' of some
-# What is to be made for each target stands in .rules/, with the rules of every experiment, fold and ensemble.
+# The prerequisites of each target are in .rules/, with the rules of every experiment, fold and ensemble.
 .PHONY: train predict submission weights
 
 train:  ## train the networks, fold by fold

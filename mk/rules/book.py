@@ -21,7 +21,7 @@ FOLDER = Path(".rules")
 KEPT_DAYS = 7
 """Rules of settings that were not used for so long are deleted."""
 CHANGED = "changed"
-"""The phony target that makes a record be written anew."""
+"""The phony target that makes a record be rewritten."""
 
 
 @dataclass

@@ -37,7 +37,7 @@ def write_rules(given: dict[str, str], goals: list[str]) -> Path:
     """Checks settings and goals, and writes the rules.
 
     Raises:
-        RefusedError: what a person can mend.
+        RefusedError: an error that a user can fix.
     """
     settings, book = Settings(given, goals), Book()
     adopt_old_results(Path(settings["RUNS"]))

@@ -131,7 +131,7 @@ class Settings:
         ):
             raise RefusedError(
                 f"SPLIT_INTO={self['SPLIT_INTO']}: {self['SPLITS']} has {len(self.all_folds)} folds already; delete it "
-                "to split anew, or give another DATA="
+                "to split again, or give another DATA="
             )
         if self.is_given("FOLD") and self.is_given("FOLDS"):
             raise RefusedError("give FOLD= or FOLDS=, not both")

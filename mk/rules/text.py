@@ -13,7 +13,7 @@ FOLDER = re.compile(r"[\w.,+@/][\w.,+@/ -]*")
 
 
 class RefusedError(Exception):
-    """What a person can mend, in one line."""
+    """An error that a user can fix, in one line."""
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
@@ -52,7 +52,7 @@ def check_folder(what: str, path: str) -> str:
 
 
 def path_text(path: str) -> str:
-    """A checked path where make expects a target or the shell an argument: both escape a space alike."""
+    """A checked path where make expects a target or the shell an argument: both escape a space in the same way."""
     return path.replace(" ", "\\ ")
 
 

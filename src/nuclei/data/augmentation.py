@@ -128,18 +128,16 @@ def paste_nuclei(
     return image, label_map
 
 
+def _geometry() -> list[Any]:
+    reflect = cv2.BORDER_REFLECT_101
+    rotate = A.Rotate(limit=45, border_mode=reflect, p=1)
+    elastic = A.ElasticTransform(alpha=40, sigma=6, border_mode=reflect, approximate=True, p=1)
+    return [A.D4(p=1), A.OneOf([rotate, elastic], p=0.3)]
+
+
 def _nuclei() -> list[Any]:
     return [
-        A.D4(p=1),
-        A.OneOf(
-            [
-                A.Rotate(limit=45, border_mode=cv2.BORDER_REFLECT_101, p=1),
-                A.ElasticTransform(
-                    alpha=40, sigma=6, border_mode=cv2.BORDER_REFLECT_101, approximate=True, p=1
-                ),
-            ],
-            p=0.3,
-        ),
+        *_geometry(),
         A.OneOf([A.ToGray(p=1), A.ChannelShuffle(p=1), A.HueSaturationValue(20, 30, 15, p=1)], p=0.3),
         A.InvertImg(p=0.1),
         A.OneOf(
@@ -158,16 +156,7 @@ def _nuclei() -> list[Any]:
 def _laboratories() -> list[Any]:
     """`_nuclei` in wider ranges, with optics, compression and noise of other laboratories."""
     return [
-        A.D4(p=1),
-        A.OneOf(
-            [
-                A.Rotate(limit=45, border_mode=cv2.BORDER_REFLECT_101, p=1),
-                A.ElasticTransform(
-                    alpha=40, sigma=6, border_mode=cv2.BORDER_REFLECT_101, approximate=True, p=1
-                ),
-            ],
-            p=0.3,
-        ),
+        *_geometry(),
         A.OneOf([A.ToGray(p=0.5), A.ChannelShuffle(p=0.5), A.HueSaturationValue(30, 50, 20, p=1)], p=0.35),
         A.InvertImg(p=0.1),
         A.OneOf(

@@ -24,7 +24,7 @@ SMOOTH_NOISE = 0.37
 """Noise of the background in grey levels, below which an image is smooth; archive: <= 0.25, or >=
 0.49."""
 LILAC_TINT = 22.0
-"""Excess of blue over red from which tissue stands on lilac; archive: most of it <= 16, or >=
+"""Excess of blue over red from which tissue has a lilac background; archive: most of it <= 16, or >=
 25."""
 SECOND_DIFFERENCE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 GAIN_OF_SECOND_DIFFERENCE = 6.0
@@ -76,7 +76,7 @@ def read_corrections(path: Path) -> dict[str, str]:
     """Source by image id of a CSV with columns image_id and source.
 
     Raises:
-        UserError: no such file; columns are missing; an image stands there twice.
+        UserError: no such file; columns are missing; an image is named twice.
     """
     table = read_table(path, COLUMNS, "restore it from git, or give a table with these columns")
     twice = table.image_id[table.image_id.duplicated()]
