@@ -180,11 +180,20 @@ def test_a_make_without_grouped_targets_is_refused_before_any_include():
     ("arguments", "said"),
     [
         (["train", "MEMEBRS=first"], "MEMEBRS= is no setting; did you mean MEMBERS?"),
-        (["segment", "IMAGES=a", "OUT=b", "CHANEL=2"], "CHANEL= is no setting; did you mean CHANNEL?"),
+        (
+            ["segment", "IMAGES=a", "OUT=b", "CHANEL=2"],
+            "CHANEL= is no setting; did you mean CHANNEL?",
+        ),
         (["train", "data=elsewhere"], "data= is no setting; did you mean DATA?"),
         (["train", "EXP=frist"], "EXP: no experiment frist in {configs}/; did you mean first?"),
-        (["train", "MEMBERS=first secnd"], "MEMBERS: no experiment secnd in {configs}/; did you mean second?"),
-        (["train", "MODEL=secnd"], "MODEL: no experiment secnd in {configs}/; did you mean second?"),
+        (
+            ["train", "MEMBERS=first secnd"],
+            "MEMBERS: no experiment secnd in {configs}/; did you mean second?",
+        ),
+        (
+            ["train", "MODEL=secnd"],
+            "MODEL: no experiment secnd in {configs}/; did you mean second?",
+        ),
         (["train", "FOLD=9"], "FOLD=9: the folds of {folder}/data/splits.csv are 0 1"),
         (["train", "FOLD=one"], "FOLD=one: a number expected"),
         (["train", "FOLD=0", "FOLDS=1"], "give FOLD= or FOLDS=, not both"),
@@ -194,17 +203,32 @@ def test_a_make_without_grouped_targets_is_refused_before_any_include():
         (["train", "SHARES=1"], "SHARES= is now called ENSEMBLE_WEIGHTS="),
         (["ablation", "RUNGS=6_tta"], "RUNGS= is now called ABLATION_STEPS="),
         (["ablation", "LEFT_OUT_RUNGS=6_tta"], "LEFT_OUT_RUNGS= is now called UNSEEN_STEPS="),
-        (["train", "ENSEMBLE_WEIGHTS=1"], "ENSEMBLE_WEIGHTS=1: give a number for each of first second"),
+        (
+            ["train", "ENSEMBLE_WEIGHTS=1"],
+            "ENSEMBLE_WEIGHTS=1: give a number for each of first second",
+        ),
         (["train", "MEMBERS=`x`"], "'`x`' is no name"),
-        (["{folder}/submissions/frist.csv"], "{folder}/submissions/frist.csv: nothing makes it; did you mean"),
+        (
+            ["{folder}/submissions/frist.csv"],
+            "{folder}/submissions/frist.csv: nothing makes it; did you mean",
+        ),
         (["{folder}/runs/first/fold_7/model.pt"], "did you mean {folder}/runs/first/fold_"),
         (["trian"], "trian: nothing makes it; did you mean train?"),
         (["segment"], "segment: give IMAGES=<folder of images> OUT=<folder for results>"),
         (["summary", "EXP=ensemble"], "EXP=ensemble is no single network; there are: first second"),
-        (["submit", "EXP=first", "WEIGHTS={root}/weights/ensemble.json"], "give EXP= or WEIGHTS=, not both"),
+        (
+            ["submit", "EXP=first", "WEIGHTS={root}/weights/ensemble.json"],
+            "give EXP= or WEIGHTS=, not both",
+        ),
         (["compare", "VARIANTS=unet_ad"], "VARIANTS: no config unet_ad; did you mean unet_add?"),
-        (["ablation", "ABLATION_STEPS=6_tt"], "ABLATION_STEPS: no config 6_tt; did you mean 6_tta?"),
-        (["submission", "WEIGHTS={root}/weights/ensembl.json"], "did you mean {root}/weights/ensemble.json?"),
+        (
+            ["ablation", "ABLATION_STEPS=6_tt"],
+            "ABLATION_STEPS: no config 6_tt; did you mean 6_tta?",
+        ),
+        (
+            ["submission", "WEIGHTS={root}/weights/ensembl.json"],
+            "did you mean {root}/weights/ensemble.json?",
+        ),
         (["data", "DATA=it's"], "DATA=it's: make keeps files here"),
         (["data", "SPLITS=other.csv", "RUNS=runs"], "give RUNS=<folder> as well"),
         (["submit", "MESSAGE=two\nlines"], "MESSAGE: give one line"),
@@ -280,7 +304,17 @@ def test_folders_may_have_spaces(make):
 
 
 @pytest.mark.parametrize(
-    "name", ["`touch pwned`", "$(shell touch pwned)", "$(touch pwned)", "../weights", "a b", "a;b", "-x", ""]
+    "name",
+    [
+        "`touch pwned`",
+        "$(shell touch pwned)",
+        "$(touch pwned)",
+        "../weights",
+        "a b",
+        "a;b",
+        "-x",
+        "",
+    ],
 )
 def test_a_member_with_a_hostile_name_in_a_card_is_refused_before_anything_runs(make, name):
     card = make.folder / "evil.json"
@@ -578,7 +612,14 @@ def test_makes_with_different_settings_do_not_meet(make):
 @pytest.fixture
 def clone(tmp_path) -> Path:
     """A copy of what make reads, and a folder `bin` whose python3 is a script."""
-    for name in ("Makefile", "mk", "configs", "requirements.txt", "constraints.txt", "pyproject.toml"):
+    for name in (
+        "Makefile",
+        "mk",
+        "configs",
+        "requirements.txt",
+        "constraints.txt",
+        "pyproject.toml",
+    ):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / "clone" / name) if (tmp_path / "clone").mkdir(
             exist_ok=True

@@ -104,7 +104,10 @@ class Book:
                 lines += ["", f"# --- {self.chapters[index]} ---", ""]
             lines += rule.lines()
         targets = [*(target for rule in self.rules for target in rule.targets), *hand_written]
-        lines += ["# A file is whole when it has its name: make deletes none where it is interrupted.", ""]
+        lines += [
+            "# A file is whole when it has its name: make deletes none where it is interrupted.",
+            "",
+        ]
         lines += [line for line in wrap([".PRECIOUS:", *map(path_text, targets)], "  ")]
         return "\n".join(lines) + "\n"
 

@@ -21,7 +21,11 @@ RENAMED = {
     "training.pseudo": "pseudo_labels",
 }
 """Keys of earlier versions and their names of today, so that a renamed key makes nothing stale."""
-WEIGHTLESS = (("prediction", None), ("training", "validate_every"), ("training", "validation_images"))
+WEIGHTLESS = (
+    ("prediction", None),
+    ("training", "validate_every"),
+    ("training", "validation_images"),
+)
 """Sections, and keys of sections, that do not change the trained weights."""
 
 
@@ -88,7 +92,11 @@ def read_experiment(path: Path) -> Experiment:
     chain = read_chain(path)
     own = read_table(path)
     return Experiment(
-        path.stem, path, merge(chain), tuple(key for key in own if key != "extends"), extended(path, own)
+        path.stem,
+        path,
+        merge(chain),
+        tuple(key for key in own if key != "extends"),
+        extended(path, own),
     )
 
 

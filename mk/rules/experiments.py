@@ -153,7 +153,13 @@ def write_joined(book: Book, settings: Settings, scope: Scope, name: str) -> Non
 
 
 def average(
-    book: Book, index: str, inputs: list[str], out: str, subset: str, *flags: str, needs: Iterable[str] = ()
+    book: Book,
+    index: str,
+    inputs: list[str],
+    out: str,
+    subset: str,
+    *flags: str,
+    needs: Iterable[str] = (),
 ) -> None:
     """The mean of maps, image by image."""
     book.add(
@@ -211,7 +217,13 @@ def write_ensemble(book: Book, settings: Settings, scope: Scope) -> None:
     flags += [f"--members {' '.join(members)}"]
     for inputs, maps, subset in ((oof, "oof", "train"), (test, "test", "test")):
         average(
-            book, scope.index, inputs, f"{folder}/{maps}.npz", subset, *flags, needs=[found] if found else needs
+            book,
+            scope.index,
+            inputs,
+            f"{folder}/{maps}.npz",
+            subset,
+            *flags,
+            needs=[found] if found else needs,
         )
 
 

@@ -96,7 +96,10 @@ def check_together(settings: Settings) -> None:
 
 
 def near_checkpoint(settings: Settings, checkpoint: str) -> str:
-    places = [Path(settings["RUNS"]).glob("*/fold_*/model.pt"), Path(settings["PACKED"]).glob(f"*/*{SUFFIX}")]
+    places = [
+        Path(settings["RUNS"]).glob("*/fold_*/model.pt"),
+        Path(settings["PACKED"]).glob(f"*/*{SUFFIX}"),
+    ]
     return nearest(checkpoint, [str(path) for place in places for path in place])
 
 

@@ -75,5 +75,7 @@ def write_rules(given: dict[str, str], goals: list[str]) -> Path:
         *variables,
     ]
     return write_files(
-        name, book.text(header, [target for target in targets if "/" in target or "." in target]), book.records
+        name,
+        book.text(header, [target for target in targets if "/" in target or "." in target]),
+        book.records,
     )

@@ -38,7 +38,10 @@ FOLDERS = frozenset(
     )
 )
 """Paths that become targets of make."""
-NUMBERS, NUMBER_LISTS = {"FOLD", "HELD_OUT", "STEPS", "SPLIT_INTO"}, {"FOLDS", "MODALITIES", "SEEDS"}
+NUMBERS, NUMBER_LISTS = (
+    {"FOLD", "HELD_OUT", "STEPS", "SPLIT_INTO"},
+    {"FOLDS", "MODALITIES", "SEEDS"},
+)
 NAMES, NAME_LISTS = (
     {"EXP", "MODEL"},
     {"MEMBERS", "VARIANTS", "ABLATION_STEPS", "UNSEEN_STEPS", "COUNTS", "COMPLETE", "ROWS"},
@@ -59,7 +62,10 @@ class Settings:
         if unknown:
             known = {name.upper(): name for name in defaults}
             raise RefusedError(f"{unknown[0]}= is no setting{nearest(unknown[0].upper(), known, 0.5)}")
-        self.goals, self.given = goals, {name: value for name, value in given.items() if name in defaults}
+        self.goals, self.given = (
+            goals,
+            {name: value for name, value in given.items() if name in defaults},
+        )
         self.values = defaults | self.given
         for name, value in self.given.items():
             check_value(name, value)

@@ -114,7 +114,15 @@ def write_shipped(book: Book, settings: Settings) -> None:
         average(book, index, maps[place], f"{place}/test.npz", "test")
     if is_card:
         inputs = [f"{place}/test.npz" for place in places]
-        average(book, index, inputs, f"{folder}/test.npz", "test", "--ensemble-weights $(weights)", needs=needs)
+        average(
+            book,
+            index,
+            inputs,
+            f"{folder}/test.npz",
+            "test",
+            "--ensemble-weights $(weights)",
+            needs=needs,
+        )
     book.add(
         [csv],
         [f"{folder}/test.npz"],

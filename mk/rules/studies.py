@@ -177,7 +177,12 @@ def splits_of(settings: Settings, kind: str) -> str:
 
 
 def write_step(
-    book: Book, settings: Settings, folder: str, by_name: dict[str, Experiment], step: Experiment, steps: str
+    book: Book,
+    settings: Settings,
+    folder: str,
+    by_name: dict[str, Experiment],
+    step: Experiment,
+    steps: str,
 ) -> None:
     if not step.changed:
         for kind in filter(lambda kind: held_out(settings, kind), KINDS):
