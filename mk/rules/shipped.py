@@ -97,10 +97,8 @@ def write_shipped(book: Book, settings: Settings) -> None:
     states |= {str(weights): [weights.stat().st_size, weights.stat().st_mtime_ns]} if is_card else {}
     every_map = [path for paths in maps.values() for path in paths]
     needs, after = book.record(f"{folder}/made_from.json", canonical(states), every_map)
-    index, processed = (
-        settings.path("DATA", "processed", "index.csv"),
-        path_text(settings.path("DATA", "processed")),
-    )
+    index = settings.path("DATA", "processed", "index.csv")
+    processed = path_text(settings.path("DATA", "processed"))
     for place, files in found.items():
         for file, out in zip(files, maps[place], strict=True):
             book.add(

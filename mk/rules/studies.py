@@ -45,7 +45,8 @@ def budgeted(book: Book, path: str, config: Experiment, extra: Table) -> Table:
     return merge([{"training": extra}, config.values])
 
 
-# --- variants on one fold, and more and more images -------------------------------------------------------------------
+# --- variants on one fold, and more and more images
+# -------------------------------------------------------------------
 
 
 def write_comparison(book: Book, settings: Settings, steps: str) -> None:
@@ -114,7 +115,8 @@ def other_data(settings: Settings) -> str:
     return "" if settings["DATA"] == "data" else f" DATA={settings['DATA']}"
 
 
-# --- ablation: each config extends the one before ---------------------------------------------------------------------
+# --- ablation: each config extends the one before
+# ---------------------------------------------------------------------
 
 
 def write_ablation(book: Book, settings: Settings, steps: str) -> None:
@@ -177,12 +179,7 @@ def splits_of(settings: Settings, kind: str) -> str:
 
 
 def write_step(
-    book: Book,
-    settings: Settings,
-    folder: str,
-    by_name: dict[str, Experiment],
-    step: Experiment,
-    steps: str,
+    book: Book, settings: Settings, folder: str, by_name: dict[str, Experiment], step: Experiment, steps: str
 ) -> None:
     if not step.changed:
         for kind in filter(lambda kind: held_out(settings, kind), KINDS):

@@ -34,7 +34,10 @@ def make_parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser("info", help="what a file of weights is, and what it was trained on")
     info.add_argument(
-        "weights", metavar="WEIGHTS", nargs="?", help="file, folder or name (default: the best there is)"
+        "weights",
+        metavar="WEIGHTS",
+        nargs="?",
+        help="file, folder or name (default: the best there is)",
     )
     info.set_defaults(act=_info)
 

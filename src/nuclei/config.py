@@ -179,7 +179,10 @@ class IntensityConfig(Section):
                 'window "level" needs window_level and window_width, such as 40 and 400 for soft tissue'
             )
         reason = f'window is "{self.window}"'
-        level_keys, percentile_keys = ("window_level", "window_width"), ("low_percentile", "high_percentile")
+        level_keys, percentile_keys = (
+            ("window_level", "window_width"),
+            ("low_percentile", "high_percentile"),
+        )
         _refuse_unused(self, self.window != "level", level_keys, reason)
         _refuse_unused(self, self.window != "percentile", percentile_keys, reason)
         return self

@@ -31,7 +31,10 @@ def is_stained(image: UInt8Array) -> bool:
 
 
 def dim_nuclei(
-    image: UInt8Array, label_map: LabelMap, factors: tuple[float, float], generator: np.random.Generator
+    image: UInt8Array,
+    label_map: LabelMap,
+    factors: tuple[float, float],
+    generator: np.random.Generator,
 ) -> UInt8Array:
     """Reduces the contrast of 15 to 60% of the nuclei, each by its own factor.
 

@@ -20,7 +20,12 @@ from nuclei.data.appearance import (
     jitter_stains,
 )
 
-SCALES = {"nuclei": (0.6, 1.6), "laboratories": (0.5, 2.0), "medical": (1.0, 1.0), "none": (1.0, 1.0)}
+SCALES = {
+    "nuclei": (0.6, 1.6),
+    "laboratories": (0.5, 2.0),
+    "medical": (1.0, 1.0),
+    "none": (1.0, 1.0),
+}
 """Smallest and largest scale of a crop (multi-scale training), by preset."""
 
 
@@ -44,8 +49,10 @@ class Augmentation:
             image, label_map = paste_nuclei(image, label_map, generator)
         if self.config.preset == "laboratories":
             image, label_map = change_appearance(image, label_map, generator)
-        # The transforms share one random stream. `set_random_seed` would give each its own stream of the
-        # same seed; all would draw the same numbers, and a tenth of the crops get every change at once.
+        # The transforms share one random stream. `set_random_seed` would give each its own stream
+        # of the
+        # same seed; all would draw the same numbers, and a tenth of the crops get every change at
+        # once.
         self._compose.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         changed = self._compose(image=image, mask=label_map.astype(np.float32))
         return changed["image"], np.round(changed["mask"]).astype(np.int32)
@@ -157,7 +164,10 @@ def _laboratories() -> list[Any]:
     """`_nuclei` in wider ranges, with optics, compression and noise of other laboratories."""
     return [
         *_geometry(),
-        A.OneOf([A.ToGray(p=0.5), A.ChannelShuffle(p=0.5), A.HueSaturationValue(30, 50, 20, p=1)], p=0.35),
+        A.OneOf(
+            [A.ToGray(p=0.5), A.ChannelShuffle(p=0.5), A.HueSaturationValue(30, 50, 20, p=1)],
+            p=0.35,
+        ),
         A.InvertImg(p=0.1),
         A.OneOf(
             [
@@ -184,4 +194,9 @@ def _medical() -> list[Any]:
     return [A.RandomRotate90(p=0.5), A.GaussianBlur((3, 5), p=0.3), A.RandomGamma((80, 120), p=0.5)]
 
 
-PRESETS = {"nuclei": _nuclei, "laboratories": _laboratories, "medical": _medical, "none": lambda: []}
+PRESETS = {
+    "nuclei": _nuclei,
+    "laboratories": _laboratories,
+    "medical": _medical,
+    "none": lambda: [],
+}

@@ -119,7 +119,9 @@ def _stage(
     if place is None and kept.get(name) == origin.label:
         place = raw / name
         log.info(
-            "%s: downloaded earlier from %s and unchanged; delete it to download it again", place, origin.label
+            "%s: downloaded earlier from %s and unchanged; delete it to download it again",
+            place,
+            origin.label,
         )
     if place is not None:
         tree = archive.unpack(place, subset, incoming / subset)

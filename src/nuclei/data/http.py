@@ -214,7 +214,12 @@ def _retry(url: str, part: Path, progress: _Progress, error: Exception) -> None:
     wait = getattr(error, "wait", None)
     seconds = min(2.0**failures, 30.0) if wait is None else wait
     log.warning(
-        "%s: %s; next attempt in %.0f s (failure %d of %d)", public_url(url), error, seconds, failures, ATTEMPTS
+        "%s: %s; next attempt in %.0f s (failure %d of %d)",
+        public_url(url),
+        error,
+        seconds,
+        failures,
+        ATTEMPTS,
     )
     time.sleep(seconds)
 

@@ -24,8 +24,8 @@ SMOOTH_NOISE = 0.37
 """Noise of the background in grey levels, below which an image is smooth; archive: <= 0.25, or >=
 0.49."""
 LILAC_TINT = 22.0
-"""Excess of blue over red from which tissue has a lilac background; archive: most of it <= 16, or >=
-25."""
+"""Excess of blue over red from which tissue has a lilac background; archive: most of it <= 16, or
+>= 25."""
 SECOND_DIFFERENCE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 GAIN_OF_SECOND_DIFFERENCE = 6.0
 """Standard deviation of the filtered noise over that of the noise."""

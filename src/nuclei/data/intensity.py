@@ -167,7 +167,10 @@ def _tables(normalisation: Normalisation) -> npt.NDArray[np.float32]:
 
 
 def _normalise(
-    image: UInt8Array, normalisation: Normalisation, channels: int, statistics: tuple[float, float] | None
+    image: UInt8Array,
+    normalisation: Normalisation,
+    channels: int,
+    statistics: tuple[float, float] | None,
 ) -> npt.NDArray[np.float32]:
     """`normalise` with the channels last."""
     values = image.astype(np.float32) / 255
@@ -189,7 +192,11 @@ def measure_statistics(image: Pixels, limits: Limits | None, channels: int) -> t
     for band in _bands(image):
         values = apply_limits(band, limits).astype(np.float64) / 255
         values = values.mean(axis=2) if channels == 1 else values
-        total, squares, count = total + values.sum(), squares + (values**2).sum(), count + values.size
+        total, squares, count = (
+            total + values.sum(),
+            squares + (values**2).sum(),
+            count + values.size,
+        )
     return float(total / count), float(np.sqrt(max(squares / count - (total / count) ** 2, 0.0)))
 
 

@@ -27,14 +27,26 @@ SUBSETS = ("train", "test")
 
 KNOWN_BAD = (
     ("7b38c9173ebe69b4c6ba7e703c0c27f39305d9b2910f46405993d2ea7a963b80", "nuclei not annotated"),
-    ("12aeefb1b522b283819b12e4cfaf6b13c1264c0aadac3412b4edd2ace304cb40", "about 20 clear nuclei not annotated"),
-    ("adc315bd40d699fd4e4effbcce81cd7162851007f485d754ad3b0472f73a86df", "several nuclei not annotated"),
+    (
+        "12aeefb1b522b283819b12e4cfaf6b13c1264c0aadac3412b4edd2ace304cb40",
+        "about 20 clear nuclei not annotated",
+    ),
+    (
+        "adc315bd40d699fd4e4effbcce81cd7162851007f485d754ad3b0472f73a86df",
+        "several nuclei not annotated",
+    ),
     (
         "74a7785530687a11ecd073e772f90912d9967d02407a192bfab282c35f55ab94",
         "many nuclei out of focus not annotated",
     ),
-    ("19f0653c33982a416feed56e5d1ce6849fd83314fd19dfa1c5b23c6b66e9868a", "many nuclei not separated"),
-    ("c304a1fdf3bca2f4b4580d2cac59942e2224a7678001bf5ed9d9852f57708932", "many nuclei not separated"),
+    (
+        "19f0653c33982a416feed56e5d1ce6849fd83314fd19dfa1c5b23c6b66e9868a",
+        "many nuclei not separated",
+    ),
+    (
+        "c304a1fdf3bca2f4b4580d2cac59942e2224a7678001bf5ed9d9852f57708932",
+        "many nuclei not separated",
+    ),
 )
 """Training images of the original archive (670) with wrong annotations; the repaired one (664)
 lacks them.
@@ -145,7 +157,11 @@ def build_index(prepared: Sequence[PreparedImage], sources: Mapping[str, str] | 
 def mask_conflicts(prepared: Sequence[PreparedImage]) -> pd.DataFrame:
     """Table of the training images with contested pixels and masks left out (names joined by `/`)."""
     rows = [
-        (image.row["image_id"], image.annotation.contested_pixels, "/".join(image.annotation.left_out))
+        (
+            image.row["image_id"],
+            image.annotation.contested_pixels,
+            "/".join(image.annotation.left_out),
+        )
         for image in prepared
         if image.annotation is not None
     ]

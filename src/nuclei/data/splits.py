@@ -55,7 +55,10 @@ def assign_folds(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
     strata, _ = pd.factorize(train.modality, sort=True)
     groups, _ = pd.factorize(train.group, sort=True)
     if np.bincount(strata).max() < n_folds:
-        log.warning("no modality has %d images: the folds are balanced in nuclei and not in modality", n_folds)
+        log.warning(
+            "no modality has %d images: the folds are balanced in nuclei and not in modality",
+            n_folds,
+        )
         strata = np.zeros_like(strata)
     best: tuple[float, npt.NDArray[np.int64]] | None = None
     for shuffle in tqdm(range(SHUFFLES), desc="shuffles", mininterval=1, leave=False):

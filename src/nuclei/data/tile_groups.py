@@ -82,7 +82,11 @@ def find_groups(signatures: Mapping[str, ImageSignature]) -> dict[str, str]:
         return image_id
 
     mosaics = find_mosaics(signatures)
-    for family in [*mosaics, *find_neighbours(signatures, mosaics), *find_near_duplicates(signatures)]:
+    for family in [
+        *mosaics,
+        *find_neighbours(signatures, mosaics),
+        *find_near_duplicates(signatures),
+    ]:
         roots = {root(image_id) for image_id in family}
         for old in roots:
             parent[old] = min(roots)

@@ -98,7 +98,10 @@ def outcomes(truth: Labels, predicted: Labels) -> Outcomes:
     """
     overlaps = _overlaps_of_maps(truth, predicted)
     iou = overlaps.intersections / overlaps.unions
-    true_iou, predicted_iou = np.zeros(len(overlaps.true_areas)), np.zeros(len(overlaps.predicted_areas))
+    true_iou, predicted_iou = (
+        np.zeros(len(overlaps.true_areas)),
+        np.zeros(len(overlaps.predicted_areas)),
+    )
     np.maximum.at(true_iou, overlaps.true_indices, iou)
     np.maximum.at(predicted_iou, overlaps.predicted_indices, iou)
     split, merged = _split_and_merged(overlaps)
@@ -146,7 +149,8 @@ def _average_precision(overlaps: _Overlaps) -> Float64Array:
     if not nuclei:
         return np.ones(len(THRESHOLDS))
     hit_thresholds, hit_pairs = np.nonzero(overlaps.exceed(_THOUSANDTHS[:, None]))
-    # Marked, not counted: if annotations overlap, a predicted nucleus may exceed 0.5 with two of them.
+    # Marked, not counted: if annotations overlap, a predicted nucleus may exceed 0.5 with two of
+    # them.
     is_hit = np.zeros((len(THRESHOLDS), len(overlaps.predicted_areas)), bool)
     is_hit[hit_thresholds, overlaps.predicted_indices[hit_pairs]] = True
     true_positives = np.count_nonzero(is_hit, axis=1)

@@ -24,7 +24,13 @@ from nuclei.io.tables import read_splits
 from nuclei.postprocessing.otsu import otsu_watershed
 from nuclei.postprocessing.parameters import Tuned, TunedRecord
 
-SIZES = {"under 64": 0, "64 to 255": 64, "256 to 1023": 256, "1024 to 4095": 1024, "4096 and more": 4096}
+SIZES = {
+    "under 64": 0,
+    "64 to 255": 64,
+    "256 to 1023": 256,
+    "1024 to 4095": 1024,
+    "4096 and more": 4096,
+}
 """Classes of annotated nuclei by area, each with its smallest area in pixels."""
 FOUND = (0.5, 0.75, 0.9)
 """IoU above which an annotated nucleus counts as found, in the counts by size."""

@@ -235,7 +235,10 @@ def _check_images(maps: Path, splits: Path, table: pd.DataFrame) -> None:
         raise UserError(
             f"{splits}: {table.fold.nunique()} fold; tuning needs at least two, to score images that it did not see"
         )
-    missing, unknown = set(table.image_id) - set(Maps(maps).ids), set(Maps(maps).ids) - set(table.image_id)
+    missing, unknown = (
+        set(table.image_id) - set(Maps(maps).ids),
+        set(Maps(maps).ids) - set(table.image_id),
+    )
     if missing or unknown:
         raise UserError(
             f"{maps}: lacks {len(missing)} of the {len(table)} images in {splits} {sorted(missing)[:3]} and holds "

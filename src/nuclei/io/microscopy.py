@@ -39,7 +39,8 @@ _SIGNATURES = (
     (
         "raster",
         re.compile(
-            rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|BM.{12}[\x0c-\x7c]\0\0\0", re.DOTALL
+            rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|BM.{12}[\x0c-\x7c]\0\0\0",
+            re.DOTALL,
         ),
     ),
     (".nd2", re.compile(rb"\xda\xce\xbe\x0a", re.DOTALL)),

@@ -57,7 +57,10 @@ def tag_pixel_size(page: Any, imagej_unit: str | None) -> tuple[PixelSize | None
     tags = [page.tags.get(name) for name in ("XResolution", "YResolution")]
     per_unit = [_read_ratio(tag) for tag in tags]
     if per_unit == [None, None]:
-        return None, "" if tags == [None, None] else "resolution tags without a value: no pixel size"
+        return None, "" if tags == [
+            None,
+            None,
+        ] else "resolution tags without a value: no pixel size"
     unit = micrometres(imagej_unit) if imagej_unit else None
     origin = f"ImageJ, in {imagej_unit}" if unit else "TIFF resolution"
     resolution_unit = page.tags.get("ResolutionUnit")

@@ -10,7 +10,15 @@ import numpy as np
 
 from nuclei.arrays import Pixels
 from nuclei.errors import UserError
-from nuclei.io.picture import Contents, Plane, Reading, check_size, choose_channel, choose_colour, shape_text
+from nuclei.io.picture import (
+    Contents,
+    Plane,
+    Reading,
+    check_size,
+    choose_channel,
+    choose_colour,
+    shape_text,
+)
 from nuclei.io.tiff_planes import orient
 
 _EXIF_ORIENTATION = 0x0112
@@ -27,7 +35,8 @@ def open_raster(path: Path, reading: Reading) -> Iterator[Contents]:
     """
     from PIL import Image
 
-    # the limits here are those of `reading`; bytes are read first, as a decoder may not take the file's name
+    # the limits here are those of `reading`; bytes are read first, as a decoder may not take the
+    # file's name
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with path.open("rb") as file, Image.open(file) as header:

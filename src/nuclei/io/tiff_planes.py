@@ -41,7 +41,13 @@ def _orientation(page: Any) -> int:
 
 
 def make_plane(
-    height: int, width: int, load: Any, page: Any, label: str, size: PixelSize | None, notes: Sequence[str]
+    height: int,
+    width: int,
+    load: Any,
+    page: Any,
+    label: str,
+    size: PixelSize | None,
+    notes: Sequence[str],
 ) -> Plane:
     """A plane with the orientation of its page applied."""
     number = _orientation(page)

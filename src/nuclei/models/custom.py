@@ -71,7 +71,8 @@ def find_class(name: str, key: str) -> type[Any]:
         UserError: no such module or class; a module of Python itself.
     """
     module_name, _, class_name = name.partition(":")
-    # a name may come from a stranger's file of weights: importing some of Python's own modules acts at once
+    # a name may come from a stranger's file of weights: importing some of Python's own modules acts
+    # at once
     if module_name.partition(".")[0] in sys.stdlib_module_names:
         raise UserError(f"{key}: {module_name} is a module of Python itself, expected one of your own")
     if os.getcwd() not in sys.path:

@@ -153,7 +153,8 @@ def pad_to(features_BCHW: Tensor, height: int, width: int) -> Tensor:
     Pooling drops an odd row or column, so upsampling returns one pixel less than the skip has.
     """
     missing_h, missing_w = height - features_BCHW.shape[-2], width - features_BCHW.shape[-1]
-    # an exported graph of all sizes cannot branch on the size: it always pads, by zero pixels if none is missing
+    # an exported graph of all sizes cannot branch on the size: it always pads, by zero pixels if
+    # none is missing
     if not torch.compiler.is_exporting() and not missing_h and not missing_w:
         return features_BCHW
     top, left = missing_h // 2, missing_w // 2

@@ -24,7 +24,15 @@ from nuclei.io.files import atomic_path, write_json, write_text
 from nuclei.io.images import write_image
 from nuclei.models.factory import OURS
 from nuclei.models.weights_file import Card
-from nuclei.publishing.onnx import INPUT, LARGEST, OPSET, OUTPUT, TOLERANCE, ImageToMaps, smallest_side
+from nuclei.publishing.onnx import (
+    INPUT,
+    LARGEST,
+    OPSET,
+    OUTPUT,
+    TOLERANCE,
+    ImageToMaps,
+    smallest_side,
+)
 from nuclei.publishing.standalone_source import FUNCTION, join_sources
 from nuclei.synthetic.images import make_image
 
@@ -32,7 +40,10 @@ CHANNEL_NAMES = ("foreground", "border", "core")
 SIDES = (192, 256)
 """Height and width in pixels of the test image."""
 CITED = (
-    ("Caicedo et al. 2019, Nucleus segmentation across imaging experiments", "10.1038/s41592-019-0612-7"),
+    (
+        "Caicedo et al. 2019, Nucleus segmentation across imaging experiments",
+        "10.1038/s41592-019-0612-7",
+    ),
     ("Ronneberger, Fischer, Brox 2015, U-Net", "10.1007/978-3-319-24574-4_28"),
 )
 TAGS = [
@@ -181,7 +192,8 @@ def _write_files(network: ImageToMaps, config: Config, card: Card | None, folder
     np.save(folder / "test_output.npy", maps)
     # red: foreground, green: touching border, blue: core
     write_image(
-        folder / "cover.png", np.hstack([image, np.round(maps[0].transpose(1, 2, 0) * 255).astype(np.uint8)])
+        folder / "cover.png",
+        np.hstack([image, np.round(maps[0].transpose(1, 2, 0) * 255).astype(np.uint8)]),
     )
     write_text(folder / "README.md", _write_page(config, card))
 
@@ -190,7 +202,10 @@ def _list_dependencies(libraries: tuple[str, ...]) -> dict[str, Any]:
     """A conda environment in which `network.py` runs."""
     packages = ["pydantic", *libraries]
     pinned = [f"{package}=={_version(package)}" for package in packages]
-    conda = [f"python={sys.version_info.major}.{sys.version_info.minor}", f"pytorch=={_version('torch')}"]
+    conda = [
+        f"python={sys.version_info.major}.{sys.version_info.minor}",
+        f"pytorch=={_version('torch')}",
+    ]
     return {
         "name": "nuclei",
         "channels": ["conda-forge", "nodefaults"],

@@ -157,7 +157,10 @@ def trace(model: nn.Module, config: Config) -> ExportedProgram:
     smallest = smallest_side(model, config)
     # One side odd and one even at every level, so that the trace does not specialise on a parity.
     example = torch.zeros(2, 3, 2 * smallest + 1, 3 * smallest + 2)
-    sizes = {2: Dim("height", min=smallest, max=LARGEST), 3: Dim("width", min=smallest, max=LARGEST)}
+    sizes = {
+        2: Dim("height", min=smallest, max=LARGEST),
+        3: Dim("width", min=smallest, max=LARGEST),
+    }
     try:
         return torch.export.export(
             ImageToMaps(model, config),
@@ -246,6 +249,8 @@ def check(run: Runner, model: nn.Module, config: Config, source: str) -> float:
 def predict_maps(model: nn.Module, config: Config, image: UInt8Array) -> np.ndarray:
     """Maps (3, H, W) float32 of an image (H, W, 3) uint8, preprocessed as in training, without TTA."""
     pixels = normalise(
-        window_image(image, config.intensity), config.intensity.normalisation, config.model.in_channels
+        window_image(image, config.intensity),
+        config.intensity.normalisation,
+        config.model.in_channels,
     )
     return activate(model(torch.from_numpy(pixels)[None]), config.target)[0].numpy()

@@ -100,7 +100,10 @@ def _scores_in_parts(record: ScoreRecord) -> dict[str, Any]:
     """Scores of an experiment by threshold and size of nuclei, for all images ("") and for each modality."""
     whole = RecordedGroup(images=record.n_images, score=record.score, ap=record.ap, sizes=record.sizes)
     parts = {"": whole, **record.modality}
-    return {"name": record.experiment, "parts": {name: _scores_of_part(part) for name, part in parts.items()}}
+    return {
+        "name": record.experiment,
+        "parts": {name: _scores_of_part(part) for name, part in parts.items()},
+    }
 
 
 def _scores_of_part(part: RecordedGroup) -> dict[str, Any]:

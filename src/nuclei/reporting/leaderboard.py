@@ -60,7 +60,11 @@ def leaderboard(
         effort = record.effort
         if effort == Effort():
             effort = _total_effort([by_name.get(member) for member in record.members])
-        row |= {"parameters": effort.parameters, "minutes": effort.minutes, "hardware": effort.hardware}
+        row |= {
+            "parameters": effort.parameters,
+            "minutes": effort.minutes,
+            "hardware": effort.hardware,
+        }
         rows.append(row | {"commit": record.effort.commit})
     return pd.DataFrame(rows)
 

@@ -35,7 +35,10 @@ def render(template: str, script: str, data: Any, **values: Any) -> str:
     )
     # JSON has no NaN: a browser would refuse all of the data
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    style, code = _read_template("page.css"), "\n".join(_read_template(name) for name in (*SCRIPTS, script))
+    style, code = (
+        _read_template("page.css"),
+        "\n".join(_read_template(name) for name in (*SCRIPTS, script)),
+    )
     policy = content_security_policy(code, style)
     page = environment.get_template(template)
     return page.render(style=Markup(style), script=Markup(code), policy=policy, data=data, **values)

@@ -106,7 +106,8 @@ def read_records(runs: Path, scores: Path) -> list[ScoreRecord]:
     """
     records = {path.stem: read_scores(path) for path in sorted(scores.glob("*.json"))}
     for path in sorted(runs.glob("*/cv.json")):
-        # through the compact form, so that a machine with the runs and one without compare the same numbers
+        # through the compact form, so that a machine with the runs and one without compare the same
+        # numbers
         record = parse_scores(format_scores(_read_run(path.parent, records)), path)
         records[record.experiment] = record
     if not records:
@@ -204,7 +205,8 @@ def parse_scores(text: str | bytes, path: Path) -> ScoreRecord:
 
 def _pack(record: Mapping[str, Any]) -> list[Any]:
     objects = record["nuclei"] + record["predicted"]
-    # AP = hits / (nuclei + predicted - hits), solved for the hits; two empty images agree without a hit
+    # AP = hits / (nuclei + predicted - hits), solved for the hits; two empty images agree without a
+    # hit
     hits = [round(ap * objects / (1 + ap)) for ap in record["ap"]]
     return [*(record[name] for name in IMAGE_FIELDS), *hits]
 

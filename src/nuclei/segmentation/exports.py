@@ -217,7 +217,10 @@ def _write_numbers(picture: npt.NDArray[np.uint8], labels: Labels) -> None:
         height, width = (side.stop - side.start for side in box)
         text = str(label)
         if height >= 12 and width >= 7 * len(text):
-            place = ((box[1].start + box[1].stop) // 2 - 3 * len(text), (box[0].start + box[0].stop) // 2 + 4)
+            place = (
+                (box[1].start + box[1].stop) // 2 - 3 * len(text),
+                (box[0].start + box[0].stop) // 2 + 4,
+            )
             cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.3, _YELLOW, 1, cv2.LINE_AA)
 
 
@@ -245,7 +248,11 @@ def export_plane(picture: Picture, label_map: Labels, count: int, out: Path) -> 
 
 
 def _export_nuclei(
-    picture: Picture, label_map: Labels, rois: zipfile.ZipFile, table: Any, shown: list[preview.Shape]
+    picture: Picture,
+    label_map: Labels,
+    rois: zipfile.ZipFile,
+    table: Any,
+    shown: list[preview.Shape],
 ) -> Iterable[Any]:
     """The features of all nuclei; on the way their regions, measurements and shapes for the page are written."""
     writer = None

@@ -80,4 +80,7 @@ def _measure_micrometres(nucleus: Nucleus, row: dict[str, float], size: PixelSiz
             f"{name}_um": row[name] * size.x for name in ("major_axis", "minor_axis", "perimeter")
         }
     region = regionprops(nucleus.mask.astype(np.uint8), spacing=(size.y, size.x))[0]
-    return measured | {"major_axis_um": region.axis_major_length, "minor_axis_um": region.axis_minor_length}
+    return measured | {
+        "major_axis_um": region.axis_major_length,
+        "minor_axis_um": region.axis_minor_length,
+    }

@@ -27,12 +27,20 @@ def write_page(out: Path, rows: Sequence[SummaryRow]) -> None:
         style=style, script=script, style_hash=_hash(style), script_hash=_hash(script), data="\0"
     )
     before, _, after = page.partition("\0")
-    with atomic_path(out / "index.html") as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with (
+        atomic_path(out / "index.html") as temporary,
+        open(temporary, "w", encoding="utf-8") as file,
+    ):
         file.write(before)
         entries = []
         for row, plane in _read_planes(out, shown):
             entries.append(
-                {"image": row.image, "nuclei": row.nuclei, "notes": row.notes, "thumbnail": plane.thumbnail}
+                {
+                    "image": row.image,
+                    "nuclei": row.nuclei,
+                    "notes": row.notes,
+                    "thumbnail": plane.thumbnail,
+                }
             )
             block = plane.model_dump(mode="json", exclude={"thumbnail"})
             file.write(f'<script type="application/json" class="plane">{_embed(block)}</script>\n')
@@ -62,7 +70,10 @@ def _read_planes(out: Path, rows: Sequence[SummaryRow]) -> Iterator[tuple[Summar
     for row in rows:
         plane = Preview.model_validate_json((out / "page" / f"{row.image}.json").read_bytes())
         used += len(plane.picture)
-        yield row, plane if used <= _PICTURES else plane.model_copy(update={"picture": plane.thumbnail})
+        yield (
+            row,
+            plane if used <= _PICTURES else plane.model_copy(update={"picture": plane.thumbnail}),
+        )
 
 
 def _read_template(name: str) -> str:

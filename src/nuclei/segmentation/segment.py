@@ -332,12 +332,22 @@ def _finish(run: _Run, found: microscopy.Found, jobs: list[_Job]) -> list[Summar
     write_page(run.out, rows)
     if aside:
         log.info(
-            "left aside: %d entries, %s", len(aside), "; ".join(f"{row.file}: {row.notes}" for row in aside[:5])
+            "left aside: %d entries, %s",
+            len(aside),
+            "; ".join(f"{row.file}: {row.notes}" for row in aside[:5]),
         )
     unknown = results.find_unknown(run.out, run.records)
     if unknown:
-        log.warning("%s: %d files there are of no finished run, such as %s", run.out, len(unknown), unknown[0])
-    log.info("results: open %s in a browser; summary.csv has a line for each plane", run.out / "index.html")
+        log.warning(
+            "%s: %d files there are of no finished run, such as %s",
+            run.out,
+            len(unknown),
+            unknown[0],
+        )
+    log.info(
+        "results: open %s in a browser; summary.csv has a line for each plane",
+        run.out / "index.html",
+    )
     if failed:
         reasons = "\n  ".join(f"{row.file}: {row.notes}" for row in failed)
         raise UserError(

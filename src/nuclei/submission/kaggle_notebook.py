@@ -164,7 +164,10 @@ def _pin(package: str) -> str:
 
 
 def _zip_code(root: Path, path: Path) -> None:
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+    with (
+        atomic_path(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
         for name in CODE:
             place = root / name
             files = sorted(place.rglob("*")) if place.is_dir() else [place]

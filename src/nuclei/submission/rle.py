@@ -76,7 +76,11 @@ def _changes(label_map: Labels) -> tuple[Int64Array, Labels, Labels]:
     np.not_equal(label_map[1:], label_map[:-1], out=differs[1:])
     np.not_equal(label_map[0, 1:], label_map[-1, :-1], out=differs[0, 1:])
     rows, columns = np.divmod(np.flatnonzero(differs), width)
-    return columns * height + rows, label_map[rows, columns], label_map[rows - 1, columns - (rows == 0)]
+    return (
+        columns * height + rows,
+        label_map[rows, columns],
+        label_map[rows - 1, columns - (rows == 0)],
+    )
 
 
 def _write(starts: Int64Array, lengths: Int64Array, first_runs: Int64Array) -> list[str]:
@@ -167,7 +171,8 @@ def find_overlaps(
     order = np.argsort(starts + offsets, kind="stable")
     first_pixels, rows = (starts + offsets)[order], row_of_run[order]
     last_pixels = first_pixels + lengths[order] - 1
-    # Each run is compared with the one before it that reaches furthest, not only with its neighbour.
+    # Each run is compared with the one before it that reaches furthest, not only with its
+    # neighbour.
     furthest = np.maximum.accumulate(last_pixels)
     reaching = np.maximum.accumulate(np.where(last_pixels == furthest, np.arange(len(order)), 0))
     meeting = np.flatnonzero(first_pixels[1:] <= furthest[:-1]) + 1

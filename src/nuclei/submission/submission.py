@@ -72,7 +72,10 @@ def write_submission(path: Path | str, label_maps: Iterable[tuple[str, Labels]])
             label map.
     """
     written = set()
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="\n") as file,
+    ):
         file.write(",".join(HEADER) + "\n")
         for image_id, label_map in label_maps:
             if image_id in written:

@@ -129,7 +129,10 @@ def refresh(record: Path) -> list[Entry]:
         ended = {entry: _end(entry, find(client, entry)) for entry in waiting}
     except ValueError as error:
         log.warning(
-            "%s: %d entries wait for a score, which cannot be asked for now: %s", record, len(waiting), error
+            "%s: %d entries wait for a score, which cannot be asked for now: %s",
+            record,
+            len(waiting),
+            error,
         )
         return entries
     entries = [ended.get(entry, entry) for entry in entries]
@@ -174,7 +177,10 @@ def find(client: Any, entry: Entry) -> Any:
     seen: set[int] = set()
     page = 1
     while True:
-        with explain_errors("the list of submissions", OTHERWISE), _explain_refusal("the list of submissions"):
+        with (
+            explain_errors("the list of submissions", OTHERWISE),
+            _explain_refusal("the list of submissions"),
+        ):
             listed = client.competition_submissions(COMPETITION, page_number=page, page_size=PAGE) or []
         for submission in listed:
             if (submission.description or "").startswith(entry.tag):
@@ -223,7 +229,10 @@ def _end(entry: Entry, submission: Any) -> Entry:
         return entry
     date = submission.date.isoformat(timespec="seconds") if submission.date else ""
     status = SCORED if submission.status.name == "COMPLETE" else REFUSED
-    scores = {"public_score": submission.public_score or "", "private_score": submission.private_score or ""}
+    scores = {
+        "public_score": submission.public_score or "",
+        "private_score": submission.private_score or "",
+    }
     return replace(entry, status=status, date=date, **scores)
 
 

@@ -153,7 +153,13 @@ def _large_fluorescence(rng: Random, shape: Shape) -> tuple[UInt8Array, LabelMap
 
 
 def _fluorescence(
-    rng: Random, scene: Scene, level: float, spread: float, texture: float, grain: float, unfocused: float
+    rng: Random,
+    scene: Scene,
+    level: float,
+    spread: float,
+    texture: float,
+    grain: float,
+    unfocused: float,
 ) -> UInt8Array:
     """Nuclei of about `level` grey levels among much fainter cytoplasm and fibres, crumbs and ghosts."""
     shape = scene.label_map.shape

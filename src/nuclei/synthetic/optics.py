@@ -70,7 +70,8 @@ def photograph(rng: Random, light: Float64Array, gain: float, read_noise: float)
     Shot noise is that of `gain` photons per level, read noise is in levels.
     """
     light = np.maximum(light, 0)
-    # Not rng.poisson: it draws more or less often depending on a value's last bit, which machines round differently.
+    # Not rng.poisson: it draws more or less often depending on a value's last bit, which machines
+    # round differently.
     noisy = light + np.sqrt(light / gain + read_noise**2) * rng.standard_normal(light.shape)
     image = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)

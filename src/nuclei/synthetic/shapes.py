@@ -29,7 +29,10 @@ class Ellipse:
     def against(self, other: "Ellipse", bearing: float) -> "Ellipse":
         """The ellipse moved until it touches `other`, seen from there in the direction `bearing`."""
         distance = 0.97 * (self._reach(bearing) + other._reach(bearing))
-        row, column = other.row + distance * np.sin(bearing), other.column + distance * np.cos(bearing)
+        row, column = (
+            other.row + distance * np.sin(bearing),
+            other.column + distance * np.cos(bearing),
+        )
         return replace(self, row=float(row), column=float(column))
 
     def _reach(self, bearing: float) -> float:
