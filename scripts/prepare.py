@@ -4,16 +4,16 @@ import argparse
 import os
 from pathlib import Path
 
-from nuclei.cli import run
-
-SOURCES = Path(__file__).parents[1] / "configs" / "image_sources.csv"
+from nuclei.cli import IMAGE_SOURCES, run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--raw", type=Path, required=True, help="folder with stage1_train/ and stage1_test/")
     parser.add_argument("--out", type=Path, required=True, help="folder for images/, labels/ and index.csv")
-    parser.add_argument("--sources", type=Path, default=SOURCES, help=f"corrected sources ({SOURCES.name})")
+    parser.add_argument(
+        "--sources", type=Path, default=IMAGE_SOURCES, help=f"corrected sources ({IMAGE_SOURCES.name})"
+    )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
     )

@@ -3,9 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nuclei.cli import run
-
-SOURCES = Path(__file__).parents[1] / "configs" / "image_sources.csv"
+from nuclei.cli import IMAGE_SOURCES, run
 
 
 def main() -> None:
@@ -23,7 +21,7 @@ def main() -> None:
     )
     parser.add_argument("--megabytes", type=float, default=12, help="room for images (default 12)")
     parser.add_argument(
-        "--sources", type=Path, default=SOURCES, help=f"sources of images (default {SOURCES.name})"
+        "--sources", type=Path, default=IMAGE_SOURCES, help=f"sources of images (default {IMAGE_SOURCES.name})"
     )
     arguments = parser.parse_args()
 

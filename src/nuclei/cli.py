@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 from nuclei.errors import UserError
@@ -12,6 +13,10 @@ from nuclei.errors import UserError
 
 class Terminated(BaseException):
     """SIGTERM, raised so that `finally` blocks run."""
+
+
+IMAGE_SOURCES = Path(__file__).parents[2] / "configs" / "image_sources.csv"
+"""The sources of the competition's images, which a checkout has; the default of several scripts."""
 
 
 def run(main: Callable[[], None]) -> int:

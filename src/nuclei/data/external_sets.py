@@ -88,11 +88,6 @@ class PooledImages:
     def label_map(self, image_id: str) -> LabelMap:
         return self._owner(image_id).label_map(image_id)
 
-    def size(self, image_id: str) -> tuple[int, int]:
-        """Height and width in pixels."""
-        owner = self._owner(image_id)
-        return owner.label_map(image_id).shape if isinstance(owner, ExternalSet) else owner.size(image_id)
-
     def modality(self, image_id: str) -> str:
         """The competition's modality, or the name of the set."""
         owner = self._owner(image_id)
