@@ -2,6 +2,8 @@ import csv
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ import torch
 from tiny_training import CONFIG, train
 
 from nuclei.config import LossConfig, ModelConfig, TrainingConfig
+from nuclei.io.locks import folder_lock
 from nuclei.models import checkpoint_file
 from nuclei.models.factory import build_model
 from nuclei.training import checkpoint, loop, optimizer
@@ -60,6 +63,26 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
     assert_same_weights(train(images, tmp_path, workers=workers), uninterrupted)
     assert not (tmp_path / "last.pt").exists()
     assert [int(row["epoch"]) for row in csv.DictReader((tmp_path / "log.csv").open())] == [1, 2, 3, 4]
+
+
+def test_a_training_that_waited_for_the_same_one_keeps_its_result(
+    images, tmp_path, monkeypatch, uninterrupted, uninterrupted_folder
+):
+    holding = threading.Event()
+
+    def train_meanwhile():
+        with folder_lock(tmp_path):
+            holding.set()
+            time.sleep(0.5)
+            shutil.copy(uninterrupted_folder / "model.pt", tmp_path)
+
+    other = threading.Thread(target=train_meanwhile)
+    other.start()
+    holding.wait()
+    monkeypatch.setattr(loop, "train_epoch", None)  # it would be called
+    assert_same_weights(train(images, tmp_path), uninterrupted)
+    other.join()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt"]
 
 
 def change(**training):

@@ -98,15 +98,17 @@ def _digest_crops(crops: Crops) -> str:
     return digest.hexdigest()
 
 
-def is_finished(folder: Path, settings: Mapping[str, str]) -> bool:
-    """Whether this training has written its result already and was killed before it removed
-    `last.pt`.
+def is_finished(folder: Path, settings: Mapping[str, str], waited: bool = False) -> bool:
+    """Whether this training has written its result already.
+
+    That is so where it was killed before it removed `last.pt`, or where another process trained the
+    same while this one `waited` for the folder. Otherwise a result that is there is to be replaced.
     """
     last, result = folder / LAST, folder / RESULT
-    if not (last.is_file() and result.is_file()):
+    if not result.is_file() or not (waited or last.is_file()):
         return False
     # a training that was started again after its result has a newer last.pt
-    if last.stat().st_mtime_ns > result.stat().st_mtime_ns:
+    if last.is_file() and last.stat().st_mtime_ns > result.stat().st_mtime_ns:
         return False
     finished = bool(load_checkpoint(result).get("settings") == settings)
     if finished:

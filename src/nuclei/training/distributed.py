@@ -16,6 +16,7 @@ from nuclei.arrays import UInt8Array
 from nuclei.data.prepared_images import Images
 from nuclei.errors import UserError
 from nuclei.inference.predictor import Predictor, predict_images
+from nuclei.io.locks import folder_lock
 from nuclei.io.probability_maps import Maps, write_maps
 
 
@@ -58,6 +59,22 @@ def explain_lost_processes() -> Iterator[None]:
             "shown above), so this one ends too. The same command resumes from the last finished epoch. "
             f"The failed communication: {' '.join(str(error).split())[:200]}"
         ) from error
+
+
+@contextmanager
+def lock_folder(fabric: Fabric, folder: Path) -> Iterator[bool]:
+    """The first process holds the lock of a folder; yields whether it had to wait for another run.
+
+    Several processes do not wait: the communication between them would time out meanwhile.
+
+    Raises:
+        UserError: another run writes there, and this one has several processes.
+    """
+    if not fabric.is_global_zero:
+        yield False
+        return
+    with folder_lock(folder, wait=fabric.world_size == 1) as waited:
+        yield waited
 
 
 def predict_in_parallel(

@@ -43,6 +43,7 @@ from nuclei.training.checkpoint import (
     name_hardware,
     resume,
 )
+from nuclei.training.distributed import lock_folder
 from nuclei.training.fine_tuning import find_start, load_start
 from nuclei.training.logging import (
     describe_progress,
@@ -81,23 +82,44 @@ def fit(
     """Trains one fold and writes its weights to `folder`, with `log.csv` and TensorBoard events.
 
     `last.pt` is there while the training runs. `runs` holds the experiments that the config names,
-    as <experiment>/fold_<k>: the start weights of a fine-tuning, the teacher of pseudo-labels.
+    as <experiment>/fold_<k>: the start weights of a fine-tuning, the teacher of pseudo-labels. A
+    second process that trains the same fold waits for the first one and keeps its result.
 
     Raises:
         UserError: a loss that is not finite; no compiler; an input that images do not have.
     """
-    started = time.monotonic()
     model, start = build_network(config, fold, runs)
     labelled = _label_test_images(config, runs, fold, images)
     crops = Crops(images, fold.training, config, fold.number, labelled)
     settings = collect_settings(config, fabric.device, crops, start)
-    if fabric.broadcast(fabric.is_global_zero and is_finished(folder, settings)):
+    with lock_folder(fabric, folder) as waited:
+        done = fabric.is_global_zero and is_finished(folder, settings, waited)
+        if not fabric.broadcast(done):
+            wrapped, state = set_up(fabric, model, config.training, compiled)
+            resume(fabric, state, folder, settings)
+            batches = iter(open_loader(fabric, crops, state.epoch, config, workers))
+            _train_epochs(fabric, wrapped, state, batches, config, images, fold, folder, settings)
+            if fabric.is_global_zero:
+                _write_result(fabric, state, config, crops, folder, settings)
         _remove_last(fabric, folder)
-        return
-    wrapped, state = set_up(fabric, model, config.training, compiled)
-    resume(fabric, state, folder, settings)
+
+
+def _train_epochs(
+    fabric: Fabric,
+    wrapped: Any,
+    state: State,
+    batches: Iterator[Any],
+    config: Config,
+    images: Images | PooledImages,
+    fold: Fold,
+    folder: Path,
+    settings: Mapping[str, str],
+) -> None:
+    """Trains all epochs that are left; each ends with its row in `log.csv` and, but for the last,
+    `last.pt`.
+    """
+    started = time.monotonic()
     minutes_before = state.rows[-1]["minutes"] if state.rows else 0.0
-    batches = iter(open_loader(fabric, crops, state.epoch, config, workers))
     criterion = build_loss(config.loss, config.target)
     epochs = -(-config.training.steps // config.training.steps_per_epoch)
     done = state.epoch * config.training.steps_per_epoch
@@ -117,7 +139,6 @@ def fit(
                 if state.epoch < epochs:
                     state.save(folder / LAST, settings)
             fabric.barrier()
-    _write_result(fabric, state, config, crops, folder, settings)
 
 
 def build_network(config: Config, fold: Fold, runs: Path) -> tuple[nn.Module, Path | None]:
@@ -144,11 +165,8 @@ def _write_result(
     folder: Path,
     settings: Mapping[str, str],
 ) -> None:
-    """Writes the weights, and only then removes `last.pt`."""
-    if fabric.is_global_zero:
-        hardware = name_hardware(fabric)
-        write_checkpoint(folder / RESULT, state.network, config, crops.fold, crops.ids, hardware, settings)
-    _remove_last(fabric, folder)
+    hardware = name_hardware(fabric)
+    write_checkpoint(folder / RESULT, state.network, config, crops.fold, crops.ids, hardware, settings)
 
 
 def _label_test_images(
