@@ -44,6 +44,9 @@ PIXEL_SIZE     =                      # micrometres a pixel, where the file does
 MAX_PIXELS     =                      # larger images are refused
 SCALE          =                      # 2 for nuclei of 4 to 6 pixels across: the network sees the image enlarged
 FAST           =                      # 1: the first network of the weights alone
+# finetune: a network for your own images; SOURCE is your folder, OUT the file of weights
+START          =                      # weights to start from: a .safetensors or a name; the packaged network
+MINUTES        = 5                    # time for training
 # scores and Kaggle
 TRUTH          =                      # solution with Height and Width: DATA/raw/stage1_solution.csv
 MESSAGE        =                      # description of a submission: EXP, or the name of WEIGHTS

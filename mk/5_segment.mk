@@ -1,5 +1,5 @@
 ##@ Your own images
-.PHONY: segment
+.PHONY: segment finetune
 
 segment: | $(ready)  ## IMAGES=<folder> OUT=<folder>; also WEIGHTS= CHANNEL= PIXEL_SIZE= SCALE= FAST=1
 	$(python) scripts/segment.py --images $(images) --out $(out) --device $(device) $(segment_flags)
@@ -7,3 +7,8 @@ segment: | $(ready)  ## IMAGES=<folder> OUT=<folder>; also WEIGHTS= CHANNEL= PIX
 segment_flags = $(if $(weights),--weights $(weights)) $(if $(channel),--channel $(channel)) \
   $(if $(pixel_size),--pixel-size $(pixel_size)) $(if $(max_pixels),--max-pixels $(max_pixels)) \
   $(if $(scale),--scale $(scale)) $(if $(fast),--fast)
+
+finetune: | $(ready)  ## train further on your corrections: SOURCE=<folder>; also START= OUT=<.safetensors> MINUTES=
+	$(python) scripts/finetune.py --folder $(source) --out $(out) --device $(device) --minutes $(minutes) $(finetune_flags)
+
+finetune_flags = $(if $(start),--start $(start)) $(if $(channel),--channel $(channel))

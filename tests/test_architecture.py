@@ -115,6 +115,7 @@ def test_help_loads_nothing_heavy(path):
         "train --config configs/unet.toml --processed none --splits none --fold 0 --out none",
         "predict --weights none --processed none --test none",
         "segment --images none --out none",
+        "finetune --folder none --out none.safetensors",
         "make_submission --maps none --weights none --processed none --out none",
         "make_weights --checkpoints none --cv none --out none",
         "summary --config none",

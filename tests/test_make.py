@@ -150,14 +150,16 @@ def test_make_lists_every_target_and_setting_within_100_columns_without_python(a
 
 
 def test_every_target_can_be_planned():
-    answer = plain(*PHONY, "IMAGES=a", "OUT=b", "KAGGLE_USER=me")
+    answer = plain(*PHONY, "IMAGES=a", "OUT=b", "SOURCE=c", "KAGGLE_USER=me")
     assert answer.returncode == 0, answer.stderr
     planned = set(re.findall(r"scripts/(\w+)\.py", answer.stdout))
     assert len(planned) >= 26
     for script, arguments in re.findall(r"scripts/(\w+)\.py (.*)", answer.stdout.replace("\\\n", " ")):
-        known = (ROOT / f"scripts/{script}.py").read_text() + (
-            ROOT / "src/nuclei/segmentation/options.py"
-        ).read_text()
+        files = [
+            f"scripts/{script}.py",
+            *(f"src/nuclei/{each}/options.py" for each in ("segmentation", "training")),
+        ]
+        known = "".join((ROOT / file).read_text() for file in files)
         for flag in re.findall(r" (--[a-z-]+)", f" {arguments}"):
             assert f'"{flag}"' in known, f"{script}.py {flag}"
 
@@ -215,6 +217,7 @@ def test_a_make_without_grouped_targets_is_refused_before_any_include():
         (["{folder}/runs/first/fold_7/model.pt"], "did you mean {folder}/runs/first/fold_"),
         (["trian"], "trian: nothing makes it; did you mean train?"),
         (["segment"], "segment: give IMAGES=<folder of images> OUT=<folder for results>"),
+        (["finetune", "START=generalist"], "finetune: give SOURCE=<folder with images/ and labels/"),
         (["summary", "EXP=ensemble"], "EXP=ensemble is no single network; there are: first second"),
         (
             ["submit", "EXP=first", "WEIGHTS={root}/weights/ensemble.json"],
@@ -262,6 +265,9 @@ def test_the_name_on_kaggle_is_the_one_exception_to_the_environment():
         ("segment", "CHANNEL", "--channel"),
         ("segment", "DEVICE", "--device"),
         ("data", "SOURCE", "--source"),
+        ("finetune", "SOURCE", "--folder"),
+        ("finetune", "START", "--start"),
+        ("finetune", "MINUTES", "--minutes"),
         ("score", "TRUTH", "--truth"),
         ("submit", "MESSAGE", "--message"),
         ("kaggle-notebook", "KAGGLE_USER", "--user"),
@@ -282,7 +288,8 @@ def test_any_text_reaches_a_script_as_it_was_typed(make, target, setting, flag):
         Path(value).touch()
     (make.folder / "submissions").mkdir()
     (make.folder / "submissions/ensemble.csv").touch()
-    others = [other for other in ("IMAGES=a", "OUT=b") if target == "segment" and not other.startswith(setting)]
+    needed = {"segment": ("IMAGES=a", "OUT=b"), "finetune": ("SOURCE=c",)}.get(target, ())
+    others = [other for other in needed if not other.startswith(setting)]
     answer = make(target, f"{setting}={value}", *others)
     assert answer.returncode == 0, answer.stderr
     passed = [call[call.index(flag) + 1] for call in make.calls() if flag in call]

@@ -28,6 +28,8 @@ def work_out(settings: Settings) -> dict[str, str]:
     use_shipped = not Path(trained).exists() and Path(shipped).exists()
     values["CHECKPOINT"] = values["CHECKPOINT"] or (shipped if use_shipped else trained)
     exported = find_exported(settings, values["CHECKPOINT"])
+    if "finetune" in settings.goals and not values["OUT"]:
+        values["OUT"] = f"{Path(values['SOURCE']).name}{SUFFIX}"
     return {
         "csv_name": csv_name,
         "csv": settings.path("SUBMISSIONS", f"{csv_name}.csv"),
@@ -67,6 +69,10 @@ def check_together(settings: Settings) -> None:
     for setting in ("IMAGES", "OUT"):
         if "segment" in goals and not settings[setting]:
             raise RefusedError("segment: give IMAGES=<folder of images> OUT=<folder for results>")
+    if "finetune" in goals and not settings.is_given("SOURCE"):
+        raise RefusedError(
+            "finetune: give SOURCE=<folder with images/ and labels/, or results with corrected/>"
+        )
     if settings["WEIGHTS"] and settings.is_given("EXP") and goals & {"submission", *OF_CSV}:
         raise RefusedError("give EXP= or WEIGHTS=, not both: the one is trained here, the other was")
     name = settings.experiment

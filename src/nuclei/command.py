@@ -1,4 +1,4 @@
-"""The `nuclei` command of an installed package: segment, info, score, validate."""
+"""The `nuclei` command of an installed package: segment, finetune, info, score, validate."""
 
 import argparse
 import sys
@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """The parser; each command's function stands in `act` and returns what is printed."""
     from nuclei.segmentation.options import add_options
+    from nuclei.training.options import add_options as add_finetuning_options
 
     parser = argparse.ArgumentParser(prog="nuclei", description="Finds the nuclei in microscope images.")
     parser.add_argument("--version", action="version", version=f"nuclei {__version__}")
@@ -31,6 +32,14 @@ def make_parser() -> argparse.ArgumentParser:
     segment.add_argument("--threads", type=int, default=None, help="threads of torch (default: all cores)")
     add_options(segment)
     segment.set_defaults(act=_segment)
+
+    finetune = commands.add_parser("finetune", help="trains the network further on pictures that you corrected")
+    finetune.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="folder with images/ and labels/, or results"
+    )
+    finetune.add_argument("out", type=Path, metavar="OUT", help="file of weights to write (.safetensors)")
+    add_finetuning_options(finetune)
+    finetune.set_defaults(act=_finetune)
 
     info = commands.add_parser("info", help="what a file of weights is, and what it was trained on")
     info.add_argument(
@@ -59,6 +68,12 @@ def _segment(parsed: argparse.Namespace) -> str:
     from nuclei.segmentation.options import run_segmentation
 
     return run_segmentation(parsed, parsed.threads)
+
+
+def _finetune(parsed: argparse.Namespace) -> str:
+    from nuclei.training.options import run_finetuning
+
+    return run_finetuning(parsed)
 
 
 def _info(parsed: argparse.Namespace) -> str:

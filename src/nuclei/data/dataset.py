@@ -14,9 +14,8 @@ from torch.utils.data import Dataset, Sampler
 from nuclei.arrays import BORDER, Float32Array, Float64Array, LabelMap
 from nuclei.config import Config, TargetConfig
 from nuclei.data.augmentation import SCALES, Augmentation, draw_crop
-from nuclei.data.external_sets import PooledImages
 from nuclei.data.intensity import normalise, window_image
-from nuclei.data.prepared_images import Images
+from nuclei.data.prepared_images import AnnotatedImages
 from nuclei.data.targets import energy_target, pixel_weights, three_class_target
 from nuclei.errors import UserError
 
@@ -43,7 +42,7 @@ class Crops(Dataset[Example]):
 
     def __init__(
         self,
-        images: Images | PooledImages,
+        images: AnnotatedImages,
         ids: Sequence[str],
         config: Config,
         fold: int,
@@ -59,7 +58,7 @@ class Crops(Dataset[Example]):
         self.epoch_size = config.training.steps_per_epoch * config.training.batch_size
         self._drawn: tuple[int, np.ndarray] = (-1, np.empty(0, int))
 
-    def _sampling_weights(self, images: Images | PooledImages) -> Float64Array:
+    def _sampling_weights(self, images: AnnotatedImages) -> Float64Array:
         training = self.config.training
         kind_of = images.source if training.by_source else images.modality
         kinds = [kind_of(image_id) for image_id in self.ids]

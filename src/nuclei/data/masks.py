@@ -86,7 +86,7 @@ def merge_masks(names: Sequence[str], masks: Iterable[Mask], shape: tuple[int, i
         claims[pixels[number]] += 1
     present = np.bincount(label_map, minlength=len(pixels) + 1) > 0
     left_out = tuple(name for name, kept in zip(names, present[1:], strict=True) if not kept)
-    return Annotation(_renumber(label_map).reshape(shape), int((claims > 1).sum()), left_out)
+    return Annotation(number_labels(label_map).reshape(shape), int((claims > 1).sum()), left_out)
 
 
 def read_png(path: Path) -> Pixels:
@@ -114,9 +114,9 @@ def _read_only_file(path: Path, shape: tuple[int, int]) -> Annotation:
     """Annotation of an image with one mask file: one nucleus, or a label map of all nuclei."""
     values = _read_values(path, shape)
     if _count_values(values) > 2 and not _is_soft(values):
-        return Annotation(_renumber(values), is_label_map=True)
+        return Annotation(number_labels(values), is_label_map=True)
     mask = _threshold(values)
-    pieces = int((_piece_areas(mask.astype(np.int64)) >= PIECE).sum())
+    pieces = count_pieces(mask)
     if pieces >= MANY_PIECES:
         raise UserError(
             f"{path}: the only mask of its image has {pieces} separate pieces, which are not one nucleus; "
@@ -159,6 +159,11 @@ def _is_soft(values: Int64Array) -> bool:
     return bool((areas >= PIECE).sum() < len(areas) / 2)
 
 
+def count_pieces(mask: Mask) -> int:
+    """Number of connected pieces of a mask (H, W), without those below PIECE pixels."""
+    return int((_piece_areas(mask.astype(np.int64)) >= PIECE).sum())
+
+
 def _piece_areas(values: Int64Array) -> Int64Array:
     """Areas in pixels of the connected pieces of equal values above 0."""
     from skimage.measure import label as connected_pieces
@@ -172,7 +177,7 @@ def _threshold(values: Int64Array) -> Mask:
     return np.asarray(2 * values > values.max())
 
 
-def _renumber(labels: npt.NDArray[np.integer[Any]]) -> LabelMap:
+def number_labels(labels: npt.NDArray[np.integer[Any]]) -> LabelMap:
     """The labels as 1..N in their order, 0 stays 0."""
     values, numbers = np.unique(labels, return_inverse=True)
     first = 0 if len(values) and values[0] == 0 else 1

@@ -1,12 +1,25 @@
 """The prepared images and label maps that `make data` writes, by image id."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from nuclei.arrays import LabelMap, Pixels
 from nuclei.errors import UserError
 from nuclei.io.images import read_image, read_label_map
 from nuclei.io.tables import INDEX_COLUMNS, read_table
+
+
+class AnnotatedImages(Protocol):
+    """Images with label maps by id, and what kind of image each is: all that training crops need."""
+
+    def image(self, image_id: str) -> Pixels:
+        """(H, W) or (H, W, 3) of any type of numbers."""
+
+    def label_map(self, image_id: str) -> LabelMap: ...
+
+    def modality(self, image_id: str) -> str: ...
+
+    def source(self, image_id: str) -> str: ...
 
 
 class Images:

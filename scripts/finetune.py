@@ -1,0 +1,23 @@
+"""Trains a network further on pictures that you corrected: a file of weights, scored on pictures held out."""
+
+import argparse
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="folder with images/ and labels/, or results"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="file of weights to write (.safetensors)")
+
+    from nuclei.training.options import add_options, run_finetuning
+
+    add_options(parser)
+    print(run_finetuning(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
