@@ -1,5 +1,5 @@
 ##@ Scores and Kaggle
-.PHONY: leaderboard standings report score submit kaggle-scores tensorboard
+.PHONY: leaderboard standings unseen report score submit kaggle-scores tensorboard
 
 leaderboard: $(submissions)/README.md  ## MEMBERS, their ensemble and Otsu's threshold compared
 
@@ -8,6 +8,10 @@ $(submissions)/README.md: | $(ready)
 	$(python) scripts/leaderboard.py --runs $(runs) --submissions $(submissions) --record
 
 standings: | $(ready)  ## the leaderboard of all that was scored, here or elsewhere; trains nothing
+	$(python) scripts/leaderboard.py --runs $(runs) --submissions $(submissions) --record
+
+# generated: the trainings with whole sources held out, their predictions and scores
+unseen: | $(ready)  ## train and score with whole sources held out, and the leaderboard: EXP=
 	$(python) scripts/leaderboard.py --runs $(runs) --submissions $(submissions) --record
 
 report: | $(ready)  ## a page: leaderboard, learning curves, the images with their errors

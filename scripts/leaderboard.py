@@ -18,22 +18,24 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
-    from nuclei.data.image_sources import read_corrections
     from nuclei.io.files import write_text
     from nuclei.io.spreadsheets import write_spreadsheet
-    from nuclei.reporting.leaderboard import entries_by_experiment, leaderboard, leaderboard_page
-    from nuclei.reporting.score_records import comparable, read_records, record_scores
-    from nuclei.submission.submit import read_record
+    from nuclei.reporting.leaderboard import leaderboard_page, read_standing
+    from nuclei.reporting.score_records import record_scores
+    from nuclei.reporting.unseen_records import record_unseen
+    from nuclei.reporting.unseen_scores import describe_expectation, unseen_rows
 
     if arguments.record:
         record_scores(arguments.runs, arguments.submissions / "scores")
-    summaries = read_records(arguments.runs, arguments.submissions / "scores")
-    entries = entries_by_experiment(read_record(arguments.submissions / "kaggle.csv"), arguments.submissions)
-    compared = comparable(summaries, arguments.runs)
-    frame = leaderboard(summaries, compared, entries, read_corrections(arguments.sources))
+        record_unseen(arguments.runs, arguments.submissions / "scores")
+    frame = read_standing(arguments.runs, arguments.submissions, arguments.sources).frame
     write_spreadsheet(arguments.submissions / "leaderboard.csv", frame.round(6))
     write_text(arguments.submissions / "README.md", leaderboard_page(frame))
-    print(frame[["experiment", "score", "low", "high", "verdict"]].round(4).to_string(index=False))
+    shown = ["experiment", "score", "low", "high", "verdict", "unseen", "unseen_low", "unseen_high"]
+    table = frame.reindex(columns=shown).astype({name: float for name in shown if "unseen" in name})
+    print(table.round(4).to_string(index=False, na_rep="-"))
+    for row in unseen_rows(frame)[:1]:
+        print(describe_expectation(row))
 
 
 if __name__ == "__main__":

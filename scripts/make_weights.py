@@ -16,6 +16,7 @@ def main() -> None:
         "--cv", type=Path, required=True, help="cv.json with the score and the tuned parameters"
     )
     parser.add_argument("--config", type=Path, help="whose [prediction] counts instead of the checkpoints' own")
+    parser.add_argument("--unseen", type=Path, help="unseen.json with the score on unseen sources")
     parser.add_argument(
         "--out", type=Path, required=True, help="weights/<experiment>/README.md, the files beside it"
     )
@@ -31,10 +32,12 @@ def main() -> None:
     logging.info("packing %d networks of %s", len(arguments.checkpoints), tuned.experiment)
 
     from nuclei.config_files import read_config
+    from nuclei.evaluation.unseen import read_unseen
     from nuclei.models.checkpoint_file import load_checkpoint
     from nuclei.models.weights_file import SUFFIX, write_weights
     from nuclei.publishing.model_card import make_card, write_page
 
+    unseen = read_unseen(arguments.unseen) if arguments.unseen else None
     changed = {}
     if arguments.config:
         changed = {"prediction": read_config(arguments.config).prediction.model_dump(mode="json")}
@@ -42,7 +45,7 @@ def main() -> None:
     for path in arguments.checkpoints:
         checkpoint = load_checkpoint(path)
         checkpoint["config"] |= changed
-        cards.append(make_card(checkpoint, tuned, arguments.data, arguments.licence))
+        cards.append(make_card(checkpoint, tuned, arguments.data, arguments.licence, unseen))
         file = arguments.out.with_name(f"fold_{cards[-1].fold}{SUFFIX}")
         written.add(file)
         sizes.append(write_weights(file, checkpoint["model"], cards[-1]))

@@ -15,12 +15,14 @@ def main() -> None:
     parser.add_argument(
         "--ensemble-weights", type=Path, required=True, help="ensemble_weights.json of the ensemble"
     )
+    parser.add_argument("--unseen", type=Path, help="unseen.json with the ensemble's score on unseen sources")
     parser.add_argument("--out", type=Path, required=True, help="weights/ensemble.json")
     arguments = parser.parse_args()
 
     from nuclei.errors import UserError
     from nuclei.evaluation.ensemble_weights import read_ensemble_weights
     from nuclei.evaluation.scores import read_tuned_score
+    from nuclei.evaluation.unseen import read_unseen
     from nuclei.inference.weights import find_files
     from nuclei.io.files import write_json
     from nuclei.models.weights_file import read_card
@@ -33,7 +35,8 @@ def main() -> None:
         raise UserError(f"{apart[0]}: not beside {arguments.out}; an ensemble names the folders next to it")
     members = {folder.name: read_card(find_files(folder)[0]).score for folder in arguments.members}
     weights = read_ensemble_weights(arguments.ensemble_weights)
-    card = make_ensemble_card(read_tuned_score(arguments.cv), weights, members)
+    unseen = read_unseen(arguments.unseen) if arguments.unseen else None
+    card = make_ensemble_card(read_tuned_score(arguments.cv), weights, members, unseen)
     write_json(arguments.out, card.model_dump(mode="json"))
     print(f"{arguments.out}: {', '.join(members)} score {card.score:.4f} together")
 

@@ -25,17 +25,12 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
-    from nuclei.data.image_sources import read_corrections
     from nuclei.io.files import write_text
     from nuclei.reporting.html_report import report_page
-    from nuclei.reporting.leaderboard import entries_by_experiment, leaderboard
-    from nuclei.reporting.score_records import comparable, read_records
-    from nuclei.submission.submit import read_record
+    from nuclei.reporting.leaderboard import read_standing
 
-    summaries = read_records(arguments.runs, arguments.submissions / "scores")
-    compared = comparable(summaries, arguments.runs)
-    entries = entries_by_experiment(read_record(arguments.submissions / "kaggle.csv"), arguments.submissions)
-    frame = leaderboard(summaries, compared, entries, read_corrections(arguments.sources))
+    standing = read_standing(arguments.runs, arguments.submissions, arguments.sources)
+    frame, compared = standing.frame, standing.compared
     page = report_page(
         frame, compared, arguments.runs, arguments.processed, arguments.images, arguments.megabytes
     )

@@ -200,6 +200,7 @@ def test_a_make_without_grouped_targets_is_refused_before_any_include():
         (["train", "FOLD=one"], "FOLD=one: a number expected"),
         (["train", "FOLD=0", "FOLDS=1"], "give FOLD= or FOLDS=, not both"),
         (["leaderboard", "FOLD=0"], "leaderboard is of all folds"),
+        (["unseen", "FOLD=0"], "unseen is of all folds"),
         (["{folder}/submissions/first.csv", "FOLD=0"], "first.csv is of all folds"),
         (["train", "FOLDS=0 0"], "a fold stands there twice"),
         (["train", "SHARES=1"], "SHARES= is now called ENSEMBLE_WEIGHTS="),
@@ -377,6 +378,28 @@ def test_all_images_can_be_trained_on(make):
     assert make.run("train", "EXP=first", "FOLD=all")[-1] == "train"
     assert (make.folder / "runs/first/fold_all/model.pt").is_file()
     assert "holds out no image" in refused(make("predict", "EXP=first", "FOLD=all"))
+
+
+def test_unseen_trains_with_whole_sources_held_out_beside_the_runs_of_the_folds(make):
+    ran = make.run("unseen", "EXP=second")
+    assert [ran.count(script) for script in ("train", "predict", "tune", "score_unseen")] == [2, 2, 1, 1]
+    assert ran[-1] == "leaderboard"
+    runs = make.folder / "runs"
+    assert (runs / "by_source/second/unseen.json").is_file()
+    assert not (runs / "second").exists()
+    call = next(call for call in make.calls() if call[0].endswith("train.py"))
+    assert call[call.index("--splits") + 1] == f"{make.folder}/data/splits_source.csv"
+    assert call[call.index("--runs") + 1] == f"{runs}/by_source"
+    assert not (make.folder / "submissions").exists()
+    assert make.run("unseen", "EXP=second") == ["leaderboard"]
+    make.run("weights", "EXP=second")
+    call = next(call for call in make.calls() if call[0].endswith("make_weights.py"))
+    assert call[call.index("--unseen") + 1] == f"{runs}/by_source/second/unseen.json"
+    assert "--unseen" not in make("--dry-run", "weights", "EXP=first").stdout
+
+
+def test_unseen_scores_an_ensemble_beside_its_members(make):
+    assert make.planned("unseen").count("score_unseen") == 3
 
 
 def test_folds_select_and_never_change_how_many_there_are(make):

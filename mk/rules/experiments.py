@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rules.book import Book, fail
 from rules.configs import Experiment, canonical
-from rules.settings import NO_HOLD_OUT, Settings
+from rules.settings import NO_HOLD_OUT, Settings, read_folds
 from rules.text import NAME, RefusedError, nearest, path_text
 
 
@@ -19,6 +19,8 @@ class Scope:
     index: str
     splits: str
     suffix: str = ""
+    maps: tuple[str, ...] = ("oof", "test")
+    """Of held-out images, and of the test images."""
 
     @property
     def tables(self) -> list[str]:
@@ -26,6 +28,8 @@ class Scope:
         return [self.index, self.splits] if self.suffix else []
 
 
+SUBSET = {"oof": "train", "test": "test"}
+"""The images of each kind of maps."""
 MACHINE = "--device $(device) --devices $(devices) --nodes $(nodes)"
 
 
@@ -42,7 +46,7 @@ def write_experiments(book: Book, settings: Settings) -> None:
     for name, experiment in settings.experiments.items():
         if not experiment.fault:
             book.chapter(name)
-            write_training(book, settings, experiment)
+            write_training(book, settings, whole, experiment)
             write_joined(book, settings, whole, name)
             write_tuned(book, settings, whole, name)
             write_packed(book, settings, experiment)
@@ -51,6 +55,7 @@ def write_experiments(book: Book, settings: Settings) -> None:
     write_tuned(book, settings, whole, "ensemble")
     if settings.label:
         write_some_folds(book, settings)
+    write_unseen(book, settings)
 
 
 def find_fault(settings: Settings, experiment: Experiment, seen: tuple[str, ...] = ()) -> str:
@@ -78,49 +83,48 @@ def is_shipped(settings: Settings, name: str, fold: str) -> bool:
     return Path(settings.path("PACKED", name, f"fold_{fold}.safetensors")).is_file()
 
 
-def write_training(book: Book, settings: Settings, experiment: Experiment) -> None:
-    """model.pt of every fold, and the probability maps of its held-out and of the test images."""
-    folder, splits, config = (
-        settings.path("RUNS", experiment.name),
-        settings["SPLITS"],
-        path_text(str(experiment.path)),
-    )
-    folds = {fold: f"{folder}/fold_{fold}" for fold in settings.all_folds}
+def write_training(book: Book, settings: Settings, scope: Scope, experiment: Experiment) -> None:
+    """model.pt of every fold, and the probability maps of its held-out and, where wanted, the test images."""
+    folder, splits, config = f"{scope.runs}/{experiment.name}", scope.splits, path_text(str(experiment.path))
+    folds = {fold: f"{folder}/fold_{fold}" for fold in scope.folds}
     images = f"--processed {path_text(settings.path('DATA', 'processed'))} --splits {path_text(splits)}"
     trained = [f"{place}/model.pt" for place in folds.values()]
-    predicted = [f"{place}/{maps}.npz" for place in folds.values() for maps in ("oof", "test")]
+    predicted = [f"{place}/{maps}.npz" for place in folds.values() for maps in scope.maps]
     training, before_training = book.record(f"{folder}/training.json", experiment.training(), trained)
     prediction, before_prediction = book.record(f"{folder}/prediction.json", experiment.prediction(), predicted)
-    if not experiment.pseudo:
+    by_source = "test" not in scope.maps
+    if not experiment.pseudo and not by_source:
         folds[NO_HOLD_OUT] = f"{folder}/fold_{NO_HOLD_OUT}"
     for fold, place in folds.items():
-        model, oof, test = (f"{place}/{file}" for file in ("model.pt", "oof.npz", "test.npz"))
+        model = f"{place}/model.pt"
         earlier = []
         # a network trained on all images starts from the one of the first fold
-        start_fold = settings.all_folds[0] if fold == NO_HOLD_OUT else fold
-        if experiment.start and not is_shipped(settings, experiment.start, start_fold):
-            earlier.append(settings.path("RUNS", experiment.start, f"fold_{start_fold}", "model.pt"))
+        start_fold = scope.folds[0] if fold == NO_HOLD_OUT else fold
+        # shipped weights hold out tiles of one slide, not sources
+        if experiment.start and (by_source or not is_shipped(settings, experiment.start, start_fold)):
+            earlier.append(f"{scope.runs}/{experiment.start}/fold_{start_fold}/model.pt")
         if experiment.pseudo:
-            other = settings.path("RUNS", experiment.pseudo)
+            other = f"{scope.runs}/{experiment.pseudo}"
             earlier += [f"{other}/fold_{fold}/test.npz", f"{other}/cv.json"]
         book.add(
             [model],
             [*training, splits, *earlier],
             "train",
-            f"--config {config} {images} --fold {fold} --out {path_text(place)} --runs {path_text(settings['RUNS'])}",
+            f"--config {config} {images} --fold {fold} --out {path_text(place)} --runs {path_text(scope.runs)}",
             *(["--external $(external)"] if experiment.external else []),
             f"{MACHINE} --workers $(workers) $(if $(compile),--compile)",
             after=before_training,
-            training=f"{experiment.name} {fold}",
+            training=f"{'by_source/' if by_source else ''}{experiment.name} {fold}",
         )
         if fold == NO_HOLD_OUT:
             continue
+        maps = [f"--{maps} {path_text(place)}/{maps}.npz" for maps in scope.maps]
         book.add(
-            [oof, test],
+            [f"{place}/{maps}.npz" for maps in scope.maps],
             [model, *prediction],
             "predict",
             f"--checkpoint {path_text(model)} --config {config} {images}",
-            f"--oof {path_text(oof)} --test {path_text(test)} {MACHINE}",
+            f"{' '.join(maps)} {MACHINE}",
             after=before_prediction,
         )
 
@@ -145,10 +149,43 @@ def write_some_folds(book: Book, settings: Settings) -> None:
     write_tuned(book, settings, scope, "ensemble")
 
 
+def write_unseen(book: Book, settings: Settings) -> None:
+    """The experiments trained with whole sources held out, their ensemble, and their scores on unseen sources."""
+    splits, runs = settings.path("DATA", "splits_source.csv"), settings.path("RUNS", "by_source")
+    folds = read_folds(Path(splits)) or [str(fold) for fold in range(int(settings["SPLIT_INTO"]))]
+    scope = Scope(folds, runs, settings.path("DATA", "processed", "index.csv"), splits, maps=("oof",))
+    names = [name for name, each in settings.experiments.items() if not each.fault and not each.pseudo]
+    for name in names:
+        book.chapter(f"{name} on unseen sources")
+        write_training(book, settings, scope, settings.experiments[name])
+        write_joined(book, settings, scope, name)
+        write_scored_unseen(book, settings, scope, name)
+    if set(settings.chosen) <= set(names):
+        book.chapter("ensemble on unseen sources")
+        write_ensemble(book, settings, scope)
+        write_scored_unseen(book, settings, scope, "ensemble")
+
+
+def write_scored_unseen(book: Book, settings: Settings, scope: Scope, name: str) -> None:
+    """cv.json as of folds that hold sources out, and unseen.json."""
+    folder, processed = f"{scope.runs}/{name}", path_text(settings.path("DATA", "processed"))
+    write_cross_validated(book, settings, scope, name)
+    book.add(
+        [f"{folder}/unseen.json"],
+        [f"{folder}/cv.json"],
+        "score_unseen",
+        f"--maps {path_text(folder)}/oof.npz --cv {path_text(folder)}/cv.json --processed {processed}",
+        f"--splits {path_text(scope.splits)} --out {path_text(folder)}/unseen.json",
+    )
+
+
 def write_joined(book: Book, settings: Settings, scope: Scope, name: str) -> None:
     """The maps of the folds in one file: held out in one fold each, of the test images averaged."""
-    for maps, subset in (("oof", "train"), ("test", "test")):
-        inputs = [settings.path("RUNS", name, f"fold_{fold}", f"{maps}.npz") for fold in scope.folds]
+    # the networks of some folds are those of all
+    trained = settings["RUNS"] if scope.suffix else scope.runs
+    for maps in scope.maps:
+        subset = SUBSET[maps]
+        inputs = [f"{trained}/{name}/fold_{fold}/{maps}.npz" for fold in scope.folds]
         average(book, scope.index, inputs, f"{scope.runs}/{name}/{maps}.npz", subset, needs=scope.tables)
 
 
@@ -176,15 +213,9 @@ def average(
 def write_tuned(book: Book, settings: Settings, scope: Scope, name: str) -> None:
     """cv.json, the post-processing tuned on the held-out maps and its score, and the submission."""
     folder, processed = f"{scope.runs}/{name}", path_text(settings.path("DATA", "processed"))
-    oof, test, cv = (f"{folder}/{file}" for file in ("oof.npz", "test.npz", "cv.json"))
+    test, cv = f"{folder}/test.npz", f"{folder}/cv.json"
     csv = settings.path("SUBMISSIONS", f"{name}{scope.suffix}.csv")
-    book.add(
-        [cv],
-        [oof, scope.splits],
-        "tune",
-        f"--maps {path_text(oof)} --processed {processed}",
-        f"--splits {path_text(scope.splits)} --out {path_text(cv)}",
-    )
+    write_cross_validated(book, settings, scope, name)
     book.add(
         [csv],
         [test, cv],
@@ -194,12 +225,27 @@ def write_tuned(book: Book, settings: Settings, scope: Scope, name: str) -> None
     )
 
 
+def write_cross_validated(book: Book, settings: Settings, scope: Scope, name: str) -> None:
+    """cv.json, the post-processing tuned on the held-out maps and its score."""
+    oof, cv = f"{scope.runs}/{name}/oof.npz", f"{scope.runs}/{name}/cv.json"
+    book.add(
+        [cv],
+        [oof, scope.splits],
+        "tune",
+        f"--maps {path_text(oof)} --processed {path_text(settings.path('DATA', 'processed'))}",
+        f"--splits {path_text(scope.splits)} --out {path_text(cv)}",
+    )
+
+
 def write_ensemble(book: Book, settings: Settings, scope: Scope) -> None:
     """The ensemble weights, tuned on out-of-fold maps unless they are given, and the averaged maps."""
     members, folder = settings.chosen, f"{scope.runs}/ensemble"
-    oof, test = ([f"{scope.runs}/{name}/{maps}.npz" for name in members] for maps in ("oof", "test"))
+    inputs = {maps: [f"{scope.runs}/{name}/{maps}.npz" for name in members] for maps in scope.maps}
+    oof = inputs["oof"]
     found = f"{folder}/ensemble_weights.json" if len(members) > 1 and not settings["ENSEMBLE_WEIGHTS"] else ""
-    results = [f"{folder}/{file}" for file in ("ensemble_weights.json", "oof.npz", "test.npz")]
+    results = [
+        f"{folder}/{file}" for file in ("ensemble_weights.json", *(f"{maps}.npz" for maps in scope.maps))
+    ]
     made_from = canonical({"members": members, "weights": settings.words("ENSEMBLE_WEIGHTS")})
     needs, after = book.record(f"{folder}/made_from.json", made_from, results)
     splits = path_text(scope.splits)
@@ -215,13 +261,13 @@ def write_ensemble(book: Book, settings: Settings, scope: Scope) -> None:
     flags = [f"--ensemble-weights {path_text(found)} --splits {splits}"] if found else []
     flags += ["--weights $(ensemble_weights)"] if settings["ENSEMBLE_WEIGHTS"] else []
     flags += [f"--members {' '.join(members)}"]
-    for inputs, maps, subset in ((oof, "oof", "train"), (test, "test", "test")):
+    for maps in scope.maps:
         average(
             book,
             scope.index,
-            inputs,
+            inputs[maps],
             f"{folder}/{maps}.npz",
-            subset,
+            SUBSET[maps],
             *flags,
             needs=[found] if found else needs,
         )
@@ -238,7 +284,14 @@ def write_packed(book: Book, settings: Settings, experiment: Experiment) -> None
         "make_weights",
         f"--checkpoints {' '.join(map(path_text, trained))}",
         f"--cv {path_text(cv)} --config {config} --out {path_text(card)}",
+        *unseen_flag(settings, name),
     )
+
+
+def unseen_flag(settings: Settings, name: str) -> list[str]:
+    """The score on unseen sources for a card, where there is one."""
+    unseen = settings.path("RUNS", "by_source", name, "unseen.json")
+    return [f"--unseen {path_text(unseen)}"] if Path(unseen).is_file() else []
 
 
 def write_packed_ensemble(book: Book, settings: Settings) -> None:
@@ -254,6 +307,7 @@ def write_packed_ensemble(book: Book, settings: Settings) -> None:
         "pack_ensemble",
         f"--members {members} --cv {path_text(folder)}/cv.json",
         f"--ensemble-weights {path_text(folder)}/ensemble_weights.json --out {path_text(card)}",
+        *unseen_flag(settings, "ensemble"),
     )
     if not tuned:
         book.rules[-1].recipe = fail(

@@ -11,7 +11,7 @@ from rules.text import RefusedError, nearest
 ONE_NETWORK = {"summary", "export", "bioimageio", "kaggle-model"}
 OF_CSV = {"score", "submit"}
 """They take a CSV that is there, of whatever name."""
-OF_ALL_FOLDS = {"leaderboard", "weights", "kaggle-notebook"}
+OF_ALL_FOLDS = {"leaderboard", "weights", "kaggle-notebook", "unseen"}
 
 
 def work_out(settings: Settings) -> dict[str, str]:
@@ -96,6 +96,9 @@ def check_together(settings: Settings) -> None:
     for name in settings.chosen if settings["FOLD"] == NO_HOLD_OUT else []:
         if settings.experiments[name].pseudo:
             raise RefusedError(f"FOLD=all: {name} needs pseudo-labels, which the networks of single folds make")
+    for name in settings.chosen if "unseen" in goals else []:
+        if settings.experiments[name].pseudo:
+            raise RefusedError(f"unseen: {name} learns from pseudo-labels of test images; choose another EXP=")
     checkpoint = settings.given.get("CHECKPOINT")
     if checkpoint and not Path(checkpoint).exists() and f"{settings['RUNS']}/" not in checkpoint:
         raise RefusedError(f"CHECKPOINT={checkpoint}: no such file{near_checkpoint(settings, checkpoint)}")
@@ -122,6 +125,8 @@ def add_goals(book: Book, settings: Settings, csv: str) -> None:
     card = f"{settings.experiment}/README.md" if alone else "ensemble.json"
     book.goals["weights"] = [settings.path("PACKED", card)]
     scored = ["otsu", *chosen, *(["ensemble"] if len(chosen) > 1 else [])]
+    by_source = [*chosen, *(["ensemble"] if len(chosen) > 1 else [])]
+    book.goals["unseen"] = [f"{runs}/by_source/{name}/unseen.json" for name in by_source]
     board = settings.path("SUBMISSIONS", "README.md")
     book.leads["leaderboard"] = [board]
     book.goals[board] = [f"{runs}/{name}/cv.json" for name in scored]

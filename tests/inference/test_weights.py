@@ -23,7 +23,7 @@ from nuclei.inference.weights import (
 )
 from nuclei.io.files import write_json
 from nuclei.models.factory import build_model
-from nuclei.models.weights_file import read_weights, write_weights
+from nuclei.models.weights_file import Card, UnseenScore, read_weights, write_weights
 from nuclei.postprocessing.parameters import Parameters, Tuned
 from nuclei.publishing.model_card import make_card, make_ensemble_card, write_page
 from nuclei.synthetic.images import make_image
@@ -216,6 +216,16 @@ def test_a_folder_of_different_experiments_is_refused(tmp_path, other):
 def test_parameters_of_another_experiment_are_refused():
     with pytest.raises(ValueError, match=r"the checkpoint is of tiny, cv\.json of other"):
         make_card(checkpoint(), TunedScore(experiment="other", parameters=None, score=0.5, n_images=7), "", "")
+
+
+def test_a_card_has_the_score_on_unseen_sources_only_where_it_is_known(tmp_path):
+    card = card_of(checkpoint())
+    assert "unseen" not in card.model_dump(mode="json")
+    figure = UnseenScore(score=0.4, low=0.3, high=0.5, images=9, sources=3)
+    known = Card.model_validate_json(card.model_copy(update={"unseen": figure}).model_dump_json())
+    assert known.unseen == figure
+    write_page(tmp_path / "README.md", [known], [1_234_567])
+    assert "0.4000 (0.300 to 0.500 over 3 resampled sources" in (tmp_path / "README.md").read_text()
 
 
 def test_a_card_needs_tuned_parameters():

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from nuclei.evaluation.bootstrap import bootstrap_interval
+from nuclei.io.files import write_json
+from nuclei.reporting.differences import NOISE, WORSE
 from nuclei.reporting.leaderboard import (
-    NOISE,
     OTHER,
-    WORSE,
     entries_by_experiment,
     leaderboard,
     leaderboard_page,
@@ -17,6 +17,7 @@ from nuclei.reporting.leaderboard import (
     scored_modalities,
 )
 from nuclei.reporting.score_records import ScoreRecord
+from nuclei.reporting.unseen_records import UnseenRecord, read_unseen_records, record_unseen
 from nuclei.submission.submit import Entry
 
 THRESHOLDS = [f"{percent / 100:.2f}" for percent in range(50, 100, 5)]
@@ -173,3 +174,55 @@ def test_a_difference_on_one_source_alone_is_noise():
     sources = {image_id: f"source{number // 50}" for number, image_id in enumerate(both[0].image)}
     assert rows(leaderboard(both, both, {}))["lower"]["verdict"] == WORSE
     assert rows(leaderboard(both, both, {}, sources))["lower"]["verdict"] == NOISE
+
+
+def make_unseen(name, scores, count=4):
+    """The record of an experiment on unseen sources, with equally many images of each."""
+    record = make_record(name, np.repeat(scores, count))
+    source = {image_id: f"source{number // count}" for number, image_id in enumerate(record.image)}
+    tuned = {"score": record.score, "gain": 0.01, "low": -0.01, "high": 0.03}
+    return UnseenRecord(**dict(record), source=source, test_modality={"grey_tissue": 3}, tuned=tuned)
+
+
+def unseen_frame(summaries, *records):
+    return leaderboard(summaries, summaries, {}, None, {record.experiment: record for record in records})
+
+
+def test_the_score_on_unseen_sources_is_beside_that_on_seen_ones_and_a_dash_where_there_is_none(summaries):
+    frame = unseen_frame(summaries, make_unseen("noisy", [0.2, 0.4, 0.6]))
+    table = rows(frame)
+    assert table["noisy"]["unseen"] == pytest.approx(0.4)
+    assert table["noisy"]["unseen_low"] < 0.3 < 0.5 < table["noisy"]["unseen_high"]
+    lines = leaderboard_page(frame).splitlines()
+    cells = {line.split("](")[0][3:]: line.split(" | ")[2] for line in lines if line.startswith("| [")}
+    assert cells["noisy"].startswith("0.4000 (0.")
+    assert cells["best"] == cells["worse"] == "-"
+
+
+def test_a_verdict_on_unseen_sources_is_a_paired_difference_over_them(summaries):
+    first = make_unseen("best", [0.2, 0.4, 0.6, 0.8])
+    worse = make_unseen("worse", [0.19, 0.39, 0.59, 0.79])
+    noisy = make_unseen("noisy", [0.2, 0.4, 0.6, 0.7])
+    table = rows(unseen_frame(summaries, first, worse, noisy))
+    assert [table[name]["unseen_verdict"] for name in ("best", "worse", "noisy")] == ["best", WORSE, NOISE]
+
+
+def test_an_experiment_that_was_trained_for_unseen_sources_alone_is_shown_with_them(summaries):
+    page = leaderboard_page(unseen_frame(summaries, make_unseen("only", [0.2, 0.4])))
+    above, below = page.split("## Unseen sources")
+    assert "only" not in above
+    assert "| only | **0.3000**" in below
+    assert "expect a score of about 0.30 with only (95%: 0.20 to 0.40)" in below
+    assert "as the test (3 grey tissue) images" in " ".join(below.split())
+    alone = leaderboard_page(leaderboard([], [], {}, None, {"only": make_unseen("only", [0.2, 0.4])}))
+    assert "| only | **0.3000**" in alone
+
+
+def test_a_clone_without_runs_has_the_scores_on_unseen_sources(tmp_path):
+    record = make_unseen("one", [0.25, 0.5])
+    values = record.model_dump(mode="json", exclude={"effort", "members"})
+    write_json(tmp_path / "runs" / "by_source" / "one" / "unseen.json", values)
+    record_unseen(tmp_path / "runs", tmp_path / "scores")
+    found = read_unseen_records(tmp_path / "nowhere", tmp_path / "scores")
+    assert found == read_unseen_records(tmp_path / "runs", tmp_path / "scores")
+    assert (found["one"].source, found["one"].n_sources) == (record.source, 2)

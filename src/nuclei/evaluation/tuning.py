@@ -95,13 +95,13 @@ def cross_validate(
     """
     check_name(experiment)
     table = read_splits(splits).sort_values("image_id").reset_index(drop=True)
-    _check_images(maps, splits, table)
+    check_images(maps, splits, table)
     everything, sample = np.arange(len(table)), _stratified_sample(table)
     with (
         open_pool(workers, MapScorer, maps, processed) as run,
         tqdm(desc="tuning", unit=" segmentations", mininterval=1) as bar,
     ):
-        sources = _find_sources(processed, table)
+        sources = find_sources(processed, table)
         scores: Scores[Parameters] = Scores(list(table.image_id), run, bar.update, sources)
         final = search_all(scores, everything, sample, table.modality)
         log.info("all folds: %s", _describe(final))
@@ -223,14 +223,14 @@ def segment_test(maps: Path, tuned: Tuned, modalities: Mapping[str, str]) -> Ite
         yield image_id, segment_maps(archive[image_id], tuned.of(modality))
 
 
-def _find_sources(processed: Path, table: pd.DataFrame) -> list[str]:
+def find_sources(processed: Path, table: pd.DataFrame) -> list[str]:
     """Source of each image of the table; its group of tiles if the index has no sources."""
     index = Images(processed).index.set_index("image_id")
     column = SOURCE if SOURCE in index else "group"
     return [str(source) for source in index[column].loc[table.image_id]]
 
 
-def _check_images(maps: Path, splits: Path, table: pd.DataFrame) -> None:
+def check_images(maps: Path, splits: Path, table: pd.DataFrame) -> None:
     if table.fold.nunique() < 2:
         raise UserError(
             f"{splits}: {table.fold.nunique()} fold; tuning needs at least two, to score images that it did not see"

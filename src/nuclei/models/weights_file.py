@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from safetensors import SafetensorError, safe_open
 
 from nuclei.data.modality import ALL
@@ -48,7 +48,34 @@ Count = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(gt=0, le=1e6)]
 
 
-class Card(Record):
+class UnseenScore(Record):
+    """Score on images of sources that training never saw, from trainings that hold whole sources out.
+
+    `low` and `high` hold 95% of the means over resampled sources.
+    """
+
+    score: Score
+    low: Score
+    high: Score
+    images: Count
+    sources: Count
+
+
+class CardRecord(Record):
+    """Base of cards: what is not known is left out, so that releases that do not know of it read the card."""
+
+    unseen: UnseenScore | None = None
+    """Where the experiment was also trained with whole sources held out."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unknown(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialise(self)
+        if values.get("unseen") is None:
+            del values["unseen"]
+        return values
+
+
+class Card(CardRecord):
     """What is known of the network in a file of weights.
 
     `score` is the experiment's out-of-fold score on `images` images of `data`. `trained_on` holds
@@ -77,7 +104,7 @@ class Card(Record):
         return self
 
 
-class EnsembleCard(Record):
+class EnsembleCard(CardRecord):
     """Experiments whose weights lie in folders beside the card, and how their maps are averaged.
 
     `members` maps each folder's name to its score when the card was made, by which a folder that

@@ -230,6 +230,10 @@ def _write_page(config: Config, card: Card | None) -> str:
 The experiment scores {card.score:.4f} out of fold on {card.images} images: mean average precision over
 IoU 0.50 to 0.95, with test-time augmentation, which this package leaves out. Tiles of one slide are in
 one fold."""
+        if card.unseen is not None:
+            score += f"""
+On {card.unseen.images} images of sources that training never saw it scores {card.unseen.score:.4f} (95%:
+{card.unseen.low:.3f} to {card.unseen.high:.3f}, by resampling sources)."""
     window = {
         "none": "taken as it is",
         "percentile": "stretched, so that its own low and high percentile become black and white",

@@ -9,14 +9,20 @@ from nuclei.config_files import parse_config
 from nuclei.errors import UserError
 from nuclei.evaluation.ensemble_weights import EnsembleWeights
 from nuclei.evaluation.scores import TunedScore
+from nuclei.evaluation.unseen import REMEDY, UnseenScores, summarise_unseen
 from nuclei.io.files import write_text
-from nuclei.models.weights_file import VERSION, Card, EnsembleCard
+from nuclei.models.weights_file import VERSION, Card, EnsembleCard, UnseenScore
 
 
 def make_ensemble_card(
-    tuned: TunedScore, weights: EnsembleWeights, members: Mapping[str, float]
+    tuned: TunedScore,
+    weights: EnsembleWeights,
+    members: Mapping[str, float],
+    unseen: UnseenScores | None = None,
 ) -> EnsembleCard:
     """The card of an ensemble; `members` are the scores on the members' cards, by name.
+
+    `unseen` are the ensemble's scores on unseen sources, where it has some.
 
     Raises:
         UserError: ensemble weights of other members; nothing was tuned.
@@ -28,6 +34,7 @@ def make_ensemble_card(
         )
     return EnsembleCard(
         version=VERSION,
+        unseen=summarise_unseen(unseen) if unseen else None,
         members=dict(members),
         weights=weights.weights,
         parameters=tuned.tuned,
@@ -36,11 +43,19 @@ def make_ensemble_card(
     )
 
 
-def make_card(checkpoint: Mapping[str, Any], tuned: TunedScore, data: str, licence: str) -> Card:
+def make_card(
+    checkpoint: Mapping[str, Any],
+    tuned: TunedScore,
+    data: str,
+    licence: str,
+    unseen: UnseenScores | None = None,
+) -> Card:
     """The card of a checkpoint, with the score and parameters of its experiment's `cv.json`.
 
+    `unseen` are the experiment's scores on unseen sources, where it has some.
+
     Raises:
-        UserError: the two are of different experiments; nothing was tuned.
+        UserError: the files are of different experiments; nothing was tuned.
     """
     config = parse_config(checkpoint["config"], "checkpoint")
     if tuned.experiment != config.name:
@@ -48,8 +63,11 @@ def make_card(checkpoint: Mapping[str, Any], tuned: TunedScore, data: str, licen
             f"the checkpoint is of {config.name}, cv.json of {tuned.experiment}; give the cv.json that the tuning "
             "wrote for this experiment"
         )
+    if unseen and unseen.experiment != config.name:
+        raise UserError(f"the checkpoint is of {config.name}, unseen.json of {unseen.experiment}; {REMEDY}")
     return Card(
         version=VERSION,
+        unseen=summarise_unseen(unseen) if unseen else None,
         name=config.name,
         fold=checkpoint.get("fold"),
         config=config.model_dump(mode="json"),
@@ -82,6 +100,7 @@ half precision, {max(sizes) / 1e6:.1f} MB at most. Their probability maps are av
 |---|---|
 | trained on | {card.data}, {card.images} images in {len(cards)} folds |
 | score out of fold | {card.score:.4f} (mean average precision over IoU 0.50 to 0.95; tuned on the other folds) |
+| score on unseen sources | {_format_unseen(card.unseen)} |
 | post-processing | {", ".join(f"{name} {value:g}" for name, value in general.items())} |
 | licence of the data | {card.licence} |
 | format | safetensors, version {card.version} of the card in its metadata |
@@ -97,4 +116,13 @@ from nuclei import segment
 label_map = segment("image.tif", weights="weights/{card.name}")
 ```
 """,
+    )
+
+
+def _format_unseen(unseen: UnseenScore | None) -> str:
+    if unseen is None:
+        return "not measured; on images of other laboratories expect less than out of fold"
+    return (
+        f"{unseen.score:.4f} ({unseen.low:.3f} to {unseen.high:.3f} over {unseen.sources} resampled sources; "
+        "trained with whole sources held out)"
     )

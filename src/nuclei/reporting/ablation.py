@@ -27,7 +27,8 @@ from nuclei.io.probability_maps import Maps, read_maps
 from nuclei.io.tables import read_splits, read_table
 from nuclei.postprocessing.parameters import Parameters, Tuned
 from nuclei.postprocessing.watershed import segment_maps
-from nuclei.reporting.leaderboard import SHOWN_THRESHOLDS, format_difference
+from nuclei.reporting.differences import format_difference
+from nuclei.reporting.leaderboard import SHOWN_THRESHOLDS
 from nuclei.reporting.rendering import table_line
 
 FOLDS, MODALITIES = "folds", "modalities"

@@ -30,7 +30,7 @@ from nuclei.io.spreadsheets import write_spreadsheet
 from nuclei.io.tables import read_splits, read_table
 from nuclei.postprocessing.parameters import Parameters
 from nuclei.postprocessing.watershed import segment_maps
-from nuclei.reporting.leaderboard import format_difference
+from nuclei.reporting.differences import format_difference
 from nuclei.reporting.rendering import table_line
 
 # The table and the page do not need torch, which takes seconds to load.

@@ -11,11 +11,13 @@ from nuclei.evaluation.metric import THRESHOLDS
 from nuclei.evaluation.scores import FOUND, SIZES
 from nuclei.io.tables import read_table
 from nuclei.provenance import code_commit
+from nuclei.reporting.differences import known
 from nuclei.reporting.gallery import choose_images, draw_pictures, open_predictions
-from nuclei.reporting.leaderboard import format_count, known, resampled_units, scored_modalities
+from nuclei.reporting.leaderboard import ONLY_UNSEEN, format_count, resampled_units, scored_modalities
 from nuclei.reporting.overlays import KIND_COLOURS
 from nuclei.reporting.rendering import render
 from nuclei.reporting.score_records import RecordedGroup, ScoreRecord
+from nuclei.reporting.unseen_scores import describe_expectation, format_gain, unseen_note, unseen_rows
 
 THRESHOLD_NAMES = [f"{threshold:.2f}" for threshold in THRESHOLDS]
 CURVES = ("step", "loss", "validation_score", "minutes")
@@ -52,13 +54,17 @@ def report_page(
         "report.html",
         "report.js",
         data,
-        rows=[_without_nan(row) for row in frame.to_dict("records")],
+        rows=[_without_nan(row) for row in frame[frame.verdict != ONLY_UNSEEN].to_dict("records")],
+        unseen=[_without_nan(row) for row in unseen_rows(frame)],
+        note=unseen_note(unseen_rows(frame)),
         modalities=scored_modalities(compared),
         folds=_fold_table(compared),
-        images=compared[0].n_images,
+        images=compared[0].n_images if compared else 0,
         resampled=resampled_units(frame),
         commit=code_commit(),
         format_count=format_count,
+        format_gain=format_gain,
+        describe_expectation=describe_expectation,
     )
 
 

@@ -1,31 +1,67 @@
 """Leaderboard of the experiments: out-of-fold scores on the same images, with intervals and paired differences."""
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from nuclei.data.image_sources import read_corrections
+from nuclei.errors import UserError
 from nuclei.evaluation.bootstrap import bootstrap_interval, paired_difference
 from nuclei.evaluation.metric import THRESHOLDS
 from nuclei.io.files import sha256
+from nuclei.reporting.differences import BEST, format_behind, format_interval, judge, known
 from nuclei.reporting.rendering import table_line
-from nuclei.reporting.score_records import Effort, ScoreRecord
-from nuclei.submission.submit import SCORED, Entry
+from nuclei.reporting.score_records import Effort, ScoreRecord, comparable, find_records
+from nuclei.reporting.unseen_records import UnseenRecord, read_unseen_records, untrained_record
+from nuclei.reporting.unseen_scores import NOT_MEASURED, format_unseen, unseen_columns, unseen_lines
+from nuclei.submission.submit import SCORED, Entry, read_record
 
 SHOWN_THRESHOLDS = ("0.50", "0.75", "0.90")
-"""Thresholds that the page has a column for; leaderboard.csv has all of them."""
+"""Thresholds that pages have a column for."""
+PAGE_THRESHOLDS = ("0.50", "0.90")
+"""Those of the leaderboard in Markdown; leaderboard.csv has all of them."""
 NOTE = """\
 Competition metric out of fold on {images} training images: each image is predicted by the network of the fold
-that holds it and its relatives out, with post-processing tuned on the other folds. These are scores on
-sources (laboratory, microscope, stain) that training saw; on others they are lower. Intervals hold 95% of the
-means over {unit}. *Behind the best* is the mean paired difference, image by image; *noise* where its
-interval contains 0. Written by `make leaderboard`, or by `make standings` from [`scores/`](scores) without the
-runs. Modalities, hardware and commits: [`leaderboard.csv`](leaderboard.csv)."""
+that holds it and its relatives out, with post-processing tuned on the other folds. So its score is one on *seen
+sources* (laboratory, microscope, stain); that on *unseen sources* is explained below. Intervals hold 95% of the
+means over {unit}. *Behind the best* is the mean paired difference on seen sources, image by image;
+*noise* where its interval contains 0. Written by `make leaderboard`, or by `make standings` from
+[`scores/`](scores) without the runs. Modalities, hardware and commits: [`leaderboard.csv`](leaderboard.csv)."""
 
-BEST, WORSE, NOISE, OTHER = "best", "worse", "noise", "other images"
+OTHER, ONLY_UNSEEN = "other images", "only unseen sources"
+"""Verdicts of experiments that the others are not compared with."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """All scored experiments: the leaderboard, and those scored on the same images, best first."""
+
+    frame: pd.DataFrame
+    compared: list[ScoreRecord]
+
+
+def read_standing(runs: Path, submissions: Path, sources: Path) -> Standing:
+    """The leaderboard of the runs and of what `submissions` has recorded; `sources` is the table of image sources.
+
+    Raises:
+        UserError: no experiment was scored anywhere; a file of another kind.
+    """
+    records = find_records(runs, submissions / "scores")
+    unseen = read_unseen_records(runs, submissions / "scores")
+    if not records and not unseen:
+        raise UserError(f"neither {runs} nor {submissions} has a scored experiment; run `make submission`")
+    entries = entries_by_experiment(read_record(submissions / "kaggle.csv"), submissions)
+    compared, source = comparable(records, runs), read_corrections(sources)
+    counts = next((dict(record.test_modality) for record in unseen.values()), {})
+    for record in records:
+        if record.is_untuned and known_sources(record, source):
+            unseen.setdefault(record.experiment, untrained_record(record, source, counts))
+    unseen = dict(sorted(unseen.items(), key=lambda item: -item[1].score))
+    return Standing(leaderboard(records, compared, entries, source, unseen), compared)
 
 
 def leaderboard(
@@ -33,6 +69,7 @@ def leaderboard(
     compared: Sequence[ScoreRecord],
     kaggle: Mapping[str, Entry],
     sources: Mapping[str, str] | None = None,
+    unseen: Mapping[str, UnseenRecord] | None = None,
 ) -> pd.DataFrame:
     """One row an experiment, those of `compared` first and best first: score with a 95% interval and all else.
 
@@ -41,8 +78,10 @@ def leaderboard(
     without its images. `compared` are those scored on the same images, see
     `score_records.comparable`; `kaggle` has the entries by experiment. `sources` has the source of
     each image by id; then intervals resample sources, where all images have one, and the column
-    `sources` has their number.
+    `sources` has their number. `unseen` has the scores on unseen sources by experiment, for the
+    columns of `unseen_scores.unseen_columns`; experiments that have no others come last.
     """
+    columns = unseen_columns(unseen or {})
     by_name = {record.experiment: record for record in records}
     names = [record.experiment for record in compared]
     names += [name for name in by_name if name not in names]
@@ -53,6 +92,7 @@ def leaderboard(
         row |= {"images": record.n_images, "score": record.score}
         row |= _interval(record, known_sources(record, sources))
         row |= _difference(record, compared[0], sources) if record in compared else {"verdict": OTHER}
+        row |= columns.pop(name, NOT_MEASURED)
         row |= {f"ap_{threshold:.2f}": record.ap.get(f"{threshold:.2f}") for threshold in THRESHOLDS}
         row |= {modality: group.score for modality, group in sorted(record.modality.items())}
         row["public"] = _kaggle_score(entry.public_score if entry else "")
@@ -66,6 +106,9 @@ def leaderboard(
             "hardware": effort.hardware,
         }
         rows.append(row | {"commit": record.effort.commit})
+    rows += [
+        {"experiment": name, "members": "", "verdict": ONLY_UNSEEN, **own} for name, own in columns.items()
+    ]
     return pd.DataFrame(rows)
 
 
@@ -96,21 +139,14 @@ def name_members(weights: Mapping[str, float]) -> str:
     return ", ".join(name if weight == 1 else f"{name} x {weight:.3g}" for name, weight in relative.items())
 
 
-def format_difference(difference: float, low: float, high: float) -> str:
-    """`+0.028 (+0.015 to +0.041)`, empty where there is none."""
-    return f"{difference:+.3f} ({low:+.3f} to {high:+.3f})" if known(difference) else ""
-
-
 def leaderboard_page(frame: pd.DataFrame) -> str:
     """The leaderboard in Markdown; leaderboard.csv has the columns that the page lacks."""
-    compared, others = frame[frame.verdict != OTHER], frame[frame.verdict == OTHER]
-    lines = [
-        "# Leaderboard",
-        "",
-        NOTE.format(images=compared.images.iloc[0], unit=resampled_units(compared)),
-        "",
-        *_table(compared),
-    ]
+    others, compared = frame[frame.verdict == OTHER], frame[~frame.verdict.isin((OTHER, ONLY_UNSEEN))]
+    lines = ["# Leaderboard", ""]
+    if len(compared):
+        unit = resampled_units(compared)
+        lines += [NOTE.format(images=int(compared.images.iloc[0]), unit=unit), "", *_table(compared)]
+    lines += unseen_lines(frame)
     if len(others):
         lines += [
             "",
@@ -131,19 +167,21 @@ def leaderboard_page(frame: pd.DataFrame) -> str:
 def _table(frame: pd.DataFrame) -> list[str]:
     header = [
         "experiment",
-        "score (95%)",
+        "seen sources (95%)",
+        "unseen sources (95%)",
         "behind the best (95%)",
-        *(f"AP {t}" for t in SHOWN_THRESHOLDS),
+        *(f"AP {t}" for t in PAGE_THRESHOLDS),
     ]
     header += ["Kaggle public / private", "parameters", "minutes"]
     lines = [table_line(header), table_line(["---"] + ["---:"] * (len(header) - 1))]
     for row in frame.to_dict("records"):
-        low, high = row["low"], row["high"]
         cells = [f"[{row['experiment']}]({row['experiment']}.csv)"]
+        cells += [f"**{row['score']:.4f}**{format_interval(row['low'], row['high'])}"]
         cells += [
-            f"**{row['score']:.4f}** ({low:.3f} to {high:.3f})" if known(low) else f"**{row['score']:.4f}**"
+            format_unseen(row),
+            format_behind(row),
+            *(_decimals(row[f"ap_{t}"], 3) for t in PAGE_THRESHOLDS),
         ]
-        cells += [_behind(row), *(_decimals(row[f"ap_{t}"], 3) for t in SHOWN_THRESHOLDS)]
         cells += [" / ".join(_decimals(row[name], 4) for name in ("public", "private") if known(row[name]))]
         lines.append(table_line([*cells, format_count(row["parameters"]), format_count(row["minutes"])]))
     return lines
@@ -154,11 +192,6 @@ def format_count(value: Any) -> str:
     if not known(value):
         return ""
     return f"{value / 1e6:.2f} M" if value > 1e5 else f"{value:.0f}"
-
-
-def known(value: Any) -> bool:
-    """Whether a cell of the leaderboard has a value."""
-    return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
 def resampled_units(compared: pd.DataFrame) -> str:
@@ -184,17 +217,7 @@ def _difference(record: ScoreRecord, best: ScoreRecord, sources: Mapping[str, st
     behind, low, high = paired_difference(
         best.image_scores(), record.image_scores(), known_sources(best, sources)
     )
-    verdict = NOISE if low <= 0 <= high else WORSE
-    return {"behind": behind, "behind_low": low, "behind_high": high, "verdict": verdict}
-
-
-def _behind(row: dict[str, Any]) -> str:
-    if row["verdict"] == BEST:
-        return BEST
-    if not known(row.get("behind")):
-        return ""
-    noise = f", {NOISE}" if row["verdict"] == NOISE else ""
-    return f"{row['behind']:.4f} ({row['behind_low']:.4f} to {row['behind_high']:.4f}){noise}"
+    return {"behind": behind, "behind_low": low, "behind_high": high, "verdict": judge(low, high)}
 
 
 def _total_effort(members: Sequence[ScoreRecord | None]) -> Effort:

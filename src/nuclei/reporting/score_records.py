@@ -11,7 +11,7 @@ precision follows exactly. `image` is empty where an experiment was recorded wit
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -96,22 +96,32 @@ class ScoreRecord(Record):
         return {image_id: float(np.mean(record.ap)) for image_id, record in self.image.items()}
 
 
-def read_records(runs: Path, scores: Path) -> list[ScoreRecord]:
-    """Every experiment with scores in a folder of runs or of compact copies, the run's where both have it.
+AnyRecord = TypeVar("AnyRecord", bound=ScoreRecord)
 
-    Nothing is written: `record_scores` does that. Best score first.
+
+def read_records(runs: Path, scores: Path) -> list[ScoreRecord]:
+    """The experiments of `find_records`.
 
     Raises:
         UserError: no experiment was scored anywhere.
+    """
+    records = find_records(runs, scores)
+    if not records:
+        raise UserError(f"neither {runs} nor {scores} has a scored experiment; run `make submission`")
+    return records
+
+
+def find_records(runs: Path, scores: Path) -> list[ScoreRecord]:
+    """Every experiment with scores in a folder of runs or of compact copies, the run's where both have it.
+
+    Nothing is written: `record_scores` does that. Best score first.
     """
     records = {path.stem: read_scores(path) for path in sorted(scores.glob("*.json"))}
     for path in sorted(runs.glob("*/cv.json")):
         # through the compact form, so that a machine with the runs and one without compare the same
         # numbers
-        record = parse_scores(format_scores(_read_run(path.parent, records)), path)
+        record = parse_scores(format_scores(read_run(path.parent, records)), path, ScoreRecord)
         records[record.experiment] = record
-    if not records:
-        raise UserError(f"neither {runs} nor {scores} has a scored experiment; run `make submission`")
     return sorted(records.values(), key=lambda record: (-record.score, record.experiment))
 
 
@@ -119,17 +129,17 @@ def record_scores(runs: Path, scores: Path) -> None:
     """Writes the compact copy of every run's scores, so that the copies are never older than the runs."""
     records = {path.stem: read_scores(path) for path in sorted(scores.glob("*.json"))}
     for path in sorted(runs.glob("*/cv.json")):
-        values = _read_run(path.parent, records)
+        values = read_run(path.parent, records)
         write_scores(scores / f"{check_name(values['experiment'])}.json", values)
 
 
-def _read_run(folder: Path, records: Mapping[str, ScoreRecord]) -> dict[str, Any]:
-    """The values of a run's cv.json with its effort and members; `records` are the compact copies of before.
+def read_run(folder: Path, records: Mapping[str, ScoreRecord], file: str = "cv.json") -> dict[str, Any]:
+    """The values of a run's scores with its effort and members; `records` are the compact copies of before.
 
     The commit of a run that does not name one is that of its copy while the scores are the same,
     else the code's.
     """
-    values: dict[str, Any] = read_json(folder / "cv.json")
+    values: dict[str, Any] = read_json(folder / file)
     effort = run_effort(folder)
     if not effort.get("commit"):
         copy = records.get(values["experiment"])
@@ -186,10 +196,10 @@ def read_scores(path: Path) -> ScoreRecord:
     Raises:
         UserError: another kind of file.
     """
-    return parse_scores(path.read_bytes(), path)
+    return parse_scores(path.read_bytes(), path, ScoreRecord)
 
 
-def parse_scores(text: str | bytes, path: Path) -> ScoreRecord:
+def parse_scores(text: str | bytes, path: Path, model: type[AnyRecord]) -> AnyRecord:
     """The record of a compact copy as text; errors name `path`.
 
     Raises:
@@ -200,7 +210,7 @@ def parse_scores(text: str | bytes, path: Path) -> ScoreRecord:
         images = {image_id: _unpack(packed) for image_id, packed in values["image"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"{path}: no scores of an experiment ({error!r}); {REMEDY}") from error
-    return validate_record({**values, "image": images}, ScoreRecord, str(path), REMEDY)
+    return validate_record({**values, "image": images}, model, str(path), REMEDY)
 
 
 def _pack(record: Mapping[str, Any]) -> list[Any]:

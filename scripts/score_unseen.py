@@ -1,0 +1,37 @@
+"""Scores out-of-fold maps of folds that hold whole sources out: runs/by_source/<experiment>/unseen.json."""
+
+import argparse
+import os
+from pathlib import Path
+
+from nuclei.cli import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--maps", type=Path, required=True, help="out-of-fold maps of all folds, oof.npz")
+    parser.add_argument("--cv", type=Path, required=True, help="cv.json that was tuned on these maps")
+    parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
+    parser.add_argument("--splits", type=Path, required=True, help="data/splits_source.csv")
+    parser.add_argument("--out", type=Path, required=True, help="runs/by_source/<experiment>/unseen.json")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: all cores)")
+    arguments = parser.parse_args()
+
+    from nuclei.evaluation.scores import format_scores_table
+    from nuclei.evaluation.unseen import score_unseen
+    from nuclei.io.files import write_json
+
+    scores = score_unseen(
+        arguments.maps, arguments.cv, arguments.processed, arguments.splits, arguments.workers
+    )
+    write_json(arguments.out, scores.model_dump(mode="json"))
+    tuned = scores.tuned
+    print(format_scores_table(scores))
+    print(f"{scores.experiment}: score {scores.score:.4f} on {len(set(scores.source.values()))} unseen sources")
+    print(
+        f"tuned on other sources {tuned.score:.4f}, gain {tuned.gain:+.4f} ({tuned.low:+.4f} to {tuned.high:+.4f})"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
