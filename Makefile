@@ -36,6 +36,7 @@ DEVICES        = 1                    # processes, or GPUs, of this machine
 NODES          = 1                    # machines
 WORKERS        = 1                    # processes that load training images
 COMPILE        =                      # 1: torch.compile before training
+V              =                      # 1: show the commands of every stage
 # segment: your own images
 IMAGES         =                      # folder of images, or one file
 OUT            =                      # folder of the results
@@ -103,5 +104,8 @@ NO_ANSWER := the rules were not written; Python 3.11 or later is needed, as pyth
 $(error $(or $(ANSWER),$(NO_ANSWER)))
 endif
 include $(ANSWER)
+# A line a stage, or with V=1 its commands.
+quiet := $(if $(v),,@)
+say := $(if $(v),@:,@echo)
 include $(sort $(wildcard mk/*.mk))
 endif

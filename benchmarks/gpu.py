@@ -7,7 +7,6 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from nuclei.config import Config, ModelConfig, TrainingConfig
 from nuclei.data.dataset import Crops
 from nuclei.devices import resolve_precision
 from nuclei.models.factory import build_model
+from nuclei.progress import Progress
 from nuclei.training.distributed import launch
 from nuclei.training.logging import peak_memory
 from nuclei.training.loop import open_loader, train_epoch
@@ -121,11 +121,11 @@ def _epoch(
     criterion = build_loss(config.loss, config.target)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    bar = SimpleNamespace(update=lambda: None, set_postfix_str=lambda *_, **__: None)
+    progress = Progress("train", "steps", shown=False)
     for _ in range(2):
         _wait(device)
         begun = time.perf_counter()
-        train_epoch(fabric, wrapped, state, batches, criterion, config, 0, bar)
+        train_epoch(fabric, wrapped, state, batches, criterion, config, 0, progress)
         _wait(device)
         seconds = time.perf_counter() - begun
     return training.steps_per_epoch * training.batch_size / seconds, peak_memory()

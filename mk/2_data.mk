@@ -6,19 +6,24 @@ data: $(data)/processed/index.csv  ## download and prepare the images: SOURCE=bb
 splits: $(data)/splits.csv  ## folds that keep tiles of one slide and near-duplicates together
 
 $(data)/raw/manifest.csv: | $(ready)
-	$(python) scripts/download.py --source $(source) --out $(data)/raw
+	$(say) "download "$(source)
+	$(quiet)$(python) scripts/download.py --source $(source) --out $(data)/raw
 
 $(data)/processed/index.csv: $(data)/raw/manifest.csv | $(ready)
-	$(python) scripts/prepare.py --raw $(data)/raw --out $(data)/processed
+	$(say) "prepare  "$(data)/processed
+	$(quiet)$(python) scripts/prepare.py --raw $(data)/raw --out $(data)/processed
 
 $(data)/splits.csv: $(data)/processed/index.csv | $(ready)
-	$(python) scripts/make_folds.py --index $(data)/processed/index.csv --out $(data)/splits.csv --folds $(split_into)
+	$(say) "splits   "$(data)/splits.csv
+	$(quiet)$(python) scripts/make_folds.py --index $(data)/processed/index.csv --out $(data)/splits.csv --folds $(split_into)
 
 $(data)/splits_modality.csv: $(data)/processed/index.csv | $(ready)
-	$(python) scripts/make_folds.py --index $(data)/processed/index.csv --out $(data)/splits_modality.csv --by modality
+	$(say) "splits   "$(data)/splits_modality.csv
+	$(quiet)$(python) scripts/make_folds.py --index $(data)/processed/index.csv --out $(data)/splits_modality.csv --by modality
 
 $(data)/splits_source.csv: $(data)/processed/index.csv | $(ready)
-	$(python) scripts/make_folds.py --index $(data)/processed/index.csv --out $(data)/splits_source.csv --by source \
+	$(say) "splits   "$(data)/splits_source.csv
+	$(quiet)$(python) scripts/make_folds.py --index $(data)/processed/index.csv --out $(data)/splits_source.csv --by source \
 	  --folds $(split_into)
 
 eda: $(eda)  ## a page and a table: sizes, modalities, nuclei, annotations worth a second look
@@ -27,5 +32,6 @@ eda: $(eda)  ## a page and a table: sizes, modalities, nuclei, annotations worth
 folds_for_eda := $(if $(wildcard $(data)/splits.csv)$(filter splits,$(MAKECMDGOALS)),$(data)/splits.csv)
 
 $(eda) $(eda_table) &: $(data)/processed/index.csv $(folds_for_eda) | $(ready)
-	$(python) scripts/eda.py --processed $(data)/processed $(if $(folds_for_eda),--splits $(folds_for_eda)) \
+	$(say) "eda      "$(eda)
+	$(quiet)$(python) scripts/eda.py --processed $(data)/processed $(if $(folds_for_eda),--splits $(folds_for_eda)) \
 	  --page $(eda) --table $(eda_table)

@@ -14,5 +14,6 @@ weights:  ## pack trained networks to pass on: EXP=<experiment>, or MEMBERS as a
 
 # the classical baseline, scored like an experiment
 $(runs)/otsu/cv.json $(submissions)/otsu.csv &: $(splits) | $(ready)
-	$(python) scripts/otsu.py --processed $(data)/processed --splits $(splits) --cv $(runs)/otsu/cv.json \
+	$(say) "score    otsu, the classical baseline"
+	$(quiet)$(python) scripts/otsu.py --processed $(data)/processed --splits $(splits) --cv $(runs)/otsu/cv.json \
 	  --submission $(submissions)/otsu.csv

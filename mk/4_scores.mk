@@ -5,17 +5,17 @@ leaderboard: $(submissions)/README.md  ## MEMBERS, their ensemble and Otsu's thr
 
 # generated: what is compared
 $(submissions)/README.md: | $(ready)
-	$(python) scripts/leaderboard.py --runs $(runs) --submissions $(submissions) --record
+	$(quiet)$(python) scripts/leaderboard.py --runs $(runs) --submissions $(submissions) --record
 
 standings: | $(ready)  ## the leaderboard of all that was scored, here or elsewhere; trains nothing
-	$(python) scripts/leaderboard.py --runs $(runs) --submissions $(submissions) --record
+	$(quiet)$(python) scripts/leaderboard.py --runs $(runs) --submissions $(submissions) --record
 
 # generated: the trainings with whole sources held out, their predictions and scores
 unseen: | $(ready)  ## train and score with whole sources held out, and the leaderboard: EXP=
 	$(python) scripts/leaderboard.py --runs $(runs) --submissions $(submissions) --record
 
 report: | $(ready)  ## a page: leaderboard, learning curves, the images with their errors
-	$(python) scripts/report.py --runs $(runs) --submissions $(submissions) --processed $(data)/processed \
+	$(quiet)$(python) scripts/report.py --runs $(runs) --submissions $(submissions) --processed $(data)/processed \
 	  --out $(report)
 
 # These two take the CSV that is there. Only beside a goal that makes it do they wait for it.
@@ -27,15 +27,15 @@ how_to_get_truth := 'make data brings that of stage 1, or give TRUTH=<solution.c
 score: $(if $(making_csv),$(csv)) | $(ready)  ## score the CSV that is there against TRUTH=<solution>: EXP= or WEIGHTS=
 	@$(csv_is_there)
 	@$(truth_is_there)
-	$(python) scripts/score.py --submission $(csv) --truth $(truth) --out $(runs)/$(csv_name)/score.csv
+	$(quiet)$(python) scripts/score.py --submission $(csv) --truth $(truth) --out $(runs)/$(csv_name)/score.csv
 
 submit: $(if $(making_csv),$(csv)) | $(ready)  ## send the CSV that is there to Kaggle: EXP= or WEIGHTS=, MESSAGE='...'
 	@$(csv_is_there)
-	$(python) scripts/submit.py --submission $(csv) --index $(data)/processed/index.csv --message $(message) \
+	$(quiet)$(python) scripts/submit.py --submission $(csv) --index $(data)/processed/index.csv --message $(message) \
 	  --record $(submissions)/kaggle.csv
 
 kaggle-scores: | $(ready)  ## ask Kaggle for scores that were still to come; sends nothing
-	$(python) scripts/fetch_scores.py --record $(submissions)/kaggle.csv
+	$(quiet)$(python) scripts/fetch_scores.py --record $(submissions)/kaggle.csv
 
 tensorboard: | $(ready)  ## learning curves of all runs in the browser
-	$(python) -m tensorboard.main --logdir $(runs)
+	$(quiet)$(python) -m tensorboard.main --logdir $(runs)

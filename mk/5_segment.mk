@@ -2,7 +2,7 @@
 .PHONY: segment finetune
 
 segment: | $(ready)  ## IMAGES=<folder> OUT=<folder>; also WEIGHTS= CHANNEL= PIXEL_SIZE= SCALE= FAST=1
-	$(python) scripts/segment.py --images $(images) --out $(out) --device $(device) $(segment_flags)
+	$(quiet)$(python) scripts/segment.py --images $(images) --out $(out) --device $(device) $(segment_flags)
 
 segment_flags = $(if $(weights),--weights $(weights)) $(if $(channel),--channel $(channel)) \
   $(if $(pixel_size),--pixel-size $(pixel_size)) $(if $(max_pixels),--max-pixels $(max_pixels)) \

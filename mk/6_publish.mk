@@ -3,24 +3,26 @@
 .PHONY: summary export bioimageio kaggle-notebook kaggle-model
 
 summary: | $(ready)  ## layers, sizes, parameters and multiply-adds; SIZE=572
-	$(python) scripts/summary.py --config $(configs)/$(model).toml --size $(size)
+	$(quiet)$(python) scripts/summary.py --config $(configs)/$(model).toml --size $(size)
 
 export: $(exported).onnx  ## ONNX and torch.export of a trained network; CHECKPOINT=<model.pt, .safetensors>
 
 $(exported).onnx $(exported).pt2 &: $(checkpoint) | $(publish)
-	$(python) scripts/export.py --checkpoint $(checkpoint) --onnx $(exported).onnx --program $(exported).pt2
+	$(say) "export   "$(exported).onnx
+	$(quiet)$(python) scripts/export.py --checkpoint $(checkpoint) --onnx $(exported).onnx --program $(exported).pt2
 
 bioimageio: $(dir_exported)bioimageio.zip  ## a package for bioimage.io, tested by its own tool; CHECKPOINT=
 
 $(dir_exported)bioimageio.zip: $(checkpoint) $(exported).onnx | $(publish)
-	$(python) scripts/pack_bioimageio.py --checkpoint $(checkpoint) --onnx $(exported).onnx --out $(dir_exported)bioimageio.zip
+	$(say) "pack     "$(dir_exported)bioimageio.zip
+	$(quiet)$(python) scripts/pack_bioimageio.py --checkpoint $(checkpoint) --onnx $(exported).onnx --out $(dir_exported)bioimageio.zip
 
 kaggle-notebook: | $(ready)  ## a notebook for Kaggle's GPU and its data set of code: KAGGLE_USER=<name>
-	$(python) scripts/pack_notebook.py --out $(kaggle) --user $(or $(kaggle_user),'') --members '$(members)' \
+	$(quiet)$(python) scripts/pack_notebook.py --out $(kaggle) --user $(or $(kaggle_user),'') --members '$(members)' \
 	  --ensemble-weights '$(ensemble_weights)' --folds '$(folds)'
-	$(python) -m pip download --quiet --no-deps --only-binary=:all: --dest $(kaggle)/dataset \
+	$(quiet)$(python) -m pip download --quiet --no-deps --only-binary=:all: --dest $(kaggle)/dataset \
 	  --requirement $(kaggle)/dataset/wheels.txt
 
 kaggle-model: $(exported).onnx  ## a folder for Kaggle Models: KAGGLE_USER=<name>, CHECKPOINT=
-	$(python) scripts/pack_model.py --files $(exported).onnx $(checkpoint) --out $(kaggle)/model --user $(or $(kaggle_user),'') \
+	$(quiet)$(python) scripts/pack_model.py --files $(exported).onnx $(checkpoint) --out $(kaggle)/model --user $(or $(kaggle_user),'') \
 	  --experiment $(model)

@@ -27,11 +27,10 @@ def main() -> None:
     if arguments.ensemble_weights and arguments.subset == "train" and not arguments.splits:
         parser.error("--ensemble-weights for the training images needs --splits")
 
-    from tqdm import tqdm
-
     from nuclei.evaluation.ensemble_weights import read_general_weights, read_weights_by_image
     from nuclei.inference.ensemble import average_maps
     from nuclei.io.probability_maps import write_maps
+    from nuclei.progress import show_progress
     from nuclei.reporting.score_records import write_members
     from nuclei.submission.submission import read_sizes
 
@@ -47,7 +46,7 @@ def main() -> None:
     averaged = average_maps(arguments.inputs, sizes, mode, weights)
     if arguments.members and arguments.subset == "train":  # one writer of members.json, not two
         write_members(arguments.out.parent, dict(zip(names, general or [1.0] * len(names), strict=True)))
-    write_maps(arguments.out, tqdm(averaged, total=len(sizes), desc="averaging", unit="image"))
+    write_maps(arguments.out, show_progress(averaged, f"average  {arguments.out}", "images", len(sizes)))
 
 
 if __name__ == "__main__":

@@ -25,17 +25,21 @@ def main() -> None:
         raise UserError(f"--train {args.train} --test {args.test}: both need at least one image")
 
     import pandas
-    from tqdm import tqdm
 
     from nuclei.io import files
+    from nuclei.progress import show_progress
     from nuclei.submission import rle
     from nuclei.synthetic import images
 
-    train = tqdm(images.make_samples("train", args.train, args.seed), "training images", args.train)
+    train = show_progress(
+        images.make_samples("train", args.train, args.seed), "generate training", "images", args.train
+    )
     with files.atomic_path(args.out / "stage1_train.zip") as temporary:
         images.write_archive(temporary, train, with_masks=True)
 
-    test = list(tqdm(images.make_samples("test", args.test, args.seed), "test images", args.test))
+    test = list(
+        show_progress(images.make_samples("test", args.test, args.seed), "generate test", "images", args.test)
+    )
     with files.atomic_path(args.out / "stage1_test.zip") as temporary:
         images.write_archive(temporary, test, with_masks=False)
 

@@ -16,11 +16,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the submission, .csv")
     arguments = parser.parse_args()
 
-    from tqdm import tqdm
-
     from nuclei.data.prepared_images import Images
     from nuclei.evaluation.tuning import segment_test
     from nuclei.io.files import atomic_path
+    from nuclei.progress import show_progress
     from nuclei.submission.submission import read_sizes, validate, write_submission
 
     if arguments.weights:
@@ -34,8 +33,8 @@ def main() -> None:
     sizes = read_sizes(arguments.processed / "index.csv")
     images = Images(arguments.processed)
     modalities = {image_id: images.modality(image_id) for image_id in sizes}
-    label_maps = tqdm(
-        segment_test(arguments.maps, tuned, modalities), total=len(sizes), desc="segmenting", unit="image"
+    label_maps = show_progress(
+        segment_test(arguments.maps, tuned, modalities), f"segment  {arguments.out}", "images", len(sizes)
     )
     with atomic_path(arguments.out) as checked:  # named only once the competition would accept it
         write_submission(checked, label_maps)

@@ -30,7 +30,7 @@ def main() -> None:
     from nuclei.io.tables import read_splits
 
     images = Images(arguments.processed)
-    jobs = [(images.ids("test"), arguments.test)] if arguments.test else []
+    jobs = [("test", images.ids("test"), arguments.test)] if arguments.test else []
 
     import torch  # takes seconds, so after everything that can be wrong with the arguments
 
@@ -44,16 +44,16 @@ def main() -> None:
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
     fabric = launch(choose_device(arguments.device), arguments.devices, arguments.nodes)
     if arguments.weights:
-        predictor = load_trained(arguments.weights, fabric.device)
+        predictor, fold = load_trained(arguments.weights, fabric.device), None
     else:
         checkpoint = load_checkpoint(arguments.checkpoint)
         ids = held_out_images(checkpoint, arguments.checkpoint, read_splits(arguments.splits))
-        jobs = [(ids, arguments.oof), *jobs]
+        jobs, fold = [("held out", ids, arguments.oof), *jobs], checkpoint["fold"]
         asked = read_config(arguments.config) if arguments.config else None
         predictor = load_predictor(checkpoint, str(arguments.checkpoint), fabric.device, asked)
     with explain_lost_processes():
-        for ids, path in jobs:
-            predict_in_parallel(fabric, predictor, images, ids, path)
+        for kind, ids, path in jobs:
+            predict_in_parallel(fabric, predictor, images, ids, path, fold, kind)
 
 
 if __name__ == "__main__":

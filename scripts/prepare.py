@@ -19,20 +19,19 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
-    from tqdm import tqdm
-
     from nuclei.data import prepare
     from nuclei.data.image_sources import read_corrections
     from nuclei.io import files
     from nuclei.io.locks import folder_lock
     from nuclei.io.parallel import open_pool
+    from nuclei.progress import show_progress
 
     raw, out = arguments.raw, arguments.out
     jobs = [(subset, image_id) for subset in prepare.SUBSETS for image_id in prepare.find_images(raw, subset)]
     with folder_lock(out):
         (out / "index.csv").unlink(missing_ok=True)  # it comes back when all its files are written
         with open_pool(max(arguments.workers, 1), prepare.image_writer, raw, out) as write:
-            prepared = list(tqdm(write(jobs), desc="images", total=len(jobs), unit="image"))
+            prepared = list(show_progress(write(jobs), f"prepare  {out}", "images", len(jobs)))
         index = prepare.build_index(prepared, read_corrections(arguments.sources))
         removed = prepare.remove_unlisted_files(out, index)
         files.write_csv(out / "settled.csv", prepare.mask_conflicts(prepared))

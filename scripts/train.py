@@ -31,13 +31,15 @@ def main() -> None:
     from nuclei.data.prepared_images import Images
     from nuclei.data.splits import choose_training
     from nuclei.io.tables import read_splits
+    from nuclei.progress import name_job
 
     config, images = read_config(arguments.config), Images(arguments.processed)
     training = config.training
     fold = choose_training(read_splits(arguments.splits), arguments.fold, training.images, training.seed)
     pool, fold = add_external(images, fold, arguments.external, training.external)
     numbers = len(fold.training), len(fold.validation)
-    logging.info("%s fold %d: %d training images, %d held out", config.name, fold.number, *numbers)
+    job = name_job("train", config.name, arguments.fold)
+    logging.info("%s: %d training images, %d held out, %d steps", job, *numbers, training.steps)
 
     import torch  # takes seconds, so after everything that can be wrong with the arguments
 

@@ -30,7 +30,7 @@ except SystemExit as end:
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 LEVELS = (
-    "arrays cli config config_files devices errors io provenance",
+    "arrays cli config config_files devices errors io progress provenance",
     "postprocessing submission",
     "data models synthetic",
     "evaluation inference",

@@ -436,6 +436,31 @@ def test_make_says_how_many_trainings_are_to_come(make):
     assert "to come" not in make("--dry-run", "leaderboard").stderr
 
 
+def test_make_says_how_long_a_training_took_before(make):
+    place = make.folder / "runs/first/fold_0"
+    place.mkdir(parents=True)
+    (place / "log.csv").write_text("epoch,minutes\n1,3\n2,7.2\n")
+    assert "took before: first 7 min a fold (here)\n" in make("--dry-run", "train").stderr
+    scores = make.folder / "submissions/scores"
+    scores.mkdir(parents=True)
+    record = {"effort": {"minutes": 250, "hardware": "a GPU"}, "fold": {"0": {}, "1": {}}}
+    (scores / "second.json").write_text(json.dumps(record))
+    said = make("--dry-run", "train").stderr
+    assert "first 7 min a fold (here), second 2.1 h a fold (a GPU)\n" in said
+
+
+def test_a_stage_is_one_line_and_its_command_with_v(make):
+    assert make("train", "EXP=first", "FOLD=1").stdout.splitlines() == [
+        "download bbbc",
+        f"prepare  {make.folder}/data/processed",
+        f"splits   {make.folder}/data/splits.csv",
+        "train    first fold 1",
+    ]
+    shown = make("train", "EXP=first", "FOLD=0", "V=1").stdout
+    assert "scripts/train.py" in shown
+    assert "train    first" not in shown
+
+
 def test_summary_has_a_network_to_show(make):
     assert f"--config {make.configs}/first.toml" in make("--dry-run", "summary").stdout
     assert f"--config {make.configs}/second.toml" in make("--dry-run", "summary", "EXP=second").stdout

@@ -41,6 +41,7 @@ class Pipeline:
         self.settings += [f"SUBMISSIONS={folder / 'submissions'}", f"CONFIGS={configs}", "MEMBERS=first second"]
         self.settings += [
             "SPLIT_INTO=2",
+            "V=1",
             f"PYTHON={sys.executable}",
             "DEVICE=cpu",
             f"TRUTH={archive}/stage1_solution.csv",

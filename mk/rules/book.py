@@ -18,6 +18,18 @@ from rules.text import path_text, shell_text
 
 WIDTH = 110
 FOLDER = Path(".rules")
+STAGE_WIDTH = 9
+"""Columns of a stage's name, as in the scripts' own lines of progress."""
+STAGES = {
+    "ensemble": "average",
+    "make_submission": "segment",
+    "make_weights": "pack",
+    "pack_ensemble": "pack",
+    "score_fold": "score",
+    "select_folds": "splits",
+    "tune_ensemble_weights": "tune",
+}
+"""What a stage is called where that is not its script's name."""
 KEPT_DAYS = 7
 """Rules of settings that were not used for so long are deleted."""
 CHANGED = "changed"
@@ -34,6 +46,7 @@ class Rule:
     after: list[str] = field(default_factory=list)
     training: str = ""
     changed: bool = False
+    script: str = ""
 
     def lines(self) -> list[str]:
         colon = " &:" if len(self.targets) > 1 else ":"
@@ -70,11 +83,21 @@ class Book:
         *command: str,
         after: Iterable[str] = (),
         training: str = "",
+        job: str = "",
     ) -> None:
-        """A rule with one command as its recipe: a script of scripts/ and its arguments in parts, which lines keep."""
+        """A rule with one command as its recipe: a script of scripts/ and its arguments in parts, which lines keep.
+
+        The recipe says first, in one line, what is made: `job`, or else the first target.
+        """
         script, *parts = command
-        recipe = wrap([f"\t$(python) scripts/{script}.py", *parts], "\t  ")
-        self.rules.append(Rule(list(targets), list(needs), recipe, [*after, "$(ready)"], training))
+        stage = f"{STAGES.get(script, script):<{STAGE_WIDTH}}{job or targets[0]}"
+        recipe = [
+            f"\t$(say) {shell_text(stage)}",
+            *wrap([f"\t$(quiet)$(python) scripts/{script}.py", *parts], "\t  "),
+        ]
+        self.rules.append(
+            Rule(list(targets), list(needs), recipe, [*after, "$(ready)"], training, script=script)
+        )
 
     def record(self, path: str, content: str, results: Iterable[str]) -> tuple[list[str], list[str]]:
         """A record, as the prerequisites and the order-only ones that `results` have of it.

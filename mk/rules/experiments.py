@@ -93,6 +93,7 @@ def write_training(book: Book, settings: Settings, scope: Scope, experiment: Exp
     training, before_training = book.record(f"{folder}/training.json", experiment.training(), trained)
     prediction, before_prediction = book.record(f"{folder}/prediction.json", experiment.prediction(), predicted)
     by_source = "test" not in scope.maps
+    label = f"{'by_source/' if by_source else ''}{experiment.name}"
     if not experiment.pseudo and not by_source:
         folds[NO_HOLD_OUT] = f"{folder}/fold_{NO_HOLD_OUT}"
     for fold, place in folds.items():
@@ -114,7 +115,8 @@ def write_training(book: Book, settings: Settings, scope: Scope, experiment: Exp
             *(["--external $(external)"] if experiment.external else []),
             f"{MACHINE} --workers $(workers) $(if $(compile),--compile)",
             after=before_training,
-            training=f"{'by_source/' if by_source else ''}{experiment.name} {fold}",
+            training=f"{label} {fold}",
+            job=f"{label} fold {fold}",
         )
         if fold == NO_HOLD_OUT:
             continue
@@ -126,6 +128,7 @@ def write_training(book: Book, settings: Settings, scope: Scope, experiment: Exp
             f"--checkpoint {path_text(model)} --config {config} {images}",
             f"{' '.join(maps)} {MACHINE}",
             after=before_prediction,
+            job=f"{label} fold {fold}",
         )
 
 

@@ -88,6 +88,7 @@ def write_measured(book: Book, settings: Settings, run: str, config: Experiment,
         f"--out {path_text(os.path.dirname(model))} --device $(device) --workers $(workers)",
         after=[f"{run}.toml", *after],
         training=f"{os.path.basename(run)} {fold}",
+        job=f"{os.path.basename(run)} fold {fold}",
     )
     book.add(
         [out],
@@ -211,6 +212,7 @@ def write_step(
                 f"--out {path_text(place)} --device $(device) --workers $(workers)",
                 after=[config, *after_trained],
                 training=f"{step.name} {fold}",
+                job=f"{step.name} fold {fold}, of {kind}",
             )
         book.add(
             [f"{place}/oof.npz"],
@@ -219,6 +221,7 @@ def write_step(
             f"--config {path_text(config)} --checkpoint {path_text(model)} {images}",
             f"--oof {path_text(place)}/oof.npz --device $(device)",
             after=[config, *after_predicted],
+            job=f"{step.name} fold {fold}, of {kind}",
         )
         book.add(
             [f"{place}/scores.json"],

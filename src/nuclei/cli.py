@@ -9,10 +9,19 @@ from pathlib import Path
 from types import FrameType
 
 from nuclei.errors import UserError
+from nuclei.progress import above_bars
 
 
 class Terminated(BaseException):
     """SIGTERM, raised so that `finally` blocks run."""
+
+
+class MessageHandler(logging.StreamHandler):
+    """Writes messages to stderr, never into the line of a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with above_bars():
+            super().emit(record)
 
 
 IMAGE_SOURCES = Path(__file__).parents[2] / "configs" / "image_sources.csv"
@@ -25,7 +34,9 @@ def run(main: Callable[[], None]) -> int:
     Any other exception is a bug and keeps its traceback. NUCLEI_DEBUG=1 keeps all tracebacks.
     Ctrl-C and SIGTERM end the process with one line and the codes 130 and 143.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[MessageHandler()])
+    # Fabric says which precision it uses, in lines that name no job
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     previous = signal.signal(signal.SIGTERM, _terminate_in(os.getpid()))
     try:
         main()

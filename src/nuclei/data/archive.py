@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from nuclei.errors import DamagedArchiveError, UserError
 from nuclei.io.names import check_name
+from nuclei.progress import show_progress
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ def unpack(source: Path, subset: str, folder: Path) -> Tree:
         folder.mkdir(parents=True)
         digest = hashlib.sha256()
         size = 0
-        for member in tqdm(members, desc=f"unpack {subset}", unit=" files", disable=None):
+        for member in show_progress(members, f"unpack   {source.name}", "files"):
             content = member.read()
             _write_png(source, folder, member, content)
             digest.update(f"{hashlib.sha256(content).hexdigest()}  {member.path}\n".encode())

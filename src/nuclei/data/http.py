@@ -14,11 +14,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 import requests
 import urllib3
-from tqdm import tqdm
 
 from nuclei.errors import UserError
 from nuclei.io.files import write_json
 from nuclei.io.records import Record, read_record
+from nuclei.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ LONGEST_WAIT = 120.0
 MAX_BYTES = 8 * 2**30
 """Larger files are refused. The archives of the competition have 83 MB."""
 CHUNK_BYTES = 2**18
+MEGABYTE = 10**6
 TEMPORARY_STATUS = (408, 429, 500, 502, 503, 504)
 REMEDIES = {
     401: "it needs a login",
@@ -164,13 +165,14 @@ def _write_body(
     if limit > MAX_BYTES:
         raise UserError(f"{public_url(url)}: {size} bytes, expected at most {MAX_BYTES}; check the address")
     name = part.name.removesuffix(".part")
-    bar = tqdm(total=size, initial=received, desc=name, unit="B", unit_scale=True, disable=None)
+    total = None if size is None else size // MEGABYTE
+    megabytes = Progress(f"download {name}", "MB", total, received // MEGABYTE, summary=False)
     # without a buffer: what came before a connection breaks is in the file
-    with bar, open(part, "ab", buffering=0) as file:
+    with megabytes, open(part, "ab", buffering=0) as file:
         for chunk in _read_chunks(response):
             _write_chunk(file.fileno(), chunk, part)
             received += len(chunk)
-            bar.update(len(chunk))
+            megabytes.update(received // MEGABYTE - megabytes.done)
             progress.check(url, received)
             if received > limit:
                 break

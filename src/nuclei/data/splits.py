@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm import tqdm
 
 from nuclei.arrays import Float64Array
 from nuclei.errors import UserError
+from nuclei.progress import show_progress
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def assign_folds(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
         )
         strata = np.zeros_like(strata)
     best: tuple[float, npt.NDArray[np.int64]] | None = None
-    for shuffle in tqdm(range(SHUFFLES), desc="shuffles", mininterval=1, leave=False):
+    for shuffle in show_progress(range(SHUFFLES), f"splits   {n_folds} folds", "shuffles"):
         splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed * SHUFFLES + shuffle)
         folds = np.zeros(len(train), np.int64)
         with warnings.catch_warnings():

@@ -15,7 +15,6 @@ from typing import Annotated, Any, Self
 import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
-from tqdm import tqdm
 
 from nuclei.arrays import Float64Array
 from nuclei.data.modality import ALL
@@ -31,6 +30,7 @@ from nuclei.io.records import Record, read_values, rename_keys, validate_record
 from nuclei.io.tables import INDEX_COLUMNS, read_splits, read_table
 from nuclei.models.weights_file import EnsembleCard, Weight
 from nuclei.postprocessing.watershed import segment_maps
+from nuclei.progress import Progress, name_job
 
 MemberWeights = tuple[float, ...]
 """Weight of each member in order; only their ratios matter."""
@@ -97,9 +97,9 @@ def tune_weights(
     everything = np.arange(len(table))
     with (
         open_pool(workers, _WeightScorer, list(members.values()), processed) as run,
-        tqdm(desc="ensemble weights", unit=" segmentations", mininterval=1) as bar,
+        Progress(name_job("tune", "ensemble weights"), "segmentations") as progress,
     ):
-        scores: Scores[MemberWeights] = Scores(list(table.image_id), run, bar.update)
+        scores: Scores[MemberWeights] = Scores(list(table.image_id), run, progress.update)
         final = search_weights(scores, everything, len(members), table.modality)
         by_fold = {
             fold: search_weights(scores, np.flatnonzero(table.fold != fold), len(members), table.modality)

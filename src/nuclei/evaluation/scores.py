@@ -3,14 +3,14 @@
 `CrossValidation` is the content of `runs/<experiment>/cv.json`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from pydantic import ConfigDict, Field
-from tqdm import tqdm
 
 from nuclei.arrays import BoolArray, Int64Array, LabelMap
 from nuclei.data.intensity import to_display
@@ -23,6 +23,7 @@ from nuclei.io.records import Record, read_record
 from nuclei.io.tables import read_splits
 from nuclei.postprocessing.otsu import otsu_watershed
 from nuclei.postprocessing.parameters import Tuned, TunedRecord
+from nuclei.progress import name_job, show_progress
 
 SIZES = {
     "under 64": 0,
@@ -34,6 +35,8 @@ SIZES = {
 """Classes of annotated nuclei by area, each with its smallest area in pixels."""
 FOUND = (0.5, 0.75, 0.9)
 """IoU above which an annotated nucleus counts as found, in the counts by size."""
+SHOWN_THRESHOLDS = ("0.50", "0.60", "0.70", "0.75", "0.80", "0.90", "0.95")
+"""Thresholds of the text table; cv.json has all of them."""
 
 _DECIMALS = 6
 
@@ -258,7 +261,7 @@ def score_otsu(experiment: str, processed: Path, splits: Path, workers: int = 1)
     check_name(experiment)
     table = read_splits(splits).sort_values("image_id")
     with open_pool(workers, _OtsuScorer, processed) as run:
-        records = list(_show_progress(run(table.image_id), len(table)))
+        records = list(show_progress(run(table.image_id), name_job("score", experiment), "images", len(table)))
     untuned = dict.fromkeys(sorted(set(table.fold.tolist())))
     scores = summarise_scores(experiment, table, records, untuned)
     return CrossValidation(**dict(scores), parameters=None, score_default_parameters=None, score_fitted=None)
@@ -267,24 +270,20 @@ def score_otsu(experiment: str, processed: Path, splits: Path, workers: int = 1)
 def segment_otsu(processed: Path, image_ids: Sequence[str], workers: int = 1) -> Iterator[tuple[str, LabelMap]]:
     """Image ids in their order, each with the classical baseline's label map."""
     with open_pool(workers, _OtsuSegmenter, processed) as run:
-        yield from zip(image_ids, _show_progress(run(image_ids), len(image_ids)), strict=True)
-
-
-def _show_progress(items: Iterable[Any], total: int) -> Iterable[Any]:
-    progress: Iterable[Any] = tqdm(items, total=total, desc="otsu", unit="image", mininterval=1)
-    return progress
+        label_maps = show_progress(run(image_ids), name_job("segment", "otsu"), "images", len(image_ids))
+        yield from zip(image_ids, label_maps, strict=True)
 
 
 def format_scores_table(scores: ExperimentScores) -> str:
-    """Text table for people: score and AP by threshold for each modality and all images, then the errors."""
-    lines = [f"{'':20} images  score  AP " + "  ".join(scores.ap)]
+    """Text table of 80 columns: score and AP by threshold for each modality and all images, then the errors."""
+    lines = [f"{scores.experiment:20.20} images  score  AP " + "  ".join(SHOWN_THRESHOLDS)]
     for name, group in scores.modality.items():
         lines.append(_format_row(name, group.images, group.score, group.ap))
     lines.append(_format_row("all", scores.n_images, scores.score, scores.ap))
     errors = ", ".join(f"{count} {name}" for name, count in dict(scores.errors).items())
-    return "\n".join([*lines, f"{errors} (IoU > 0.5)"])
+    return "\n".join([*lines, *textwrap.wrap(f"above an IoU of 0.5: {errors}", 80)])
 
 
 def _format_row(name: str, images: int, score: float, ap: Mapping[str, float]) -> str:
-    values = " ".join(f"{value:5.3f}" for value in ap.values())
+    values = " ".join(f"{ap[threshold]:5.3f}" for threshold in SHOWN_THRESHOLDS)
     return f"{name:20} {images:6}  {score:5.3f}    {values}"

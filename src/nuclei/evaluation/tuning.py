@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from nuclei.arrays import LabelMap
 from nuclei.data.prepared_images import Images
@@ -27,6 +26,7 @@ from nuclei.io.probability_maps import Maps
 from nuclei.io.tables import SOURCE, read_splits
 from nuclei.postprocessing.parameters import Parameters, Tuned
 from nuclei.postprocessing.watershed import segment_maps
+from nuclei.progress import Progress, name_job
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +99,15 @@ def cross_validate(
     everything, sample = np.arange(len(table)), _stratified_sample(table)
     with (
         open_pool(workers, MapScorer, maps, processed) as run,
-        tqdm(desc="tuning", unit=" segmentations", mininterval=1) as bar,
+        Progress(name_job("tune", experiment), "segmentations") as progress,
     ):
         sources = find_sources(processed, table)
-        scores: Scores[Parameters] = Scores(list(table.image_id), run, bar.update, sources)
+        scores: Scores[Parameters] = Scores(list(table.image_id), run, progress.update, sources)
+        progress.describe(f"search 1 of {table.fold.nunique() + 1}")
         final = search_all(scores, everything, sample, table.modality)
-        log.info("all folds: %s", _describe(final))
-        by_fold = _search_folds(scores, table, sample)
+        log.info("%s, all folds: %s", progress.job, _describe(final))
+        by_fold = _search_folds(scores, table, sample, progress)
+        progress.describe("")
         scores.fill([Parameters()], everything)
         fitted = _score_by_modality(scores, final, table)
         jobs = [(row.image_id, by_fold[int(row.fold)].of(row.modality)) for row in table.itertuples()]
@@ -119,13 +121,17 @@ def cross_validate(
     )
 
 
-def _search_folds(scores: Scores[Parameters], table: pd.DataFrame, sample: Rows) -> dict[int, Tuned]:
+def _search_folds(
+    scores: Scores[Parameters], table: pd.DataFrame, sample: Rows, progress: Progress
+) -> dict[int, Tuned]:
     """For each fold the parameters tuned on the images of the other folds."""
-    found = {}
-    for fold in sorted({int(fold) for fold in table.fold}):
+    found: dict[int, Tuned] = {}
+    folds = sorted({int(fold) for fold in table.fold})
+    for fold in folds:
+        progress.describe(f"search {len(found) + 2} of {len(folds) + 1}")
         others = np.flatnonzero(table.fold != fold)
         found[fold] = search_all(scores, others, sample, table.modality)
-        log.info("without fold %d: %s", fold, _describe(found[fold]))
+        log.info("%s, without fold %d: %s", progress.job, fold, _describe(found[fold]))
     return found
 
 

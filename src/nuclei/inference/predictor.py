@@ -29,6 +29,7 @@ from nuclei.models.factory import build_model
 from nuclei.postprocessing.label_ops import mean_diameter
 from nuclei.postprocessing.parameters import Parameters
 from nuclei.postprocessing.watershed import segment_maps
+from nuclei.progress import show_progress
 
 log = logging.getLogger(__name__)
 
@@ -187,10 +188,8 @@ def _changed_keys(config: Config, other: Config) -> list[str]:
 
 
 def predict_images(
-    predictor: Predictor, images: Images, ids: Sequence[str]
+    predictor: Predictor, images: Images, ids: Sequence[str], job: str, shown: bool = True
 ) -> Iterator[tuple[str, UInt8Array]]:
-    """Yields image id and maps (3, H, W) uint8 of every image, in sorted order."""
-    from tqdm import tqdm
-
-    for image_id in tqdm(sorted(ids), desc="predict", unit="image", mininterval=1):
+    """Yields image id and maps (3, H, W) uint8 of every image, in sorted order; `job` names the progress."""
+    for image_id in show_progress(sorted(ids), job, "images", shown=shown):
         yield image_id, predictor(images.image(image_id))

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm import tqdm
 
 from nuclei.config_files import parse_config
 from nuclei.data.prepared_images import Images
@@ -27,6 +26,7 @@ from nuclei.io.probability_maps import Maps, read_maps
 from nuclei.io.tables import read_splits, read_table
 from nuclei.postprocessing.parameters import Parameters, Tuned
 from nuclei.postprocessing.watershed import segment_maps
+from nuclei.progress import name_job, show_progress
 from nuclei.reporting.differences import format_difference
 from nuclei.reporting.leaderboard import SHOWN_THRESHOLDS
 from nuclei.reporting.rendering import table_line
@@ -95,7 +95,7 @@ def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, s
             f"{len(ids)} others; predict the fold again"
         )
     images, parameters, records = Images(processed), Parameters(), []
-    for image_id in tqdm(ids, desc="score", unit="image", mininterval=1):
+    for image_id in show_progress(ids, name_job("score", experiment, weights["fold"]), "images"):
         truth = images.label_map(image_id)
         records.append(
             score_image(truth, segment_maps(read_maps(archive, image_id, truth, processed), parameters))

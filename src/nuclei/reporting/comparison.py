@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm import tqdm
 
 from nuclei.arrays import Float64Array, LabelMap, UInt8Array
 from nuclei.data.prepared_images import Images
@@ -30,6 +29,7 @@ from nuclei.io.spreadsheets import write_spreadsheet
 from nuclei.io.tables import read_splits, read_table
 from nuclei.postprocessing.parameters import Parameters
 from nuclei.postprocessing.watershed import segment_maps
+from nuclei.progress import Progress, name_job
 from nuclei.reporting.differences import format_difference
 from nuclei.reporting.rendering import table_line
 
@@ -82,17 +82,18 @@ def measure_checkpoint(path: Path, processed: Path, splits: Path, device: "torch
     Raises: UserError: no checkpoint; it was trained on images that the splits hold out; fewer than
         two held out.
     """
-    from nuclei.inference.predictor import load_predictor
+    from nuclei.inference.predictor import load_predictor, predict_images
     from nuclei.models.checkpoint_file import load_checkpoint
     from nuclei.models.summary import summarise
 
     checkpoint, table = load_checkpoint(path), read_splits(splits)
     ids = sorted(held_out_images(checkpoint, path, table))
     predictor, images = load_predictor(checkpoint, str(path), device), Images(processed)
-    maps = {image_id: predictor(images.image(image_id)) for image_id in tqdm(ids, desc="predict", unit="image")}
+    job = name_job("predict", predictor.config.name, checkpoint["fold"])
+    maps = dict(predict_images(predictor, images, ids, job))
     truths = {image_id: images.label_map(image_id) for image_id in ids}
     halves = halve(table.set_index("image_id").loc[ids])
-    default, fitted = cross_fit(maps, truths, halves)
+    default, fitted = cross_fit(maps, truths, halves, predictor.config.name)
     config, effort = predictor.config, checkpoint["effort"]
     statistics, _ = summarise(config.model, IMAGE_SIZE)
     log = read_table(path.parent / "log.csv", ("minutes", "images_per_second", "peak_mib"), "train again")
@@ -132,11 +133,14 @@ def halve(table: pd.DataFrame) -> npt.NDArray[np.bool_]:
 
 
 def cross_fit(
-    maps: dict[str, UInt8Array], truths: dict[str, LabelMap], first: npt.NDArray[np.bool_]
+    maps: dict[str, UInt8Array],
+    truths: dict[str, LabelMap],
+    first: npt.NDArray[np.bool_],
+    experiment: str = "",
 ) -> tuple[Float64Array, Float64Array]:
     """Scores (N,) of the images with default thresholds, and with thresholds tuned on the other half.
 
-    `first` (N,) bool are the images of one half.
+    `first` (N,) bool are the images of one half; `experiment` names the progress.
     """
 
     def run(jobs: Iterable[tuple[str, list[Parameters]]]) -> Iterator[list[Float64Array]]:
@@ -146,8 +150,8 @@ def cross_fit(
             ]
 
     rows = np.arange(len(maps))
-    with tqdm(desc="thresholds", unit=" segmentations", mininterval=1) as bar:
-        scores: Scores[Parameters] = Scores(list(maps), run, bar.update)
+    with Progress(name_job("tune", experiment), "segmentations") as progress:
+        scores: Scores[Parameters] = Scores(list(maps), run, progress.update)
         scores.fill([Parameters()], rows)
         fitted = np.empty(len(rows))
         for part in (first, ~first):

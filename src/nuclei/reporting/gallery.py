@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from nuclei.arrays import LabelMap, Pixels
 from nuclei.data.intensity import stretch, to_display
 from nuclei.data.prepared_images import Images
@@ -15,6 +13,7 @@ from nuclei.io.probability_maps import Maps
 from nuclei.postprocessing.otsu import otsu_watershed
 from nuclei.postprocessing.parameters import Tuned
 from nuclei.postprocessing.watershed import segment_maps
+from nuclei.progress import show_progress
 from nuclei.reporting.overlays import embed_image, find_outlines, nucleus_kinds, svg_path
 from nuclei.reporting.score_records import ScoreRecord
 
@@ -86,7 +85,7 @@ def fill_page(
 ) -> dict[Key, dict[str, Any]]:
     """Results of `draw` for the chosen keys in their order, as many as fit into `size` bytes, at least one."""
     pictures: dict[Key, dict[str, Any]] = {}
-    for key in tqdm(list(chosen), desc="pictures", unit="image", mininterval=1):
+    for key in show_progress(list(chosen), "draw     pictures of the page", "images"):
         picture = draw(key)
         size -= len(json.dumps(picture))
         if size < 0 and pictures:

@@ -5,7 +5,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from nuclei.arrays import LabelMap, Pixels
 from nuclei.inference import tile_merging, tiling
@@ -14,6 +13,7 @@ from nuclei.io.files import release
 from nuclei.io.picture import allocate
 from nuclei.postprocessing.label_ops import renumber
 from nuclei.postprocessing.watershed import segment_maps
+from nuclei.progress import show_progress
 
 _ROWS = 1024
 
@@ -55,7 +55,7 @@ def _segment(pixels: Pixels, weights: Weights, scratch: Path | None) -> tuple[La
     maps = allocate((3, *shape), np.uint8, scratch, "maps")
     tiles = tiling.predict_tiles(weights.predictors, pixels, weights=weights.weights)
     count = len(tiling.list_tiles(shape))
-    for tile, part in tqdm(tiles, total=count, desc="tiles", unit="tile", leave=False, disable=None):
+    for tile, part in show_progress(tiles, "segment  tiles of one image", "tiles", count, summary=False):
         maps[(slice(None), *tile.slices)] = part
         release(maps)
         release(pixels)

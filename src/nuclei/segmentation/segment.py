@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from nuclei.arrays import LabelMap
 from nuclei.devices import choose_device
@@ -30,6 +29,7 @@ from nuclei.io.picture import (
     choose_channel,
     printable,
 )
+from nuclei.progress import Progress, bar_fits, format_duration
 from nuclei.segmentation import exports, results
 from nuclei.segmentation.plane import segment_plane
 from nuclei.segmentation.results import Record, Source, SummaryRow
@@ -193,13 +193,15 @@ def _work(run: _Run, jobs: list[_Job]) -> None:
         _announce(run, readable)
     readable.sort(key=lambda job: (_largest(job) > _ENORMOUS) * _largest(job))
     begin, total, passed = time.monotonic(), sum(_pixels(job) for job in readable), 0
-    bar = tqdm(readable, desc="segment", unit="file", disable=None)
-    for number, job in enumerate(bar, start=1):
-        _attempt(run, job, number - 1, len(readable))
-        passed += _pixels(job)
-        if bar.disable:
-            left = (time.monotonic() - begin) * (total - passed) / max(1, passed)
-            log.info("%d of %d: %s; %s left", number, len(readable), job.source.file, _duration(left))
+    with Progress("segment", "files", len(readable), summary=False, shown=bar_fits()) as progress:
+        for number, job in enumerate(readable, start=1):
+            _attempt(run, job, number - 1, len(readable))
+            passed += _pixels(job)
+            progress.update()
+            if not progress.shown:
+                left = (time.monotonic() - begin) * (total - passed) / max(1, passed)
+                name, rest = job.source.file, format_duration(left)
+                log.info("%d of %d: %s; %s left", number, len(readable), name, rest)
 
 
 def _largest(job: _Job) -> int:
@@ -235,13 +237,7 @@ def _announce(run: _Run, jobs: list[_Job]) -> None:
     begin = time.monotonic()
     predictors[0](trial)
     seconds = (time.monotonic() - begin) * len(predictors) * pixels * run.settings.scale**2 / _TRIAL**2
-    log.info("weights %s, networks: %d; about %s", run.weights.path, len(predictors), _duration(seconds))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    log.info("weights %s, networks: %d; about %s", run.weights.path, len(predictors), format_duration(seconds))
 
 
 def _attempt(run: _Run, job: _Job, done: int, total: int) -> None:

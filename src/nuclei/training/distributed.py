@@ -18,6 +18,7 @@ from nuclei.errors import UserError
 from nuclei.inference.predictor import Predictor, predict_images
 from nuclei.io.locks import folder_lock
 from nuclei.io.probability_maps import Maps, write_maps
+from nuclei.progress import name_job
 
 
 def launch(device: torch.device, devices: int, nodes: int, precision: str = "32-true") -> Fabric:
@@ -78,21 +79,30 @@ def lock_folder(fabric: Fabric, folder: Path) -> Iterator[bool]:
 
 
 def predict_in_parallel(
-    fabric: Fabric, predictor: Predictor, images: Images, ids: Sequence[str], path: Path
+    fabric: Fabric,
+    predictor: Predictor,
+    images: Images,
+    ids: Sequence[str],
+    path: Path,
+    fold: int | None,
+    kind: str,
 ) -> None:
     """Writes the maps of all images to `path`: each process predicts a part, the first one joins
     the parts.
 
     The file's bytes do not depend on the number of processes. Several machines need a shared
-    folder.
+    folder. `fold` and the `kind` of images name the progress, which the first process shows.
     """
+    job = f"{name_job('predict', predictor.config.name, fold)}, {kind}"
     if fabric.world_size == 1:
-        write_maps(path, predict_images(predictor, images, ids))
+        write_maps(path, predict_images(predictor, images, ids, job))
         return
     ordered, parts = sorted(ids), [_part_name(path, rank) for rank in range(fabric.world_size)]
     write_maps(
         parts[fabric.global_rank],
-        predict_images(predictor, images, ordered[fabric.global_rank :: len(parts)]),
+        predict_images(
+            predictor, images, ordered[fabric.global_rank :: len(parts)], job, fabric.is_global_zero
+        ),
     )
     fabric.barrier()
     if fabric.is_global_zero:

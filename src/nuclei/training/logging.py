@@ -1,20 +1,19 @@
-"""Monitoring of a training: log.csv, TensorBoard events, progress bar and peak memory."""
+"""Monitoring of a training: log.csv, TensorBoard events, progress and peak memory."""
 
 import resource
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from nuclei.arrays import UInt8Array
 from nuclei.config import Config
 from nuclei.data.splits import Fold
 from nuclei.io.files import write_text
+from nuclei.progress import Progress, name_job
 
 LogRows = list[dict[str, float]]
 """Results of `train_epoch` and `validate`, one row per epoch."""
@@ -27,18 +26,11 @@ def open_events(fabric: Fabric, folder: Path, step: int) -> AbstractContextManag
     return SummaryWriter(str(folder), purge_step=step) if fabric.is_global_zero else nullcontext()
 
 
-def open_bar(fabric: Fabric, config: Config, fold: Fold, done: int) -> Any:
-    """Progress bar over all steps of the fold, with the time left; shown by the first process
-    only.
-    """
-    return tqdm(
-        total=config.training.steps,
-        initial=done,
-        desc=f"{config.name} fold {fold.number}",
-        unit="step",
-        mininterval=1,
-        disable=not fabric.is_global_zero,
-    )
+def open_progress(fabric: Fabric, config: Config, fold: Fold, done: int) -> Progress:
+    """Progress over all steps of the fold, with the time left; shown by the first process only."""
+    number = fold.number if fold.validation else "all"
+    job = name_job("train", config.name, number)
+    return Progress(job, "steps", config.training.steps, done, shown=fabric.is_global_zero)
 
 
 def describe_progress(rows: LogRows, loss: float) -> str:

@@ -17,7 +17,6 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from nuclei.arrays import CHANNELS, LabelMap, UInt8Array
 from nuclei.config import Config
@@ -34,6 +33,7 @@ from nuclei.models.checkpoint_file import RESULT, write_checkpoint
 from nuclei.models.factory import build_model
 from nuclei.postprocessing.parameters import Parameters
 from nuclei.postprocessing.watershed import segment_maps
+from nuclei.progress import Progress, name_job, show_progress
 from nuclei.reporting.overlays import draw_comparison
 from nuclei.training.checkpoint import (
     LAST,
@@ -48,8 +48,8 @@ from nuclei.training.fine_tuning import find_start, load_start
 from nuclei.training.logging import (
     describe_progress,
     draw_pictures,
-    open_bar,
     open_events,
+    open_progress,
     peak_memory,
     record_epoch,
 )
@@ -123,9 +123,9 @@ def _train_epochs(
     criterion = build_loss(config.loss, config.target)
     epochs = -(-config.training.steps // config.training.steps_per_epoch)
     done = state.epoch * config.training.steps_per_epoch
-    with open_events(fabric, folder, done) as events, open_bar(fabric, config, fold, done) as bar:
+    with open_events(fabric, folder, done) as events, open_progress(fabric, config, fold, done) as progress:
         while state.epoch < epochs:
-            row = train_epoch(fabric, wrapped, state, batches, criterion, config, fold.number, bar)
+            row = train_epoch(fabric, wrapped, state, batches, criterion, config, fold.number, progress)
             state.rows.append(row)
             if events:
                 due = state.epoch == epochs or state.epoch % config.training.validate_every == 0
@@ -191,12 +191,12 @@ def train_epoch(
     criterion: nn.Module,
     config: Config,
     fold: int,
-    bar: Any,
+    progress: Progress,
 ) -> dict[str, float]:
     """Trains one epoch and returns its log row: epoch, step, loss, learning_rate,
     images_per_second.
 
-    `bar` (tqdm) advances by one with each optimizer step.
+    `progress` advances by one with each optimizer step.
     """
     training = config.training
     model.train()
@@ -223,8 +223,8 @@ def train_epoch(
         if step + 1 == steps.stop or len(unread) == (1 if fabric.device.type == "cpu" else STEPS_PER_READING):
             losses += _read_losses(unread, state.epoch)
             unread.clear()
-            bar.set_postfix_str(describe_progress(state.rows, float(np.mean(losses[-50:]))), refresh=False)
-        bar.update()
+            progress.describe(describe_progress(state.rows, float(np.mean(losses[-50:]))))
+        progress.update()
     state.epoch += 1
     return {
         "epoch": state.epoch,
@@ -272,7 +272,8 @@ def validate(
         ids = ids[:: max(1, len(ids) // config.training.validation_images)]
     drawn = ids[:: max(1, len(ids) // PICTURES)][:PICTURES]
     scores, pictures = [], {}
-    for image_id in tqdm(ids, desc="validate", unit="image", mininterval=1, leave=False):
+    job = name_job("validate", config.name, fold.number)
+    for image_id in show_progress(ids, job, "images", summary=False):
         image, truth = images.image(image_id), images.label_map(image_id)
         predicted = segment_maps(predictor(image), Parameters())
         scores.append(average_precision(truth, predicted).mean())

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from nuclei.data.intensity import to_display
 from nuclei.data.prepare import KNOWN_BAD
@@ -14,6 +13,7 @@ from nuclei.data.prepared_images import Images
 from nuclei.data.splits import check_splits
 from nuclei.io.parallel import open_pool
 from nuclei.io.tables import MASK_CONFLICT_COLUMNS, read_splits, read_table
+from nuclei.progress import show_progress
 from nuclei.reporting.eda.annotation_checks import (
     REASONS,
     Finding,
@@ -96,7 +96,7 @@ def collect_statistics(processed: Path, splits: Path | None, workers: int = 1) -
         folds = dict(zip(table.image_id, table.fold.tolist(), strict=True))
     ids = list(index.image_id[index.subset == "train"])
     with open_pool(workers, _ImageMeasurer, processed) as run:
-        measured_images = list(tqdm(run(ids), desc="statistics", total=len(ids), unit="image", mininterval=1))
+        measured_images = list(show_progress(run(ids), "measure  images and nuclei", "images", len(ids)))
     images = index[["image_id", "subset", "modality", "group", "height", "width"]].copy()
     images.insert(2, "fold", images.image_id.map(folds).astype("Int64"))
     measured = pd.DataFrame([row for row, _, _ in measured_images])
