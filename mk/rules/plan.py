@@ -6,12 +6,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rules.book import Book, Rule
+from rules.effort import describe_effort
 from rules.settings import Settings
 from rules.text import RefusedError, nearest
 
 HAND_WRITTEN = Path("mk")
 TARGET = re.compile(r"^([^\s#.][^\n=]*?) ?&?:(?!=)", re.MULTILINE)
 VARIABLE = re.compile(r"\$\((\w+)\)")
+SIZES = {"bbbc": " (83 MB)", "kaggle": " (83 MB)"}
+"""What the download of a SOURCE comes to."""
+MANY = 3
+"""Networks whose predictions take more than a moment."""
 LISTED = 20
 """Trainings named one by one; of more only the experiments are."""
 
@@ -44,21 +49,27 @@ def near_goal(goal: str, known: set[str]) -> str:
 
 
 def announce(book: Book, goals: Iterable[str], settings: Settings) -> str:
-    """One line on the trainings that are to come, or nothing where there is none."""
-    trainings = Plan(book).trainings(goals)
+    """What is to come: trainings, how long they took before, downloads; nothing where there is no such work."""
+    plan = Plan(book)
+    trainings = plan.trainings(goals)
+    is_there = Path(settings.path("DATA", "raw", "manifest.csv")).exists()
+    source = f"SOURCE={settings['SOURCE']}{SIZES.get(settings['SOURCE'], '')}"
+    images = "" if is_there else f"; the images first, {source}"
     if not trainings:
-        return ""
+        networks = plan.predictions
+        return f"no training; predictions by {networks} networks{images}" if networks >= MANY else ""
     folds: dict[str, list[str]] = {}
-    for training in trainings:
-        name, fold = training.split(" ")
+    models: dict[str, list[str]] = {}
+    for rule in trainings:
+        name, fold = rule.training.split(" ")
         folds.setdefault(name, []).append(fold)
+        models.setdefault(name, []).append(rule.targets[0])
     listed = ", ".join(
         f"{name} {' '.join(some)}" if len(trainings) <= LISTED else name for name, some in folds.items()
     )
     number = "1 training" if len(trainings) == 1 else f"{len(trainings)} trainings"
-    is_there = Path(settings.path("DATA", "raw", "manifest.csv")).exists()
-    images = "" if is_there else f"; the images first, SOURCE={settings['SOURCE']}"
-    return f"{number} to come: {listed}{images}"
+    effort = describe_effort(settings, models)
+    return f"{number} to come: {listed}{images}" + (f"\n  took before: {effort}" if effort else "")
 
 
 class Plan:
@@ -68,9 +79,11 @@ class Plan:
         self.makers: dict[str, Rule] = {target: rule for rule in book.rules for target in rule.targets}
         self.leads = book.goals | book.leads
         self.stale: dict[str, bool] = {}
-        self.found: list[str] = []
+        self.found: list[Rule] = []
+        self.predictions = 0
 
-    def trainings(self, goals: Iterable[str]) -> list[str]:
+    def trainings(self, goals: Iterable[str]) -> list[Rule]:
+        """The rules of the trainings that will be run, in their order."""
         for goal in goals:
             self.visit(goal.removeprefix("./"))
         return self.found
@@ -90,8 +103,9 @@ class Plan:
             self.visit(path)
         stale = any([self.visit(need) for need in rule.needs]) or rule.changed
         stale = stale or not all(map(os.path.exists, rule.targets)) or self._is_older(rule)
-        if stale and rule.training and target == rule.targets[0]:
-            self.found.append(rule.training)
+        if stale and target == rule.targets[0]:
+            self.found += [rule] if rule.training else []
+            self.predictions += rule.script == "predict"
         return stale
 
     @staticmethod
