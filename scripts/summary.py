@@ -18,14 +18,14 @@ def main() -> None:
     config = read_config(arguments.config)
     logging.info("%s on an image of %d x %d pixels", config.name, arguments.size, arguments.size)
 
-    from nuclei.models.summary import summarise  # torch: seconds
+    from nuclei.models.summary import layer_table, summarise  # torch: seconds
 
     statistics, levels = summarise(config.model, arguments.size)
-    print(statistics)
+    print(layer_table(statistics))
     for number, (channels, height, width) in enumerate(levels):
         print(f"level {number}: {channels:5d} channels, {height} x {width}")
-    print(f"parameters     {statistics.total_params:,}")
-    print(f"multiply-adds  {statistics.total_mult_adds / 1e9:.2f} G")
+    print(f"parameters     {statistics.total_params:,}, {statistics.total_params * 4 / 1e6:.1f} MB in float32")
+    print(f"multiply-adds  {statistics.total_mult_adds / 1e9:.2f} billion per image")
     print(
         f"activations    {statistics.total_output_bytes / 2**20:.0f} MiB per image, forward and backward, float32"
     )

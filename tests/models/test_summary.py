@@ -4,7 +4,7 @@ import pytest
 
 from nuclei.config import ModelConfig
 from nuclei.models.factory import build_model, parameter_count
-from nuclei.models.summary import summarise
+from nuclei.models.summary import layer_table, summarise
 
 
 def test_levels_of_the_full_unet_are_those_of_the_text():
@@ -54,3 +54,11 @@ def test_a_transposed_convolution_counts_what_goes_in_and_attention_its_products
     assert attend(64) - 4 * attend(32) == pytest.approx(
         2 * channels * ((4 * tokens) ** 2 - 4 * tokens**2), rel=0.01
     )
+
+
+def test_the_table_of_layers_has_no_totals_of_torchinfo():
+    statistics, _ = summarise(ModelConfig(width=4, depth=1), 32)
+    table = layer_table(statistics)
+    assert "Conv2d" in table
+    assert "Units" not in table
+    assert "Total" not in table

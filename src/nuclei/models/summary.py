@@ -27,8 +27,15 @@ def summarise(model: ModelConfig, size: int) -> tuple[Any, list[tuple[int, ...]]
     for block in [network.inc, *network.downs] if ours else []:
         block.register_forward_hook(lambda module, inputs, output: levels.append(tuple(output.shape[1:])))
     shape = (1, model.in_channels, size, size)
-    columns = ("input_size", "output_size", "num_params", "mult_adds")
+    columns = ("output_size", "num_params", "mult_adds")
     with FlopCounterMode(display=False) as counter:
-        statistics = torchinfo.summary(network, shape, device=device, depth=4, col_names=columns, verbose=0)
+        statistics = torchinfo.summary(
+            network, shape, device=device, depth=4, col_names=columns, col_width=20, verbose=0
+        )
     statistics.total_mult_adds = counter.get_total_flops() // 2
     return statistics, levels
+
+
+def layer_table(statistics: Any) -> str:
+    """torchinfo's table of the layers without its totals, whose unit reads `Units.GIGABYTES` there."""
+    return str(statistics).split("\nTotal params")[0].rstrip("=\n")
