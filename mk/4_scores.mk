@@ -12,7 +12,7 @@ standings: | $(ready)  ## the leaderboard of all that was scored, here or elsewh
 
 # generated: the trainings with whole sources held out, their predictions and scores
 unseen: | $(ready)  ## train and score with whole sources held out, and the leaderboard: EXP=
-	$(python) scripts/leaderboard.py --runs $(runs) --submissions $(submissions) --record
+	$(quiet)$(python) scripts/leaderboard.py --runs $(runs) --submissions $(submissions) --record
 
 report: | $(ready)  ## a page: leaderboard, learning curves, the images with their errors
 	$(quiet)$(python) scripts/report.py --runs $(runs) --submissions $(submissions) --processed $(data)/processed \

@@ -9,6 +9,6 @@ segment_flags = $(if $(weights),--weights $(weights)) $(if $(channel),--channel 
   $(if $(scale),--scale $(scale)) $(if $(fast),--fast)
 
 finetune: | $(ready)  ## train further on your corrections: SOURCE=<folder>; also START= OUT=<.safetensors> MINUTES=
-	$(python) scripts/finetune.py --folder $(source) --out $(out) --device $(device) --minutes $(minutes) $(finetune_flags)
+	$(quiet)$(python) scripts/finetune.py --folder $(source) --out $(out) --device $(device) --minutes $(minutes) $(finetune_flags)
 
 finetune_flags = $(if $(start),--start $(start)) $(if $(channel),--channel $(channel))

@@ -22,6 +22,7 @@ def main() -> None:
     from nuclei.io.spreadsheets import write_spreadsheet
     from nuclei.reporting.leaderboard import leaderboard_page, read_standing
     from nuclei.reporting.score_records import record_scores
+    from nuclei.reporting.terminal import format_leaderboard
     from nuclei.reporting.unseen_records import record_unseen
     from nuclei.reporting.unseen_scores import describe_expectation, unseen_rows
 
@@ -31,9 +32,7 @@ def main() -> None:
     frame = read_standing(arguments.runs, arguments.submissions, arguments.sources).frame
     write_spreadsheet(arguments.submissions / "leaderboard.csv", frame.round(6))
     write_text(arguments.submissions / "README.md", leaderboard_page(frame))
-    shown = ["experiment", "score", "low", "high", "verdict", "unseen", "unseen_low", "unseen_high"]
-    table = frame.reindex(columns=shown).astype({name: float for name in shown if "unseen" in name})
-    print(table.round(4).to_string(index=False, na_rep="-"))
+    print(format_leaderboard(frame))
     for row in unseen_rows(frame)[:1]:
         print(describe_expectation(row))
 

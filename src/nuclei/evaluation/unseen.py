@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from tqdm import tqdm
 
 from nuclei.arrays import Float64Array
 from nuclei.data.prepared_images import Images
@@ -25,6 +24,7 @@ from nuclei.io.records import Record, read_record
 from nuclei.io.tables import read_splits
 from nuclei.models.weights_file import UnseenScore
 from nuclei.postprocessing.parameters import Tuned
+from nuclei.progress import name_job, show_progress
 
 REMEDY = "make it again with `make unseen`"
 
@@ -79,7 +79,7 @@ def score_unseen(maps: Path, cv: Path, processed: Path, splits: Path, workers: i
     _check_whole_sources(splits, table, sources)
     jobs = [(image_id, START) for image_id in table.image_id]
     with open_pool(workers, MapScorer, maps, processed) as run:
-        records = list(tqdm(run(jobs), desc="unseen sources", total=len(jobs), unit="image", mininterval=1))
+        records = list(show_progress(run(jobs), name_job("score", experiment), "images", len(jobs)))
     untouched = dict.fromkeys(sorted({int(fold) for fold in table.fold}), Tuned(START, {}))
     summary = summarise_scores(experiment, table, records, untouched)
     source = dict(zip(table.image_id, sources, strict=True))

@@ -14,7 +14,6 @@ import torch
 from lightning_fabric import Fabric
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from nuclei.arrays import CHANNELS
 from nuclei.config import Config, TrainingConfig
@@ -30,6 +29,7 @@ from nuclei.inference.weights import Weights, find_files
 from nuclei.io.picture import Channel
 from nuclei.models.factory import build_model
 from nuclei.models.weights_file import VERSION, Card, read_weights, write_weights
+from nuclei.progress import Progress, name_job
 from nuclei.publishing.weight_average import average_tensors
 from nuclei.segmentation.corrections import CorrectedPictures, read_corrections
 from nuclei.segmentation.plane import segment_plane
@@ -225,9 +225,11 @@ def train(
     crops.config = config
     wrapped, state = set_up(fabric, model, config.training)
     batches = iter(open_loader(fabric, crops, 0, config, workers=0))
-    with tqdm(total=steps, desc=config.name, unit="step", mininterval=1) as bar:
+    with Progress(name_job("train", config.name), "steps", steps) as progress:
         while state.epoch * _STEPS_PER_EPOCH < steps:
-            state.rows.append(train_epoch(fabric, wrapped, state, batches, criterion, config, fold.number, bar))
+            state.rows.append(
+                train_epoch(fabric, wrapped, state, batches, criterion, config, fold.number, progress)
+            )
     return {name: tensor.detach().cpu() for name, tensor in state.network.state_dict().items()}, steps
 
 
