@@ -64,6 +64,7 @@ COMPARISONS    = comparisons          # folder of its tables
 VARIANTS       =                      # some of configs/compare
 STEPS          =                      # optimiser steps of each: as in configs/compare/budget.toml
 HELD_OUT       = 0                    # fold to score on
+AGAINST        = unet_plain           # what `make screen` compares with: of configs/compare, or an experiment
 COUNTS         = 8 16 32 64 128 256 all  # training images of the learning curve
 SEEDS          = 0 1 2                # its repetitions
 # ablation

@@ -1,6 +1,16 @@
 ##@ Studies under one budget
 # Generated: the trainings behind the tables, and what these are made from.
-.PHONY: compare learning-curve ablation
+.PHONY: screen compare learning-curve ablation
+
+# The two networks at once, each with half of the cores; the reference is kept. The comparison is made every time.
+half_of_the_cores = $$(( ($$(getconf _NPROCESSORS_ONLN) + 1) / 2 ))
+two_jobs = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j2)
+
+screen: | $(ready)  ## an idea judged in minutes: EXP=<config> AGAINST=unet_plain, on one fold; STEPS= HELD_OUT=
+	@OMP_NUM_THREADS=$(half_of_the_cores) $(MAKE) --no-print-directory $(if $(v),,-s) $(two_jobs) $(screened_own) \
+	  $(screened_reference)
+	$(quiet)$(python) scripts/screen.py --own $(screened_own) --reference $(screened_reference) \
+	  --processed $(data)/processed --page $(screen_page)
 
 compare: $(comparisons)/compare.csv  ## the variants of configs/compare on one fold: STEPS= VARIANTS=
 

@@ -461,6 +461,33 @@ def test_a_stage_is_one_line_and_its_command_with_v(make):
     assert "train    first" not in shown
 
 
+def test_screen_trains_an_idea_and_its_reference_under_one_budget_and_keeps_the_reference(make):
+    assert make.run("screen", "EXP=first").count("train") == 2
+    folder = make.folder / "runs/screen/250_steps_fold_0"
+    assert "steps = 250" in (folder / "configs/first.toml").read_text()
+    assert "flips = 1" in (folder / "configs/first.toml").read_text()
+    assert make.run("screen", "EXP=first") == ["screen"]
+    assert make.run("screen", "EXP=second") == ["train", "measure", "screen"]
+    assert make.run("screen", "EXP=second", "AGAINST=first") == ["screen"]
+    (make.configs / "first.toml").write_text("[training]\nsteps = 5\nlearning_rate = 0.5\n")
+    make.run("screen", "EXP=first")
+    written = (folder / "configs/first.toml").read_text()
+    assert "learning_rate" not in written
+    assert "steps = 250" in written
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["EXP=frist"], "EXP: no experiment frist in {configs}/; did you mean first?"),
+        (["EXP=first", "AGAINST=first"], "screen: first against itself; give AGAINST=<another config>"),
+        (["EXP=first", "AGAINST=unet_plian"], "AGAINST: no config unet_plian; did you mean unet_plain?"),
+    ],
+)
+def test_screen_refuses_what_it_cannot_compare(make, settings, said):
+    assert said.format(configs=make.configs) in refused(make("screen", *settings))
+
+
 def test_summary_has_a_network_to_show(make):
     assert f"--config {make.configs}/first.toml" in make("--dry-run", "summary").stdout
     assert f"--config {make.configs}/second.toml" in make("--dry-run", "summary", "EXP=second").stdout

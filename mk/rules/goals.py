@@ -77,7 +77,7 @@ def check_together(settings: Settings) -> None:
         raise RefusedError("give EXP= or WEIGHTS=, not both: the one is trained here, the other was")
     name = settings.experiment
     one_network = goals & ONE_NETWORK and not settings.is_given("MODEL") and not settings.is_given("CHECKPOINT")
-    if settings.is_given("EXP") and name not in settings.experiments:
+    if settings.is_given("EXP") and name not in settings.experiments and not settings.is_screening:
         allowed = OF_CSV if name != "otsu" else OF_CSV | {"submission"}
         if one_network or (name != "ensemble" and goals - allowed):
             raise RefusedError(f"EXP={name} is no single network; there are: {' '.join(settings.experiments)}")

@@ -10,6 +10,7 @@ from rules.experiments import write_experiments, write_packed_ensemble
 from rules.goals import add_goals, check_together, how_to_make, work_out
 from rules.old_names import adopt_old_results
 from rules.plan import announce, check_goals, read_targets
+from rules.screening import write_screening
 from rules.settings import Settings
 from rules.shipped import write_shipped
 from rules.studies import write_studies
@@ -49,6 +50,7 @@ def write_rules(given: dict[str, str], goals: list[str]) -> Path:
     write_studies(book, settings)
     check_together(settings)
     paths = work_out(settings)
+    paths |= write_screening(book, settings)
     add_goals(book, settings, paths["csv"])
     plain = {name.lower(): value for name, value in settings.values.items()} | paths
     targets = read_targets(plain)

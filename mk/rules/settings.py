@@ -43,7 +43,7 @@ NUMBERS, NUMBER_LISTS = (
     {"FOLDS", "MODALITIES", "SEEDS"},
 )
 NAMES, NAME_LISTS = (
-    {"EXP", "MODEL"},
+    {"EXP", "MODEL", "AGAINST"},
     {"MEMBERS", "VARIANTS", "ABLATION_STEPS", "UNSEEN_STEPS", "COUNTS", "COMPLETE", "ROWS"},
 )
 LISTS = NUMBER_LISTS | NAME_LISTS | {"ENSEMBLE_WEIGHTS"}
@@ -83,6 +83,11 @@ class Settings:
         """Whether the command line gives it a value; `EXP=` alone stands for the default."""
         return bool(self.given.get(name))
 
+    @property
+    def is_screening(self) -> bool:
+        """Whether `make screen` was asked for, or a part of it."""
+        return any(goal == "screen" or f"{self['RUNS']}/screen/" in goal for goal in self.goals)
+
     def path(self, name: str, *parts: str) -> str:
         """A file below the folder of a setting."""
         return "/".join([self.values[name], *parts])
@@ -115,7 +120,8 @@ class Settings:
             )
         self.experiment = self["EXP"] or "ensemble"
         made = [Path(self["SUBMISSIONS"]).joinpath(f"{self.experiment}.csv").is_file()]
-        if self.experiment not in ("ensemble", "otsu") and not any(made):
+        elsewhere = self.is_screening and Path("configs/compare", f"{self.experiment}.toml").is_file()
+        if self.experiment not in ("ensemble", "otsu") and not any(made) and not elsewhere:
             self._check_experiment("EXP", self.experiment, ("ensemble",))
         self.chosen = self.members if self.experiment in ("ensemble", "otsu") else [self.experiment]
 

@@ -33,16 +33,21 @@ def pick(settings: Settings, setting: str, known: list[str]) -> list[str]:
     return settings.words(setting) or known
 
 
-def budgeted(book: Book, path: str, config: Experiment, extra: Table) -> Table:
-    """A config that extends another one with a budget, written to `path`; its values."""
+def budgeted(book: Book, path: str, config: Experiment, extra: Table, prediction: Table | None = None) -> Table:
+    """A config that extends another one with a budget, written to `path`; its values.
+
+    `extra` are keys of [training], `prediction` of [prediction].
+    """
     folder = os.path.dirname(path)
     inside = not (os.path.isabs(path) or path.startswith(".."))
     # relative where it can be, so that a folder that moves takes its runs along
     other = os.path.relpath(config.path, folder) if inside else os.path.abspath(config.path)
-    lines = [f"extends = {json.dumps(other, ensure_ascii=False)}", "[training]"]
-    lines += [f"{key} = {value}" for key, value in extra.items()]
+    sections = {"training": extra} | ({"prediction": prediction} if prediction else {})
+    lines = [f"extends = {json.dumps(other, ensure_ascii=False)}"]
+    for section, table in sections.items():
+        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
     book.record(path, "\n".join(lines) + "\n", [])
-    return merge([{"training": extra}, config.values])
+    return merge([sections, config.values])
 
 
 # --- variants on one fold, and more and more images
@@ -72,10 +77,17 @@ def write_comparison(book: Book, settings: Settings, steps: str) -> None:
     write_table(book, settings, "learning_curve", steps, curve)
 
 
-def write_measured(book: Book, settings: Settings, run: str, config: Experiment, extra: Table) -> None:
+def write_measured(
+    book: Book,
+    settings: Settings,
+    run: str,
+    config: Experiment,
+    extra: Table,
+    prediction: Table | None = None,
+) -> None:
     """One fold trained under the budget, and measured."""
     fold, data = settings["HELD_OUT"], settings["DATA"]
-    values = budgeted(book, f"{run}.toml", config, extra)
+    values = budgeted(book, f"{run}.toml", config, extra, prediction)
     model, out = f"{run}/fold_{fold}/model.pt", f"{run}/measured.json"
     images = f"--processed {path_text(data)}/processed --splits {path_text(data)}/splits.csv"
     # [prediction] too: the measurement takes the checkpoint's own

@@ -59,7 +59,7 @@ def test_a_network_that_sounds_unsure_is_scored_with_the_thresholds_that_the_oth
     truths = {f"image{i}": make_image("small_fluorescence", i, 96, 128)[1] for i in range(4)}
     maps = {image_id: faint_maps(truth, 140) for image_id, truth in truths.items()}
     first = np.array([True, False, True, False])
-    default, fitted = cross_fit(maps, truths, first)
+    default, fitted, _ = cross_fit(maps, truths, first)
     assert fitted.mean() > default.mean() + 0.1
 
 
@@ -69,7 +69,7 @@ def test_a_network_that_finds_nothing_with_the_default_thresholds_is_searched_fr
     maps = {name: faint_maps(truth, change.get("confidence", 240)) for name, truth in truths.items()}
     for map_ in maps.values():
         map_[1] = np.where(map_[0] > 20, change.get("border", 0), 0)
-    default, fitted = cross_fit(maps, truths, np.array([True, False, True, False]))
+    default, fitted, _ = cross_fit(maps, truths, np.array([True, False, True, False]))
     assert default.mean() == 0
     assert fitted.mean() > 0.3
 
@@ -78,7 +78,7 @@ def test_what_one_half_shows_does_not_reach_its_own_score():
     truths = {f"image{i}": make_image("small_fluorescence", i, 96, 128)[1] for i in range(4)}
     first = np.array([True, True, False, False])
     maps = {name: faint_maps(truth, 140 if i < 2 else 240) for i, (name, truth) in enumerate(truths.items())}
-    default, fitted = cross_fit(maps, truths, first)
+    default, fitted, _ = cross_fit(maps, truths, first)
     # the sure half finds nothing to change, so that the unsure one gets the default thresholds, which miss its nuclei
     np.testing.assert_allclose(fitted[first], default[first])
 

@@ -19,14 +19,19 @@ def bootstrap_interval(values: np.ndarray, sources: Sequence[str] | None = None)
     `sources` names the source of each value; then sources are drawn instead of single values, and
     the mean is over all values of the drawn sources.
     """
+    low, high = np.quantile(resample_means(values, sources), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def resample_means(values: np.ndarray, sources: Sequence[str] | None = None) -> np.ndarray:
+    """RESAMPLES means of resampled values (N,); their standard deviation is the error of the mean."""
     numbers = np.arange(len(values))
     if sources is not None:
         _, numbers = np.unique(list(sources), return_inverse=True)
     sums, counts = np.bincount(numbers, values), np.bincount(numbers)
     drawn = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    means: np.ndarray = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return means
 
 
 def paired_difference(

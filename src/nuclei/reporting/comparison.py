@@ -8,6 +8,7 @@ and no single step from there finds one: the search starts at the best of severa
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,8 @@ AGAINST = ("against", "against_low", "against_high")
 """Columns of the difference to it."""
 DICE_THRESHOLD = 127
 """Foreground above this of 255 counts as a nucleus in the Dice coefficient."""
+OF_ONE_RUN = ("image_score", "image_half", "tuned", "checkpoint")
+"""Keys of measured.json that the table lacks."""
 TABLES = ("compare", "learning_curve")
 """Tables of a comparison's folder."""
 COMPARE_NOTE = (
@@ -93,7 +96,7 @@ def measure_checkpoint(path: Path, processed: Path, splits: Path, device: "torch
     maps = dict(predict_images(predictor, images, ids, job))
     truths = {image_id: images.label_map(image_id) for image_id in ids}
     halves = halve(table.set_index("image_id").loc[ids])
-    default, fitted = cross_fit(maps, truths, halves, predictor.config.name)
+    default, fitted, tuned = cross_fit(maps, truths, halves, predictor.config.name)
     config, effort = predictor.config, checkpoint["effort"]
     statistics, _ = summarise(config.model, IMAGE_SIZE)
     log = read_table(path.parent / "log.csv", ("minutes", "images_per_second", "peak_mib"), "train again")
@@ -107,6 +110,9 @@ def measure_checkpoint(path: Path, processed: Path, splits: Path, device: "torch
         "score_default": float(default.mean()),
         "dice": float(np.mean([dice(maps[image_id], truths[image_id]) for image_id in ids])),
         "image_score": dict(zip(ids, fitted.tolist(), strict=True)),
+        "image_half": dict(zip(ids, np.where(halves, 0, 1).tolist(), strict=True)),
+        "tuned": [asdict(parameters) for parameters in tuned],
+        "checkpoint": str(path),
         "parameters": effort["parameters"],
         "multiply_adds": statistics.total_mult_adds,
         "training_speed": float(log.images_per_second.max()),
@@ -137,8 +143,8 @@ def cross_fit(
     truths: dict[str, LabelMap],
     first: npt.NDArray[np.bool_],
     experiment: str = "",
-) -> tuple[Float64Array, Float64Array]:
-    """Scores (N,) of the images with default thresholds, and with thresholds tuned on the other half.
+) -> tuple[Float64Array, Float64Array, list[Parameters]]:
+    """Scores (N,) of the images with default thresholds, with thresholds tuned on the other half, and these.
 
     `first` (N,) bool are the images of one half; `experiment` names the progress.
     """
@@ -153,14 +159,15 @@ def cross_fit(
     with Progress(name_job("tune", experiment), "segmentations") as progress:
         scores: Scores[Parameters] = Scores(list(maps), run, progress.update)
         scores.fill([Parameters()], rows)
-        fitted = np.empty(len(rows))
+        fitted, tuned = np.empty(len(rows)), []
         for part in (first, ~first):
             scores.fill(STARTS, rows[~part])
             start = max(STARTS, key=lambda start: scores.mean(start, rows[~part]))  # the first of equals
             chosen = search(scores, rows[~part], rows[~part], SEARCHED, start)
             scores.fill([chosen], rows[part])
             fitted[part] = scores.by_image(chosen, rows[part])
-    return scores.by_image(Parameters(), rows), fitted
+            tuned.append(chosen)
+    return scores.by_image(Parameters(), rows), fitted, tuned
 
 
 def dice(maps: UInt8Array, truth: LabelMap) -> float:
@@ -192,7 +199,7 @@ def comparison(measured: Sequence[dict[str, Any]]) -> pd.DataFrame:
     base = next((one["image_score"] for one in measured if one["experiment"] == BASE), None)
     rows = []
     for one in sorted(measured, key=lambda one: (-one["score"], one["experiment"])):
-        row = {key: value for key, value in one.items() if key != "image_score"}
+        row = {key: value for key, value in one.items() if key not in OF_ONE_RUN}
         row["images"] = len(one["image_score"])
         scores = np.array(list(one["image_score"].values()))
         row["low"], row["high"] = bootstrap_interval(scores)
