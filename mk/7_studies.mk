@@ -6,7 +6,7 @@
 half_of_the_cores = $$(( ($$(getconf _NPROCESSORS_ONLN) + 1) / 2 ))
 two_jobs = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j2)
 
-screen: | $(ready)  ## an idea judged in minutes: EXP=<config> AGAINST=unet_plain, on one fold; STEPS= HELD_OUT=
+screen: | $(ready)  ## an idea judged in minutes, on one fold: EXP=<config> AGAINST=unet_plain STEPS=
 	@OMP_NUM_THREADS=$(half_of_the_cores) $(MAKE) --no-print-directory $(if $(v),,-s) $(two_jobs) $(screened_own) \
 	  $(screened_reference)
 	$(quiet)$(python) scripts/screen.py --own $(screened_own) --reference $(screened_reference) \
