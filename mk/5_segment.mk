@@ -8,7 +8,7 @@ segment_flags = $(if $(weights),--weights $(weights)) $(if $(channel),--channel 
   $(if $(pixel_size),--pixel-size $(pixel_size)) $(if $(max_pixels),--max-pixels $(max_pixels)) \
   $(if $(scale),--scale $(scale)) $(if $(fast),--fast)
 
-finetune: | $(ready)  ## train further on your corrections: SOURCE=<folder>; also START= OUT=<.safetensors> MINUTES=
+finetune: | $(ready)  ## train further on your corrections: SOURCE=<folder> OUT=<file> START= MINUTES=
 	$(quiet)$(python) scripts/finetune.py --folder $(source) --out $(out) --device $(device) --minutes $(minutes) $(finetune_flags)
 
 finetune_flags = $(if $(start),--start $(start)) $(if $(channel),--channel $(channel))

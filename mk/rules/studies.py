@@ -108,6 +108,7 @@ def write_measured(
         "measure",
         f"--checkpoint {path_text(model)} {images}",
         f"--out {path_text(out)} --device $(device)",
+        job=f"{os.path.basename(run)} fold {fold}",
     )
 
 

@@ -36,7 +36,7 @@ def run(main: Callable[[], None]) -> int:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[MessageHandler()])
     # Fabric says which precision it uses, in lines that name no job
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning_utilities").setLevel(logging.WARNING)
     previous = signal.signal(signal.SIGTERM, _terminate_in(os.getpid()))
     try:
         main()

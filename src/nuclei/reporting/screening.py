@@ -84,6 +84,11 @@ class Screening(Record):
     """The largest differences first."""
 
     @property
+    def shown(self) -> list[ImageDifference]:
+        """The images that are named and drawn."""
+        return [one for one in self.images[:LISTED] if one.difference]
+
+    @property
     def verdict(self) -> str:
         """The result in words."""
         own, reference = self.own.experiment, self.reference.experiment
@@ -170,7 +175,7 @@ def format_screening(screening: Screening) -> str:
         "",
         f"The images that differ most, {reference.experiment} -> {own.experiment}:",
     ]
-    for one in screening.images[:LISTED]:
+    for one in screening.shown:
         scores = f"{one.reference:.3f} -> {one.own:.3f}"
         lines.append(f"  {one.difference:+.3f}  {scores}  {one.image_id[:12]}  {one.modality}")
     return "\n".join(lines)
@@ -178,12 +183,11 @@ def format_screening(screening: Screening) -> str:
 
 def screening_page(screening: Screening, images: Images, segmenters: Mapping[str, Segmenter]) -> str:
     """A page in HTML with the result and the images that differ most, side by side with their errors."""
-    shown = screening.images[:LISTED]
-    pictures = draw_pictures(images, [one.image_id for one in shown], segmenters, PAGE_BYTES)
+    pictures = draw_pictures(images, [one.image_id for one in screening.shown], segmenters, PAGE_BYTES)
     data = {
         "own": screening.own.experiment,
         "reference": screening.reference.experiment,
-        "images": [one.model_dump() for one in shown if one.image_id in pictures],
+        "images": [one.model_dump() for one in screening.shown if one.image_id in pictures],
         "pictures": pictures,
         "colours": KIND_COLOURS,
     }
