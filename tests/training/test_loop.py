@@ -285,6 +285,9 @@ def test_tensorboard_shows_held_out_images_with_what_was_predicted(images, unint
 
     events = EventAccumulator(str(uninterrupted_folder), {"images": 0})
     events.Reload()
+    scalars = sorted(events.Tags()["scalars"])
+    assert scalars[:2] == ["learning/loss", "learning/validation_score"]
+    assert all(tag.startswith("speed/") for tag in scalars[2:])
     tags = events.Tags()["images"]
     assert tags == [f"validation/{images.ids('train')[6]}"]
     picture = events.Images(tags[0])[-1]

@@ -15,6 +15,8 @@ from nuclei.data.splits import Fold
 from nuclei.io.files import write_text
 from nuclei.progress import Progress, name_job
 
+CARDS, OTHERS = {"loss": "learning", "validation_score": "learning"}, "speed"
+"""Sections of TensorBoard, which sorts them by name: what was learned first, the images (`validation`) last."""
 LogRows = list[dict[str, float]]
 """Results of `train_epoch` and `validate`, one row per epoch."""
 
@@ -50,7 +52,7 @@ def record_epoch(events: SummaryWriter, folder: Path, rows: LogRows) -> None:
     row = rows[-1]
     for name, value in row.items():
         if name not in ("epoch", "step"):
-            events.add_scalar(name, value, int(row["step"]))
+            events.add_scalar(f"{CARDS.get(name, OTHERS)}/{name}", value, int(row["step"]))
     events.flush()
     columns = [
         "epoch",
