@@ -45,6 +45,9 @@ PIXEL_SIZE     =                      # micrometres a pixel, where the file does
 MAX_PIXELS     =                      # larger images are refused
 SCALE          =                      # 2 for nuclei of 4 to 6 pixels across: the network sees the image enlarged
 FAST           =                      # 1: the first network of the weights alone
+MIN_AREA       =                      # smaller objects are left out: pixels, 40, or square micrometres, 20um2
+MAX_AREA       =                      # larger objects are left out
+KEEP_FIBRES    =                      # 1: long thin objects are kept
 # finetune: a network for your own images; SOURCE is your folder, OUT the file of weights
 START          =                      # weights to start from: a .safetensors or a name; the packaged network
 MINUTES        = 5                    # time for training

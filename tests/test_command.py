@@ -36,6 +36,9 @@ def test_python_m_nuclei_is_the_command():
         (["--channel", "0"], "channel 0: give a whole number, counted from 1"),
         (["--max-pixels", "0"], "MAX_PIXELS=0: expected a whole number above 0"),
         (["--scale", "0"], "SCALE=0.0: expected a number"),
+        (["--min-area", "5mm"], "MIN_AREA=5mm: expected pixels, such as 40, or square micrometres"),
+        (["--max-area", "0"], "MAX_AREA=0: expected pixels"),
+        (["--min-area", "9", "--max-area", "8"], "MIN_AREA=9 pixels is more than MAX_AREA=8 pixels"),
     ],
 )
 def test_an_impossible_setting_is_one_line_before_anything_is_read(tmp_path, capsys, options, said):

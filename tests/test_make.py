@@ -265,6 +265,8 @@ def test_the_name_on_kaggle_is_the_one_exception_to_the_environment():
         ("segment", "WEIGHTS", "--weights"),
         ("segment", "CHANNEL", "--channel"),
         ("segment", "DEVICE", "--device"),
+        ("segment", "MIN_AREA", "--min-area"),
+        ("segment", "MAX_AREA", "--max-area"),
         ("data", "SOURCE", "--source"),
         ("finetune", "SOURCE", "--folder"),
         ("finetune", "START", "--start"),

@@ -323,3 +323,20 @@ def test_scale_leaves_the_label_map_at_the_size_of_the_picture(weights):
     enlarged = segment(GREY, weights, scale=2)
     assert enlarged.shape == GREY.shape
     assert ((doubled[::2, ::2] > 0) == (enlarged > 0)).mean() > 0.95
+
+
+def test_what_is_left_out_by_size_is_gone_from_all_files_and_counted(folder, weights, tmp_path):
+    out = tmp_path / "out"
+    image = folder / "deep.tif"
+    (whole,) = segment_folder(image, out, weights, keep_fibres=True)
+    areas = np.bincount(tifffile.imread(out / "labels/deep.tif").ravel())[1:]
+    limit = int(np.sort(areas)[-2]) + 1
+    (row,) = segment_folder(image, out, weights, min_area=f"{limit * 0.25}um2", keep_fibres=True)
+    assert whole.nuclei == len(areas) > 1
+    assert (row.nuclei, row.left_out) == (1, len(areas) - 1)
+    assert f"left out: {len(areas) - 1} below the smallest area" in row.notes
+    assert len(read_csv(out / "measurements/deep.csv")) == 1
+    assert f"{len(areas) - 1} objects left out by size or shape" in (out / "index.html").read_text()
+    assert segment(image, weights, min_area=f"{limit * 0.25}um2").max() == 1
+    with pytest.raises(ValueError, match=r"grey.png: an area of 9 µm² needs the size of a pixel"):
+        segment_folder(folder / "grey.png", out, weights, min_area="9um2")

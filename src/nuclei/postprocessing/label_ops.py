@@ -11,6 +11,7 @@ PixelIndices = npt.NDArray[np.intp]
 
 # Diagonal neighbours do not connect: nuclei that touch at a corner are two.
 _CONNECTIVITY = 4
+_ROWS = 1024
 
 
 def mean_diameter(label_map: LabelMap) -> float:
@@ -65,3 +66,22 @@ def renumber(keep: BoolArray) -> Labels:
     """New number of each label: kept ones count from 1, others and background become 0."""
     numbers = np.cumsum(keep[1:], dtype=np.int32)
     return np.concatenate([np.zeros(1, np.int32), np.where(keep[1:], numbers, 0)])
+
+
+def count_areas(label_map: Labels) -> npt.NDArray[np.int64]:
+    """Pixels of each label from 0 on, 0 for the background; the label map may lie on a disk."""
+    areas = np.zeros(1, np.int64)
+    for top in range(0, len(label_map), _ROWS):
+        found = np.bincount(np.asarray(label_map[top : top + _ROWS]).ravel(), minlength=len(areas))
+        found[: len(areas)] += areas
+        areas = found
+    areas[0] = 0
+    return areas
+
+
+def keep_labels(label_map: LabelMap, keep: BoolArray) -> int:
+    """Numbers the labels to keep from 1 on, in place and in their order, and returns how many there are."""
+    numbers = renumber(keep)
+    for top in range(0, len(label_map), _ROWS):
+        label_map[top : top + _ROWS] = numbers[label_map[top : top + _ROWS]]
+    return int(numbers.max(initial=0))

@@ -25,6 +25,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--scale", default="1", help="enlarges the image for the network: 2 for nuclei of 4 pixels"
     )
     parser.add_argument("--fast", action="store_true", help="the first network of the weights alone")
+    parser.add_argument("--min-area", help="smallest nucleus: pixels (40) or square micrometres (20um2)")
+    parser.add_argument("--max-area", help="largest nucleus, likewise")
+    parser.add_argument("--keep-fibres", action="store_true", help="keep long thin objects, left out otherwise")
 
 
 def run_segmentation(arguments: argparse.Namespace, threads: int | None = None) -> str:
@@ -58,8 +61,13 @@ def run_segmentation(arguments: argparse.Namespace, threads: int | None = None) 
         settings.max_pixels,
         settings.scale,
         settings.fast,
+        settings.min_area,
+        settings.max_area,
+        settings.keep_fibres,
     )
-    return f"{arguments.out}: {sum(row.nuclei or 0 for row in rows)} nuclei in {len(rows)} images"
+    left_out = sum(row.left_out or 0 for row in rows)
+    said = f", {left_out} objects left out by size or shape" if left_out else ""
+    return f"{arguments.out}: {sum(row.nuclei or 0 for row in rows)} nuclei in {len(rows)} images{said}"
 
 
 def read_settings(arguments: argparse.Namespace) -> "Settings":
@@ -90,4 +98,7 @@ def read_settings(arguments: argparse.Namespace) -> "Settings":
         MAX_PIXELS if most is None else int(most),
         numbers["scale"] or 0.0,
         arguments.fast,
+        arguments.min_area,
+        arguments.max_area,
+        arguments.keep_fibres,
     )

@@ -11,7 +11,7 @@ from nuclei.inference import tile_merging, tiling
 from nuclei.inference.weights import Weights
 from nuclei.io.files import release
 from nuclei.io.picture import allocate
-from nuclei.postprocessing.label_ops import renumber
+from nuclei.postprocessing.label_ops import count_areas, keep_labels
 from nuclei.postprocessing.watershed import segment_maps
 from nuclei.progress import show_progress
 
@@ -39,11 +39,11 @@ def segment_plane(
         enlarged, _ = _segment(np.asarray(resized), weights, scratch)
         rows, columns = (((np.arange(n) + 0.5) * scale).astype(int) for n in (height, width))
         label_map = enlarged[np.minimum(rows, size[1] - 1)][:, np.minimum(columns, size[0] - 1)]
-        count = _number_again(label_map)
+        count = keep_labels(label_map, count_areas(label_map) > 0)
     if outside is not None:
         for top in range(0, height, _ROWS):
             label_map[top : top + _ROWS][outside[top : top + _ROWS]] = 0
-        count = _number_again(label_map)
+        count = keep_labels(label_map, count_areas(label_map) > 0)
     return label_map, count
 
 
@@ -64,17 +64,3 @@ def _segment(pixels: Pixels, weights: Weights, scratch: Path | None) -> tuple[La
         return label_map, int(label_map.max(initial=0))
     label_map = allocate(shape, np.int32, scratch, "labels")
     return label_map, tile_merging.segment_tiles(maps, weights.parameters, label_map)
-
-
-def _number_again(label_map: LabelMap) -> int:
-    """Numbers the labels that are left from 1 on, in place and in their order, and returns how many there are."""
-    counts = np.zeros(1, np.int64)
-    for top in range(0, len(label_map), _ROWS):
-        found = np.bincount(np.asarray(label_map[top : top + _ROWS]).ravel(), minlength=len(counts))
-        found[: len(counts)] += counts
-        counts = found
-    counts[0] = 0
-    numbers = renumber(counts > 0)
-    for top in range(0, len(label_map), _ROWS):
-        label_map[top : top + _ROWS] = numbers[label_map[top : top + _ROWS]]
-    return int(numbers.max(initial=0))

@@ -26,7 +26,10 @@ Status = Literal["done", "earlier", "failed", "left aside"]
 
 
 class SummaryRow(BaseModel):
-    """A plane with its nuclei, or a file without any and why; sizes of pixels are micrometres, X first."""
+    """A plane with its nuclei, or a file without any and why; sizes of pixels are micrometres, X first.
+
+    `left_out` are objects that are no nuclei by their size or shape.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,6 +39,7 @@ class SummaryRow(BaseModel):
     height: int | None = None
     width: int | None = None
     nuclei: int | None = None
+    left_out: int | None = None
     pixel_size_um: float | None = None
     pixel_size_y_um: float | None = None
     status: Status = "done"
@@ -53,6 +57,9 @@ class Source(BaseModel):
     channel: int | str | None
     pixel_size: float | None
     scale: float
+    min_area: str = ""
+    max_area: str = ""
+    keep_fibres: bool = True
 
 
 class Record(BaseModel):

@@ -57,6 +57,9 @@ def describe_counts(rows: Sequence[SummaryRow]) -> str:
     """The numbers of planes and nuclei, and of files that gave none."""
     planes = [row for row in rows if row.image]
     parts = [f"{sum(row.nuclei or 0 for row in planes)} nuclei in {len(planes)} planes"]
+    left_out = sum(row.left_out or 0 for row in planes)
+    if left_out:
+        parts.append(f"{left_out} objects left out by size or shape")
     for status in ("earlier", "failed", "left aside"):
         count = sum(row.status == status for row in rows)
         if count:

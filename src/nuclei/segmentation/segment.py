@@ -1,6 +1,5 @@
 """People's own images: from a picture to its nuclei, and from a folder to files that other programs open."""
 
-import dataclasses
 import logging
 import time
 from collections.abc import Iterator
@@ -24,13 +23,13 @@ from nuclei.io.picture import (
     MAX_PIXELS,
     Channel,
     Picture,
-    PixelSize,
     Reading,
     choose_channel,
     printable,
 )
 from nuclei.progress import Progress, bar_fits, format_duration
 from nuclei.segmentation import exports, results
+from nuclei.segmentation.filters import leave_out, read_area
 from nuclei.segmentation.plane import segment_plane
 from nuclei.segmentation.results import Record, Source, SummaryRow
 from nuclei.segmentation.results_page import write_page
@@ -49,26 +48,41 @@ def segment(
     channel: Channel | None = None,
     device: str = "auto",
     scale: float = 1.0,
+    min_area: float | str | None = None,
+    max_area: float | str | None = None,
+    keep_fibres: bool = False,
+    pixel_size: float | None = None,
 ) -> LabelMap:
     """Label map (H, W) int32 of an image, 0 background and 1..N nuclei.
 
     `image` is (H, W), (H, W, 3) or (H, W, 4) of any type of numbers, or the path of a file with one
     plane. `channel` counts from 1; with it an array may have any number of channels, the last axis.
     `weights` are a file or folder of them, or the card of an ensemble (.json); absent, those with
-    the best score that come with the project. The network sees the image enlarged by `scale`.
+    the best score that come with the project. The other settings are those of `Settings`.
 
-    Raises: UserError: an image that cannot be read or has another shape; several planes; no
-        weights; a setting that is
-            impossible.
+    Raises:
+        UserError: an image that cannot be read or has another shape; several planes; no weights; a
+            setting that is impossible.
     """
-    settings = Settings(channel, device=device, scale=scale)
-    pixels, outside = _read_one(image, settings)
+    settings = Settings(
+        channel,
+        pixel_size,
+        device,
+        scale=scale,
+        min_area=min_area,
+        max_area=max_area,
+        keep_fibres=keep_fibres,
+    )
+    picture = settings.with_pixel_size(_read_one(image, settings))
+    limits = settings.area_limits(picture.pixel_size)
     loaded = _load(weights, settings)
-    return np.array(segment_plane(pixels, loaded, None, outside, settings.scale)[0])
+    label_map, _ = segment_plane(picture.pixels, loaded, None, picture.outside, settings.scale)
+    leave_out(label_map, *limits, settings.keep_fibres)
+    return np.array(label_map)
 
 
-def _read_one(image: npt.NDArray[Any] | Path | str, settings: Settings) -> tuple[Any, Any]:
-    """Pixels of an array or of a file with one plane, and where they had no finite value."""
+def _read_one(image: npt.NDArray[Any] | Path | str, settings: Settings) -> Picture:
+    """An array, or the only plane of a file."""
     reading = Reading(settings.channel, settings.max_pixels)
     if isinstance(image, Path | str):
         planes = list(microscopy.read_pictures(Path(image), Path(image).stem, reading))
@@ -76,7 +90,7 @@ def _read_one(image: npt.NDArray[Any] | Path | str, settings: Settings) -> tuple
             raise UserError(
                 f"{image}: a stack of {len(planes)} planes; give one as an array, or use segment_folder"
             )
-        return planes[0].pixels, planes[0].outside
+        return planes[0]
     if settings.channel is not None and image.ndim == 3:
         number = settings.channel
         if isinstance(number, str):
@@ -85,7 +99,7 @@ def _read_one(image: npt.NDArray[Any] | Path | str, settings: Settings) -> tuple
     pixels, outside, note = microscopy.fill_gaps(image, reading)
     if note:
         log.warning("%s", note)
-    return pixels, outside
+    return Picture("", pixels, outside=outside)
 
 
 def _load(weights: Path | str | None, settings: Settings) -> Weights:
@@ -133,6 +147,9 @@ def segment_folder(
     max_pixels: int = MAX_PIXELS,
     scale: float = 1.0,
     fast: bool = False,
+    min_area: float | str | None = None,
+    max_area: float | str | None = None,
+    keep_fibres: bool = False,
 ) -> list[SummaryRow]:
     """Segments the pictures of a folder (or one file) and returns their rows of `<out>/summary.csv`, one a plane.
 
@@ -146,7 +163,7 @@ def segment_folder(
             the files that failed and why.
     """
     images, out = Path(images), Path(out)
-    settings = Settings(channel, pixel_size, device, max_pixels, scale, fast)
+    settings = Settings(channel, pixel_size, device, max_pixels, scale, fast, min_area, max_area, keep_fibres)
     found = microscopy.find_pictures(images)
     check_out(out, images)
     loaded = _load(weights, settings)
@@ -173,6 +190,9 @@ def _make_job(run: _Run, name: str, path: Path) -> _Job:
         channel=settings.channel,
         pixel_size=settings.pixel_size,
         scale=settings.scale,
+        min_area=str(read_area(settings.min_area, "MIN_AREA") or ""),
+        max_area=str(read_area(settings.max_area, "MAX_AREA") or ""),
+        keep_fibres=settings.keep_fibres,
     )
     return _Job(name, path, source, error=error)
 
@@ -284,12 +304,10 @@ def _record(run: _Run, job: _Job, rows: list[SummaryRow], made: list[str], compl
 
 def _segment_picture(run: _Run, job: _Job, picture: Picture) -> tuple[SummaryRow, list[str]]:
     """Writes all files of a plane and returns its row and their paths."""
-    if run.settings.pixel_size:
-        own = PixelSize(run.settings.pixel_size, run.settings.pixel_size)
-        picture = dataclasses.replace(picture, pixel_size=own)
-    label_map, count = segment_plane(
-        picture.pixels, run.weights, run.scratch, picture.outside, run.settings.scale
-    )
+    picture = run.settings.with_pixel_size(picture)
+    limits = run.settings.area_limits(picture.pixel_size)
+    label_map, _ = segment_plane(picture.pixels, run.weights, run.scratch, picture.outside, run.settings.scale)
+    count, left_out = leave_out(label_map, *limits, run.settings.keep_fibres)
     made = exports.export_plane(picture, label_map, count, run.out)
     size = picture.pixel_size
     row = SummaryRow(
@@ -301,7 +319,8 @@ def _segment_picture(run: _Run, job: _Job, picture: Picture) -> tuple[SummaryRow
         nuclei=count,
         pixel_size_um=size.x if size else None,
         pixel_size_y_um=size.y if size else None,
-        notes="; ".join(picture.notes),
+        left_out=left_out.total,
+        notes="; ".join([*picture.notes, *left_out.describe()]),
     )
     return row, made
 
