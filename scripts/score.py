@@ -1,6 +1,7 @@
 """Scores a submission against a solution with the competition's metric."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from nuclei.cli import run
@@ -22,6 +23,7 @@ def main() -> None:
 
     from nuclei.evaluation.metric import THRESHOLDS
     from nuclei.evaluation.submission_score import score_submission, write_scores
+    from nuclei.reporting.reference_scores import describe_references
     from nuclei.submission.solution import read_solution
 
     scores = score_submission(arguments.submission, read_solution(arguments.truth, arguments.usage))
@@ -29,7 +31,8 @@ def main() -> None:
     means = sum(scores.values()) / len(scores)
     for threshold, mean in zip(THRESHOLDS, means, strict=True):
         print(f"IoU > {threshold:.2f}  {mean:.10f}")
-    print(f"mean of {len(scores)} images  {means.mean():.10f}")
+    print(f"mean of {len(scores)} images  {means.mean():.10f}", flush=True)
+    logging.info("\n".join(describe_references()))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from nuclei.reporting.differences import known
 from nuclei.reporting.gallery import choose_images, draw_pictures, open_predictions
 from nuclei.reporting.leaderboard import ONLY_UNSEEN, format_count, resampled_units, scored_modalities
 from nuclei.reporting.overlays import KIND_COLOURS
+from nuclei.reporting.reference_scores import IMAGES, REFERENCES, UNKNOWN
 from nuclei.reporting.rendering import render
 from nuclei.reporting.score_records import RecordedGroup, ScoreRecord
 from nuclei.reporting.unseen_scores import describe_expectation, format_gain, unseen_note, unseen_rows
@@ -65,6 +66,8 @@ def report_page(
         format_count=format_count,
         format_gain=format_gain,
         describe_expectation=describe_expectation,
+        references=REFERENCES,
+        reference_note=(IMAGES, UNKNOWN),
     )
 
 

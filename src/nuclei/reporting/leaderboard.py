@@ -14,6 +14,7 @@ from nuclei.evaluation.bootstrap import bootstrap_interval, paired_difference
 from nuclei.evaluation.metric import THRESHOLDS
 from nuclei.io.files import sha256
 from nuclei.reporting.differences import BEST, format_behind, format_interval, judge, known
+from nuclei.reporting.reference_scores import reference_section
 from nuclei.reporting.rendering import table_line
 from nuclei.reporting.score_records import Effort, ScoreRecord, comparable, find_records
 from nuclei.reporting.unseen_records import UnseenRecord, read_unseen_records, untrained_record
@@ -161,7 +162,8 @@ def leaderboard_page(frame: pd.DataFrame) -> str:
             f"- `{name}`: {members}"
             for name, members in zip(ensembles.experiment, ensembles.members, strict=True)
         ]
-    return "\n".join(lines) + "\n"
+    submitted = bool(frame[["public", "private"]].notna().any(axis=None))
+    return "\n".join([*lines, "", *reference_section(submitted)]) + "\n"
 
 
 def _table(frame: pd.DataFrame) -> list[str]:
