@@ -13,7 +13,10 @@ def main() -> None:
 
     from nuclei.submission.submit import refresh
 
-    for entry in refresh(arguments.record):
+    entries = refresh(arguments.record)
+    if not entries:
+        print(f"{arguments.record}: nothing was sent to Kaggle from here yet; `make submit` sends a CSV")
+    for entry in entries:
         print(f"{entry.file}: {entry.status} {entry.public_score} {entry.private_score}".rstrip())
 
 
