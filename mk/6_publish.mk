@@ -17,10 +17,12 @@ $(dir_exported)bioimageio.zip: $(checkpoint) $(exported).onnx | $(publish)
 	$(say) "pack     "$(dir_exported)bioimageio.zip
 	$(quiet)$(python) scripts/pack_bioimageio.py --checkpoint $(checkpoint) --onnx $(exported).onnx --out $(dir_exported)bioimageio.zip
 
-kaggle-notebook: | $(ready)  ## a notebook for Kaggle's GPU and its data set of code: KAGGLE_USER=<name>
-	$(quiet)$(python) scripts/pack_notebook.py --out $(kaggle) --user $(or $(kaggle_user),'') --members '$(members)' \
-	  --ensemble-weights '$(ensemble_weights)' --folds '$(folds)'
-	$(quiet)$(python) -m pip download --quiet --no-deps --only-binary=:all: --dest $(kaggle)/dataset \
+# the notebook trains MEMBERS, or predicts SUBSET with WEIGHTS
+notebook_flags = $(if $(weights),--weights $(weights) --stage $(subset),--members '$(members)' \
+  --ensemble-weights '$(ensemble_weights)' --folds '$(folds)')
+
+kaggle-notebook: | $(ready)  ## a notebook for Kaggle's GPU: KAGGLE_USER=<name>; with WEIGHTS= it only predicts
+	$(quiet)$(python) scripts/pack_notebook.py --out $(kaggle) --user $(or $(kaggle_user),'') $(notebook_flags)
 	  --requirement $(kaggle)/dataset/wheels.txt
 
 kaggle-model: $(exported).onnx  ## a folder for Kaggle Models: KAGGLE_USER=<name>, CHECKPOINT=

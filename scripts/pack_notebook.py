@@ -1,4 +1,4 @@
-"""Packs a notebook that runs the pipeline on Kaggle's GPUs, and the data set of code for it."""
+"""Packs a notebook that trains, or predicts with trained weights, on Kaggle's GPUs, and its data set of code."""
 
 import argparse
 from pathlib import Path
@@ -11,31 +11,36 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, default=Path("."), help="the repository (default: here)")
     parser.add_argument("--out", type=Path, required=True, help="folder for notebook/ and dataset/")
     parser.add_argument("--user", required=True, help="your name on Kaggle")
-    parser.add_argument("--members", required=True, help="experiments to train, in one argument")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--weights", type=Path, help="predict with these: a file, a folder or an ensemble's card")
+    what.add_argument("--members", help="train these experiments, in one argument")
+    parser.add_argument("--stage", choices=("stage1", "stage2"), default="stage1", help="to predict")
     parser.add_argument(
         "--ensemble-weights", default="", help="of the members, in one argument (default: tuned)"
     )
-    parser.add_argument("--folds", required=True, help="folds to train, in one argument")
-    return parser.parse_args()
+    parser.add_argument("--folds", help="folds to train, in one argument")
+    arguments = parser.parse_args()
+    if arguments.members is not None and arguments.folds is None:
+        parser.error("--members needs --folds")
+    return arguments
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    given = parse_arguments()
 
-    from nuclei.submission.kaggle_notebook import pack_notebook
+    from nuclei.submission.kaggle_notebook import pack_prediction, pack_training
 
-    pack_notebook(
-        arguments.root,
-        arguments.out,
-        arguments.user,
-        arguments.members,
-        arguments.ensemble_weights,
-        arguments.folds,
-    )
-    print(
-        f"once:  kaggle datasets create -p {arguments.out}/dataset     (later: kaggle datasets version -m ...)"
-    )
-    print(f"then:  kaggle kernels push -p {arguments.out}/notebook")
+    if given.weights:
+        from nuclei.inference.weights import list_files
+
+        files = {f"weights/{name}": file for name, file in list_files(given.weights).items()}
+        weights = f"weights/{given.weights.name}"
+        pack_prediction(given.root, given.out, given.user, weights, files, given.stage)
+    else:
+        pack_training(given.root, given.out, given.user, given.members, given.ensemble_weights, given.folds)
+    out = given.out
+    print(f"once:  kaggle datasets create -p {out}/dataset     (later: kaggle datasets version -m ...)")
+    print(f"then:  kaggle kernels push -p {out}/notebook")
 
 
 if __name__ == "__main__":

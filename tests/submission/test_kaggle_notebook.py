@@ -5,34 +5,61 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+from final_set import write_final_set
 from kaggle_server import KaggleServer, json_answer, point_client_at
 from tiny_config import TINY_CONFIG
 
+from nuclei.inference.weights import list_files
 from nuclei.submission.kaggle_client import connect
-from nuclei.submission.kaggle_notebook import CODE, WHEELS, pack_notebook
+from nuclei.submission.kaggle_notebook import CODE, WHEELS, pack_training
 from nuclei.submission.submission import read_sizes, validate
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory) -> Path:
-    """Folder with notebook/ and dataset/ of this repository, its configs replaced by a tiny one."""
-    folder = tmp_path_factory.mktemp("packed")
+def root(tmp_path_factory) -> Path:
+    """This repository, its configs replaced by a tiny one and without weights in the package."""
+    folder = tmp_path_factory.mktemp("repository")
     (folder / "root").mkdir()
     for name in set(CODE) - {"configs"}:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
         copy(ROOT / name, folder / "root" / name)
+    shutil.rmtree(folder / "root/src/nuclei/weights", ignore_errors=True)
     (folder / "root/configs").mkdir()
     shutil.copyfile(ROOT / "configs/image_sources.csv", folder / "root/configs/image_sources.csv")
-    (folder / "root/configs/tiny.toml").write_text(
-        TINY_CONFIG.format(model="", scheme="energy", steps=2, flips=1)
-    )
-    pack_notebook(folder / "root", folder, "Some-User", "tiny", "", "0 1")
+    for name in ("tiny", "encoder_resunet", "resunet_wide"):  # also under the names of the Makefile's MEMBERS
+        config = TINY_CONFIG.format(model="", scheme="energy", steps=2, flips=1)
+        (folder / f"root/configs/{name}.toml").write_text(config)
+    return folder / "root"
+
+
+@pytest.fixture(scope="module")
+def packed(root, tmp_path_factory) -> Path:
+    """Folder with notebook/ and dataset/ of the notebook that trains."""
+    folder = tmp_path_factory.mktemp("packed")
+    pack_training(root, folder, "Some-User", "tiny", "", "0 1")
     return folder
+
+
+def code_of(folder: Path, place: Path) -> str:
+    """The code cells as one program, with folders below `place` for Kaggle's."""
+    cells = json.loads((folder / "notebook/nuclei.ipynb").read_text())["cells"]
+    source = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return source.replace("/kaggle/", f"{place}/").replace("/tmp/nuclei", f"{place}/scratch")
+
+
+def run_on_kaggle(folder: Path, place: Path) -> subprocess.CompletedProcess[str]:
+    """Runs the cells as Kaggle would; `place` holds input/ and gets working/."""
+    (place / "working").mkdir()
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment.pop("PYTHONPATH", None)
+    command = [sys.executable, "-c", code_of(folder, place)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.parametrize("unpacked", [False, True], ids=["archive as sent", "archive unpacked by Kaggle"])
@@ -58,20 +85,53 @@ def test_the_cells_run_to_a_submission_that_the_validator_accepts(packed, tmp_pa
     if unpacked:
         shutil.unpack_archive(dataset / "nuclei.zip", dataset / "nuclei")
         (dataset / "nuclei.zip").unlink()
-    (tmp_path / "working").mkdir()
-    cells = json.loads((packed / "notebook/nuclei.ipynb").read_text())["cells"]
-    source = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    source = source.replace("/kaggle/", f"{tmp_path}/").replace("/tmp/nuclei", f"{tmp_path}/scratch")
-    del environment["PYTHONPATH"]
-    answer = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env=environment)
+    answer = run_on_kaggle(packed, tmp_path)
     assert answer.returncode == 0, (answer.stdout + answer.stderr)[-3000:]
     validate(tmp_path / "working/submission.csv", read_sizes(tmp_path / "scratch/data/processed/index.csv"))
     assert "[tiny](tiny.csv)" in answer.stdout
 
 
+@pytest.fixture(scope="module")
+def predicting(root, tiny_weights, tmp_path_factory) -> Path:
+    """Folder with notebook/ and dataset/ of the notebook that predicts the final set, made by its script."""
+    folder = tmp_path_factory.mktemp("predicting")
+    command = [sys.executable, ROOT / "scripts/pack_notebook.py", "--root", root, "--out", folder]
+    command += ["--user", "me-too", "--weights", tiny_weights, "--stage", "stage2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    subprocess.run(list(map(str, command)), check=True, env=environment, capture_output=True)
+    return folder
+
+
+def test_shipped_weights_predict_the_final_set_without_a_training(predicting, tmp_path):
+    sizes = write_final_set(tmp_path / "input/bowl")
+    shutil.copytree(predicting / "dataset", tmp_path / "input/nuclei-weights")
+    answer = run_on_kaggle(predicting, tmp_path)
+    assert answer.returncode == 0, (answer.stdout + answer.stderr)[-3000:]
+    validate(tmp_path / "working/submission.csv", sizes)
+    assert "train.py" not in answer.stdout
+    assert {path.name for path in (tmp_path / "working").rglob("*.*")} == {"submission.csv"}
+
+
+def test_the_data_set_of_the_notebook_that_predicts_holds_the_weights(predicting, tiny_weights):
+    with zipfile.ZipFile(predicting / "dataset/nuclei.zip") as archive:
+        packed = {name for name in archive.namelist() if name.startswith("weights/")}
+        assert packed == {f"weights/{tiny_weights.name}"}
+        assert archive.read(packed.pop()) == tiny_weights.read_bytes()
+    kernel = json.loads((predicting / "notebook/kernel-metadata.json").read_text())
+    assert (kernel["id"], kernel["dataset_sources"]) == ("me-too/nuclei-predict", ["me-too/nuclei-weights"])
+
+
+def test_an_ensemble_travels_with_its_members_and_not_with_networks_of_the_package():
+    names = set(list_files(ROOT / "weights/ensemble.json"))
+    folds = {
+        f"{name}/fold_{fold}.safetensors" for name in ("encoder_resunet", "resunet_wide") for fold in range(5)
+    }
+    assert names == {"ensemble.json", *folds}
+
+
 def test_an_input_that_is_not_attached_is_named(packed, tmp_path):
     cells = json.loads((packed / "notebook/nuclei.ipynb").read_text())["cells"]
-    source = "".join(cells[2]["source"]).replace("/kaggle/", f"{tmp_path}/")
+    source = "\n".join("".join(cell["source"]) for cell in cells[1:3]).replace("/kaggle/", f"{tmp_path}/")
     answer = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
     assert answer.returncode == 1
     assert "stage1_train.zip" in answer.stderr
@@ -111,4 +171,4 @@ def test_wheels_are_pinned(packed):
 )
 def test_what_cannot_run_there_is_refused(tmp_path, user, members, message):
     with pytest.raises(ValueError, match=message):
-        pack_notebook(ROOT, tmp_path, user, members, "", "0")
+        pack_training(ROOT, tmp_path, user, members, "", "0")

@@ -181,6 +181,18 @@ def find_files(path: Path) -> list[Path]:
     return files
 
 
+def list_files(path: Path) -> dict[str, Path]:
+    """What to copy for weights to work elsewhere: files by their path beside the weights, these themselves included.
+
+    Networks of the package are left out, since they come with the code.
+    """
+    files = find_files(path)
+    if path.suffix != CARD_SUFFIX:
+        return {file.relative_to(path.parent).as_posix(): file for file in files}
+    own = [file for file in files if file.parent != PACKAGED]
+    return {path.name: path, **{f"{file.parent.name}/{file.name}": file for file in own}}
+
+
 def find_member(card: Path, name: str) -> Path:
     """The weights of a member of an ensemble: a folder beside its card, or the file of that name in the package."""
     folder, packaged = card.with_name(name), PACKAGED / f"{name}{SUFFIX}"
