@@ -27,6 +27,7 @@ ENSEMBLE_WEIGHTS =                    # weights of the members, in their order; 
 EXP            =                      # one experiment instead of MEMBERS, or `ensemble`
 SPLIT_INTO     = 5                    # how many folds `make splits` makes
 FOLDS          =                      # some of the folds: '0 1'; all where empty
+SUBSET         = stage1               # test images of submission, score, submit: stage1, or stage2, the final set
 FOLD           =                      # one of them; `all` trains on all images and holds out none
 WEIGHTS        =                      # trained weights: a .safetensors, a folder of them, or an ensemble.json
 # the machine

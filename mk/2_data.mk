@@ -1,7 +1,7 @@
 ##@ Data
 .PHONY: data splits eda
 
-data: $(data)/processed/index.csv  ## download and prepare the images: SOURCE=bbbc|kaggle|fixes|<folder>|<URL>
+data: $(test_index)  ## download and prepare the images: SOURCE=bbbc|kaggle|fixes|<folder>|<URL>
 
 splits: $(data)/splits.csv  ## folds that keep tiles of one slide and near-duplicates together
 
@@ -12,6 +12,15 @@ $(data)/raw/manifest.csv: | $(ready)
 $(data)/processed/index.csv: $(data)/raw/manifest.csv | $(ready)
 	$(say) "prepare  "$(data)/processed
 	$(quiet)$(python) scripts/prepare.py --raw $(data)/raw --out $(data)/processed
+
+# the final set, apart from all others: no training depends on it
+$(data)/stage2/raw/manifest.csv: | $(ready)
+	$(say) "download "$(source)", the final set"
+	$(quiet)$(python) scripts/download.py --stage stage2 --source $(source) --out $(data)/stage2/raw
+
+$(data)/stage2/processed/index.csv: $(data)/stage2/raw/manifest.csv | $(ready)
+	$(say) "prepare  "$(data)/stage2/processed
+	$(quiet)$(python) scripts/prepare.py --stage stage2 --raw $(data)/stage2/raw --out $(data)/stage2/processed
 
 $(data)/splits.csv: $(data)/processed/index.csv | $(ready)
 	$(say) "splits   "$(data)/splits.csv

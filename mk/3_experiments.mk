@@ -6,7 +6,7 @@ train:  ## train the networks, fold by fold
 
 predict:  ## predict the held-out and the test images
 
-submission:  ## the CSV for Kaggle; without training: WEIGHTS=weights/ensemble.json
+submission:  ## the CSV for Kaggle; without training WEIGHTS=weights/ensemble.json; SUBSET=stage2
 
 weights:  ## pack trained networks to pass on: EXP=<experiment>, or MEMBERS as an ensemble
 

@@ -22,16 +22,18 @@ report: | $(ready)  ## a page: leaderboard, learning curves, the images with the
 making_csv := $(filter submission leaderboard %.csv,$(MAKECMDGOALS))
 csv_is_there = test -f $(csv) || { echo "error: $(csv) is missing; $(how_to_make_csv)" >&2; exit 1; }
 truth_is_there = test -f $(truth) || { printf 'error: %s is missing; %s\n' $(truth) $(how_to_get_truth) >&2; exit 1; }
-how_to_get_truth := 'make data brings that of stage 1, or give TRUTH=<solution.csv>'
+get_truth := $(if $(filter stage2,$(subset)),make data SUBSET=stage2 brings that of stage 2,make data brings that of stage 1)
+how_to_get_truth := '$(get_truth), or give TRUTH=<solution.csv>'
 
 score: $(if $(making_csv),$(csv)) | $(ready)  ## score the CSV that is there against TRUTH=<solution>: EXP= or WEIGHTS=
 	@$(csv_is_there)
 	@$(truth_is_there)
-	$(quiet)$(python) scripts/score.py --submission $(csv) --truth $(truth) --out $(runs)/$(csv_name)/score.csv
+	$(quiet)$(python) scripts/score.py --submission $(csv) --truth $(truth) --out $(runs)/$(csv_name)/score.csv \
+	  $(if $(filter stage2,$(subset)),--usage Private)
 
 submit: $(if $(making_csv),$(csv)) | $(ready)  ## send the CSV that is there to Kaggle: EXP= or WEIGHTS=, MESSAGE='...'
 	@$(csv_is_there)
-	$(quiet)$(python) scripts/submit.py --submission $(csv) --index $(data)/processed/index.csv --message $(message) \
+	$(quiet)$(python) scripts/submit.py --submission $(csv) --index $(test_index) --message $(message) \
 	  --record $(submissions)/kaggle.csv
 
 kaggle-scores: | $(ready)  ## ask Kaggle for scores that were still to come; sends nothing

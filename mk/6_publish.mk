@@ -23,6 +23,7 @@ notebook_flags = $(if $(weights),--weights $(weights) --stage $(subset),--member
 
 kaggle-notebook: | $(ready)  ## a notebook for Kaggle's GPU: KAGGLE_USER=<name>; with WEIGHTS= it only predicts
 	$(quiet)$(python) scripts/pack_notebook.py --out $(kaggle) --user $(or $(kaggle_user),'') $(notebook_flags)
+	$(quiet)$(python) -m pip download --quiet --no-deps --only-binary=:all: --dest $(kaggle)/dataset \
 	  --requirement $(kaggle)/dataset/wheels.txt
 
 kaggle-model: $(exported).onnx  ## a folder for Kaggle Models: KAGGLE_USER=<name>, CHECKPOINT=

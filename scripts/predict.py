@@ -1,4 +1,4 @@
-"""Predicts maps of a fold's held-out images (oof.npz) and of the test images (test.npz); with --weights test only."""
+"""Predicts maps of a fold's held-out images (oof.npz) and of the test images (test.npz), or of these alone."""
 
 import argparse
 from pathlib import Path
@@ -21,9 +21,10 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
     parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
     arguments = parser.parse_args()
-    held_out = arguments.splits and arguments.oof
-    if not (held_out if arguments.checkpoint else arguments.test and not arguments.config):
-        parser.error("--checkpoint needs --splits and --oof; --weights needs --test and takes no --config")
+    of_weights = arguments.test and not (arguments.config or arguments.oof or arguments.splits)
+    of_checkpoint = arguments.splits if arguments.oof else arguments.test
+    if not (of_checkpoint if arguments.checkpoint else of_weights):
+        parser.error("--checkpoint needs --oof with --splits, or --test; --weights needs --test, no --config")
 
     from nuclei.config_files import read_config
     from nuclei.data.prepared_images import Images
@@ -47,8 +48,10 @@ def main() -> None:
         predictor, fold = load_trained(arguments.weights, fabric.device), None
     else:
         checkpoint = load_checkpoint(arguments.checkpoint)
-        ids = held_out_images(checkpoint, arguments.checkpoint, read_splits(arguments.splits))
-        jobs, fold = [("held out", ids, arguments.oof), *jobs], checkpoint["fold"]
+        fold = checkpoint["fold"]
+        if arguments.oof:
+            ids = held_out_images(checkpoint, arguments.checkpoint, read_splits(arguments.splits))
+            jobs = [("held out", ids, arguments.oof), *jobs]
         asked = read_config(arguments.config) if arguments.config else None
         predictor = load_predictor(checkpoint, str(arguments.checkpoint), fabric.device, asked)
     with explain_lost_processes():

@@ -10,6 +10,9 @@ from nuclei.cli import IMAGE_SOURCES, run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--raw", type=Path, required=True, help="folder with stage1_train/ and stage1_test/")
+    parser.add_argument(
+        "--stage", choices=("stage1", "stage2"), default="stage1", help="stage2: stage2_test_final/ alone"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for images/, labels/ and index.csv")
     parser.add_argument(
         "--sources", type=Path, default=IMAGE_SOURCES, help=f"corrected sources ({IMAGE_SOURCES.name})"
@@ -26,8 +29,8 @@ def main() -> None:
     from nuclei.io.parallel import open_pool
     from nuclei.progress import show_progress
 
-    raw, out = arguments.raw, arguments.out
-    jobs = [(subset, image_id) for subset in prepare.SUBSETS for image_id in prepare.find_images(raw, subset)]
+    raw, out, subsets = arguments.raw, arguments.out, prepare.SUBSETS[arguments.stage]
+    jobs = [(subset, image_id) for subset in subsets for image_id in prepare.find_images(raw, subset)]
     with folder_lock(out):
         (out / "index.csv").unlink(missing_ok=True)  # it comes back when all its files are written
         with open_pool(max(arguments.workers, 1), prepare.image_writer, raw, out) as write:

@@ -46,6 +46,29 @@ def images(processed) -> Images:
 
 
 @pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory) -> Path:
+    """A file of weights of a small network that was not trained."""
+    import torch
+
+    from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig
+    from nuclei.evaluation.scores import TunedScore
+    from nuclei.models.factory import build_model
+    from nuclei.models.weights_file import write_weights
+    from nuclei.postprocessing.parameters import Parameters
+    from nuclei.publishing.model_card import make_card
+
+    torch.manual_seed(0)
+    precision, flips = TrainingConfig(precision="32-true"), PredictionConfig(flips=1)
+    config = Config(name="tiny", model=ModelConfig(width=4, depth=2), training=precision, prediction=flips)
+    tensors = build_model(config.model, 3, pretrained=False).state_dict()
+    checkpoint = {"config": config.model_dump(), "model": tensors, "fold": 0, "trained_on": ["image00"]}
+    score = TunedScore(experiment="tiny", parameters=Parameters().to_dict(), score=0.5, n_images=1)
+    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    write_weights(path, tensors, make_card(checkpoint, score, "generated images", "CC0-1.0"))
+    return path
+
+
+@pytest.fixture(scope="session")
 def browser():
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")

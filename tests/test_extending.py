@@ -127,7 +127,7 @@ def test_a_data_source(package):
     change(
         package / "data/download_sources.py",
         r'(def find_origins\(.*?)(    if source == "bbbc")',
-        r'\1    if source == "mirror":\n        return _remote_origins("https://mirror.example/dsb2018/")\n\2',
+        r'\1    if source == "mirror":\n        return _remote_origins("https://mirror.example/dsb2018/", stage)\n\2',
     )
     code = """
 from nuclei.data.download_sources import find_origins

@@ -236,6 +236,10 @@ def test_a_make_without_grouped_targets_is_refused_before_any_include():
         (["data", "DATA=it's"], "DATA=it's: make keeps files here"),
         (["data", "SPLITS=other.csv", "RUNS=runs"], "give RUNS=<folder> as well"),
         (["submit", "MESSAGE=two\nlines"], "MESSAGE: give one line"),
+        (["score", "SUBSET=stge2"], "SUBSET=stge2: stage1 or stage2; did you mean stage2?"),
+        (["train", "SUBSET=stage2"], "score, submission, submit; not for train"),
+        (["submission", "SUBSET=stage2", "FOLD=0"], "leave FOLD= and FOLDS= out"),
+        (["kaggle-notebook", "SUBSET=stage2"], "the notebook that trains submits stage 1; give WEIGHTS="),
     ],
 )
 def test_what_is_unknown_or_at_odds_is_refused_with_the_nearest_in_one_line(make, arguments, said):
@@ -527,6 +531,23 @@ def test_submit_with_weights_sends_what_submission_with_weights_wrote(make):
 
 def test_beside_a_goal_that_makes_it_the_csv_is_waited_for(make):
     assert make.run("-j2", "submission", "score")[-1] == "score"
+
+
+def test_the_final_set_is_predicted_by_networks_that_are_there_without_training_again(done):
+    scripts = done.run("submission", "SUBSET=stage2", "EXP=first")
+    assert scripts.count("predict") == 2
+    assert set(scripts) == {"download", "prepare", "predict", "ensemble", "tune", "make_submission"}
+    (first, *_) = (call for call in done.calls() if call[0].endswith("predict.py"))
+    assert f"{done.folder}/data/stage2/processed" in first
+    assert "--oof" not in first
+    assert (done.folder / "submissions/first_stage2.csv").exists()
+
+
+def test_the_final_set_by_the_ensemble_takes_the_weights_tuned_out_of_fold(done):
+    assert "train" not in done.run("submission", "SUBSET=stage2")
+    calls = [call for call in done.calls() if call[0] == "scripts/ensemble.py"]
+    (call,) = (call for call in calls if f"{done.folder}/runs/ensemble/stage2.npz" in call)
+    assert call[call.index("--ensemble-weights") + 1] == f"{done.folder}/runs/ensemble/ensemble_weights.json"
 
 
 # --- what goes stale ----------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ from rules.text import RefusedError, nearest
 ONE_NETWORK = {"summary", "export", "bioimageio", "kaggle-model"}
 OF_CSV = {"score", "submit"}
 """They take a CSV that is there, of whatever name."""
+OF_STAGE2 = {"data", "submission", "kaggle-notebook", *OF_CSV}
+"""They follow SUBSET=stage2."""
 OF_ALL_FOLDS = {"leaderboard", "weights", "kaggle-notebook", "unseen"}
 
 
@@ -19,6 +21,7 @@ def work_out(settings: Settings) -> dict[str, str]:
     values = settings.values
     csv_name = settings.experiment + (f"_{settings.label}" if settings.label else "")
     csv_name = run_name(values["WEIGHTS"]) if values["WEIGHTS"] else csv_name
+    csv_name += settings.test_suffix
     values["MESSAGE"] = values["MESSAGE"] or csv_name
     values["MEMBERS"], values["FOLDS"] = " ".join(settings.chosen), " ".join(settings.folds)
     values["MODEL"] = values["MODEL"] or settings.chosen[0]
@@ -33,6 +36,7 @@ def work_out(settings: Settings) -> dict[str, str]:
     return {
         "csv_name": csv_name,
         "csv": settings.path("SUBMISSIONS", f"{csv_name}.csv"),
+        "test_index": f"{settings.processed}/index.csv",
         "exported": exported,
         "dir_exported": f"{os.path.dirname(exported)}/",
         "eda_table": f"{os.path.splitext(values['EDA'])[0]}.csv",
@@ -51,12 +55,18 @@ def find_exported(settings: Settings, checkpoint: str) -> str:
 
 def how_to_make(settings: Settings) -> str:
     """What to type for the CSV that `make submit` and `make score` take; text for a recipe, between double quotes."""
+    subset = " SUBSET=stage2" if settings.stage2 else ""
     if settings["WEIGHTS"]:
-        return "make it first: make submission, with the same WEIGHTS="
+        came = Path(settings["WEIGHTS"].rstrip("/")).stem
+        is_there = not settings.stage2 and Path(settings.path("SUBMISSIONS", f"{came}.csv")).is_file()
+        other = (
+            f", or take {settings['SUBMISSIONS']}/{came}.csv, which is there: EXP={came}" if is_there else ""
+        )
+        return f"make it first: make submission{subset}, with the same WEIGHTS={other}"
     if settings.experiment == "otsu":
         return f"make it first: make {settings['SUBMISSIONS']}/otsu.csv"
     folds = f" FOLDS='{settings['FOLDS']}'" if settings.label else ""
-    return f"make it first: make submission EXP={settings.experiment}{folds}"
+    return f"make it first: make submission EXP={settings.experiment}{folds}{subset}"
 
 
 def check_together(settings: Settings) -> None:
@@ -75,6 +85,8 @@ def check_together(settings: Settings) -> None:
         )
     if settings["WEIGHTS"] and settings.is_given("EXP") and goals & {"submission", *OF_CSV}:
         raise RefusedError("give EXP= or WEIGHTS=, not both: the one is trained here, the other was")
+    if settings.stage2:
+        check_stage2(settings, goals)
     name = settings.experiment
     one_network = goals & ONE_NETWORK and not settings.is_given("MODEL") and not settings.is_given("CHECKPOINT")
     if settings.is_given("EXP") and name not in settings.experiments and not settings.is_screening:
@@ -102,6 +114,21 @@ def check_together(settings: Settings) -> None:
     checkpoint = settings.given.get("CHECKPOINT")
     if checkpoint and not Path(checkpoint).exists() and f"{settings['RUNS']}/" not in checkpoint:
         raise RefusedError(f"CHECKPOINT={checkpoint}: no such file{near_checkpoint(settings, checkpoint)}")
+
+
+def check_stage2(settings: Settings, goals: set[str]) -> None:
+    """Refuses goals that do not use the final set, and settings that its rules do not follow."""
+    others = [goal for goal in settings.goals if goal not in OF_STAGE2 and "/" not in goal]
+    if others:
+        raise RefusedError(f"SUBSET=stage2 is for {', '.join(sorted(OF_STAGE2))}; not for {others[0]}")
+    if settings["WEIGHTS"]:
+        return
+    if "kaggle-notebook" in goals:
+        raise RefusedError("SUBSET=stage2: the notebook that trains submits stage 1; give WEIGHTS= as well")
+    if settings.some_folds:
+        raise RefusedError(
+            "SUBSET=stage2 is predicted by the networks of all folds; leave FOLD= and FOLDS= out"
+        )
 
 
 def near_checkpoint(settings: Settings, checkpoint: str) -> str:

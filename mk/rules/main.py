@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rules.book import Book, write_files, write_record
 from rules.experiments import write_experiments, write_packed_ensemble
+from rules.final_set import write_final_set
 from rules.goals import add_goals, check_together, how_to_make, work_out
 from rules.old_names import adopt_old_results
 from rules.plan import announce, check_goals, read_targets
@@ -47,6 +48,9 @@ def write_rules(given: dict[str, str], goals: list[str]) -> Path:
     if settings["WEIGHTS"]:
         book.chapter("trained weights")
         write_shipped(book, settings)
+    elif settings.stage2:
+        book.chapter("the final set")
+        write_final_set(book, settings)
     write_studies(book, settings)
     check_together(settings)
     paths = work_out(settings)

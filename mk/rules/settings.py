@@ -19,6 +19,8 @@ RENAMED = {
     "LEFT_OUT_RUNGS": "UNSEEN_STEPS",
 }
 """Settings of earlier versions and their names of today."""
+STAGES = ("stage1", "stage2")
+"""Values of SUBSET: the test images of the first stage, and those of the final set."""
 MAKES_OWN = {"MAKE", "SHELL", "MAKEFLAGS", "CURDIR", ".FEATURES"}
 """Variables of make itself, which people may set too."""
 
@@ -43,7 +45,7 @@ NUMBERS, NUMBER_LISTS = (
     {"FOLDS", "MODALITIES", "SEEDS"},
 )
 NAMES, NAME_LISTS = (
-    {"EXP", "MODEL", "AGAINST"},
+    {"EXP", "MODEL", "AGAINST", "SUBSET"},
     {"MEMBERS", "VARIANTS", "ABLATION_STEPS", "UNSEEN_STEPS", "COUNTS", "COMPLETE", "ROWS"},
 )
 LISTS = NUMBER_LISTS | NAME_LISTS | {"ENSEMBLE_WEIGHTS"}
@@ -88,6 +90,26 @@ class Settings:
         """Whether `make screen` was asked for, or a part of it."""
         return any(goal == "screen" or f"{self['RUNS']}/screen/" in goal for goal in self.goals)
 
+    @property
+    def stage2(self) -> bool:
+        """Whether the test images are those of the final set."""
+        return self["SUBSET"] == "stage2"
+
+    @property
+    def test_maps(self) -> str:
+        """The file of the test images' probability maps, in the folder of a run or fold."""
+        return "stage2.npz" if self.stage2 else "test.npz"
+
+    @property
+    def test_suffix(self) -> str:
+        """What the name of a submission ends with."""
+        return "_stage2" if self.stage2 else ""
+
+    @property
+    def processed(self) -> str:
+        """The folder of the prepared test images."""
+        return self.path("DATA", *(["stage2"] if self.stage2 else []), "processed")
+
     def path(self, name: str, *parts: str) -> str:
         """A file below the folder of a setting."""
         return "/".join([self.values[name], *parts])
@@ -99,7 +121,12 @@ class Settings:
         data = self["DATA"]
         self.values["SPLITS"] = self["SPLITS"] or f"{data}/splits.csv"
         self.values["EXTERNAL"] = self["EXTERNAL"] or f"{data}/external"
-        self.values["TRUTH"] = self["TRUTH"] or f"{data}/raw/stage1_solution.csv"
+        if self["SUBSET"] not in STAGES:
+            raise RefusedError(
+                f"SUBSET={self['SUBSET']}: stage1 or stage2{nearest(self['SUBSET'], STAGES, 0.5)}"
+            )
+        solution = "stage2/raw/stage2_solution_final.csv" if self.stage2 else "raw/stage1_solution.csv"
+        self.values["TRUTH"] = self["TRUTH"] or f"{data}/{solution}"
         self.values["EDA"] = self["EDA"] or ("eda.html" if data == "data" else f"{data}/eda.html")
         self.values["KAGGLE_USER"] = self["KAGGLE_USER"] or os.environ.get("KAGGLE_USERNAME", "")
         if self["SPLITS"] != f"{data}/splits.csv" and self["RUNS"] == "runs":

@@ -82,7 +82,8 @@ def find_member(card: Path, name: str) -> Path:
 def write_shipped(book: Book, settings: Settings) -> None:
     """Maps of the test images by every network, their averages and the submission."""
     weights, name = Path(settings["WEIGHTS"]), run_name(settings["WEIGHTS"])
-    folder, csv = settings.path("RUNS", name), settings.path("SUBMISSIONS", f"{name}.csv")
+    folder = settings.path("RUNS", name)
+    csv = settings.path("SUBMISSIONS", f"{name}{settings.test_suffix}.csv")
     is_card = weights.suffix == CARD_SUFFIX
     places = (
         {f"{folder}/{one}": find_member(weights, one) for one in read_members(weights)}
@@ -90,15 +91,15 @@ def write_shipped(book: Book, settings: Settings) -> None:
         else {folder: weights}
     )
     found = {place: find_files(path) for place, path in places.items()}
-    maps = {place: [f"{place}/{map_name(file)}/test.npz" for file in files] for place, files in found.items()}
+    test = settings.test_maps
+    maps = {place: [f"{place}/{map_name(file)}/{test}" for file in files] for place, files in found.items()}
     states = {
         str(file): [file.stat().st_size, file.stat().st_mtime_ns] for files in found.values() for file in files
     }
     states |= {str(weights): [weights.stat().st_size, weights.stat().st_mtime_ns]} if is_card else {}
     every_map = [path for paths in maps.values() for path in paths]
     needs, after = book.record(f"{folder}/made_from.json", canonical(states), every_map)
-    index = settings.path("DATA", "processed", "index.csv")
-    processed = path_text(settings.path("DATA", "processed"))
+    index, processed = f"{settings.processed}/index.csv", path_text(settings.processed)
     for place, files in found.items():
         for file, out in zip(files, maps[place], strict=True):
             book.add(
@@ -109,23 +110,23 @@ def write_shipped(book: Book, settings: Settings) -> None:
                 f"--processed {processed} --test {path_text(out)} --device $(device)",
                 after=after,
             )
-        average(book, index, maps[place], f"{place}/test.npz", "test")
+        average(book, index, maps[place], f"{place}/{test}", "test")
     if is_card:
-        inputs = [f"{place}/test.npz" for place in places]
+        inputs = [f"{place}/{test}" for place in places]
         average(
             book,
             index,
             inputs,
-            f"{folder}/test.npz",
+            f"{folder}/{test}",
             "test",
             "--ensemble-weights $(weights)",
             needs=needs,
         )
     book.add(
         [csv],
-        [f"{folder}/test.npz"],
+        [f"{folder}/{test}"],
         "make_submission",
-        f"--maps {path_text(folder)}/test.npz --weights $(weights)",
+        f"--maps {path_text(folder)}/{test} --weights $(weights)",
         f"--processed {processed} --out {path_text(csv)}",
     )
 

@@ -1,5 +1,7 @@
 """The stage `download`: `<raw>/stage1_train`, `<raw>/stage1_test` and, last, `<raw>/manifest.csv`.
 
+Of the final set, stage 2, it is `<raw>/stage2_test_final` instead of the two.
+
 Files are downloaded, checked and unpacked in `<raw>/.incoming` and moved into place when all are
 complete; until then the earlier files stay as they were.
 """
@@ -9,11 +11,12 @@ import io
 import logging
 import os
 import shutil
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from nuclei.data import archive
-from nuclei.data.archive import SUBSETS
-from nuclei.data.download_sources import KNOWN_COUNTS, SOLUTION, Origin, find_origins
+from nuclei.data.download_sources import STAGES, Origin, Stage, find_origins
 from nuclei.errors import DamagedArchiveError, UserError
 from nuclei.io.files import remove_stale_temporaries, sha256, write_text
 from nuclei.io.locks import folder_lock
@@ -21,60 +24,70 @@ from nuclei.io.locks import folder_lock
 log = logging.getLogger(__name__)
 
 SOLUTION_START = b"ImageId,EncodedPixels"
-KEPT_FILES = (*(f"{subset}.zip" for subset in SUBSETS), SOLUTION)
 MANIFEST = "manifest.csv"
 INCOMING = ".incoming"
 COLUMNS = ("file", "bytes", "sha256", "source")
 Row = tuple[str, int, str, str]
 
 
-def download(source: str, raw: Path) -> Path:
-    """Path of the manifest (CSV: file, bytes, sha256, source), written when both folders are complete.
+def download(source: str, raw: Path, stage: str = "stage1") -> Path:
+    """Path of the manifest (CSV: file, bytes, sha256, source), written when all folders are complete.
 
-    `source` is `bbbc`, `kaggle`, `fixes`, a folder or an http(s) address that holds
-    `stage1_train.zip` and `stage1_test.zip` (a folder may hold them unpacked). A folder's digest is
-    that of `archive.Tree`.
+    `stage` is a name of `download_sources.STAGES`. `source` is `bbbc`, `kaggle`, `fixes`, a folder
+    or an http(s) address that holds the zips of the stage (a folder may hold them unpacked). A
+    folder's digest is that of `archive.Tree`.
 
     Raises: UserError: the source is unknown, incomplete, refused, damaged or not the competition's
         data.
     """
-    origins = find_origins(source)
+    wanted = STAGES[stage]
+    origins = find_origins(source, wanted)
     with folder_lock(raw):
-        rows, train, test, stale = _stage_all(source, origins, raw)
-        manifest = _commit(raw, raw / INCOMING, sorted(rows), stale)
-    found = (
-        f"{len(train.image_ids)} training images with {train.masks} nuclei, {len(test.image_ids)} test images"
-    )
+        rows, trees, stale = _stage_all(source, origins, wanted, raw)
+        manifest = _commit(raw, raw / INCOMING, sorted(rows), stale, wanted)
+    found = ", ".join(_describe(subset, tree) for subset, tree in trees.items())
     log.info("%s: %s from %s", raw, found, source)
     return manifest
 
 
+def _describe(subset: str, tree: archive.Tree) -> str:
+    images = len(tree.image_ids)
+    if subset == "stage1_train":
+        return f"{images} training images with {tree.masks} nuclei"
+    return f"{images} test images"
+
+
+def _kept_files(stage: Stage) -> tuple[str, ...]:
+    return (*(f"{subset}.zip" for subset in stage.subsets), stage.solution)
+
+
 def _stage_all(
-    source: str, origins: dict[str, Origin], raw: Path
-) -> tuple[list[Row], archive.Tree, archive.Tree, list[str]]:
+    source: str, origins: dict[str, Origin], stage: Stage, raw: Path
+) -> tuple[list[Row], dict[str, archive.Tree], list[str]]:
     """Brings everything into `<raw>/.incoming`.
 
-    Returns the rows of the manifest, both trees, and the names of files of an earlier source.
+    Returns the rows of the manifest, the trees, and the names of files of an earlier source.
     """
     incoming = raw / INCOMING
     incoming.mkdir(exist_ok=True)
     _recover(raw, incoming, "\n".join(origin.label for origin in origins.values()))
-    kept = _read_kept(raw)
+    kept = _read_kept(raw, _kept_files(stage))
+    trees: dict[str, archive.Tree] = {}
+    rows: list[Row] = []
     try:
-        (train, train_rows), (test, test_rows) = (
-            _stage(subset, origins[subset], raw, incoming, kept) for subset in SUBSETS
-        )
-        _check_counts(source, train, test)
-        rows = train_rows + test_rows
-        if SOLUTION in origins:
-            rows += _stage_solution(origins[SOLUTION], incoming)
+        for subset in stage.subsets:
+            trees[subset], own_rows = _stage(subset, origins[subset], raw, incoming, kept)
+            rows += own_rows
+        _check_counts(source, stage, trees)
+        if stage.solution in origins:
+            rows += _stage_solution(origins[stage.solution], incoming / stage.solution)
     except BaseException:
-        _discard_trees(incoming)
+        _discard_trees(incoming, stage)
         raise
     sources = {row[0]: row[3] for row in rows}
     own = {origin.place.resolve() for origin in origins.values() if origin.place}
     stale = [name for name in kept if kept[name] != sources.get(name) and (raw / name).resolve() not in own]
-    return rows, train, test, stale
+    return rows, trees, stale
 
 
 def _recover(raw: Path, incoming: Path, wanted: str) -> None:
@@ -103,8 +116,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _discard_trees(incoming: Path) -> None:
-    for subset in SUBSETS:
+def _discard_trees(incoming: Path, stage: Stage) -> None:
+    for subset in stage.subsets:
         shutil.rmtree(incoming / subset, ignore_errors=True)
     if [path.name for path in incoming.iterdir()] == ["source.txt"]:
         shutil.rmtree(incoming)
@@ -163,19 +176,18 @@ def _unpack_or_set_aside(place: Path, subset: str, folder: Path) -> archive.Tree
         raise UserError(f"{error}. The file is now {refused}") from error
 
 
-def _read_kept(raw: Path) -> dict[str, str]:
+def _read_kept(raw: Path, names: Collection[str]) -> dict[str, str]:
     """Name and source of the files of an earlier run that are unchanged."""
     if not (raw / MANIFEST).is_file():
         return {}
     with open(raw / MANIFEST, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    kept = [row for row in rows if row.get("file") in KEPT_FILES and (raw / row["file"]).is_file()]
+    kept = [row for row in rows if row.get("file") in names and (raw / row["file"]).is_file()]
     return {row["file"]: row["source"] for row in kept if row["sha256"] == sha256(raw / row["file"])}
 
 
-def _stage_solution(origin: Origin, incoming: Path) -> list[Row]:
-    """Row of the manifest for the solution of stage1_test, which is optional."""
-    place = incoming / SOLUTION
+def _stage_solution(origin: Origin, place: Path) -> list[Row]:
+    """Row of the manifest for the solution of the test images at `place`, which is optional."""
     try:
         if origin.fetch is not None:
             origin.fetch(place)
@@ -184,32 +196,35 @@ def _stage_solution(origin: Origin, incoming: Path) -> list[Row]:
         with open(place, "rb") as file:
             start = file.read(len(SOLUTION_START))
         if start != SOLUTION_START:
-            raise UserError(f"{origin.label}: {SOLUTION} starts with {start!r}, expected {SOLUTION_START!r}")
+            raise UserError(f"{origin.label}: {place.name} starts with {start!r}, expected {SOLUTION_START!r}")
     except UserError as error:
         place.unlink(missing_ok=True)
         log.warning("left out; only a local score of the test images needs it: %s", error)
         return []
-    return [(SOLUTION, place.stat().st_size, sha256(place), origin.label)]
+    return [(place.name, place.stat().st_size, sha256(place), origin.label)]
 
 
-def _check_counts(source: str, train: archive.Tree, test: archive.Tree) -> None:
-    both = sorted(set(train.image_ids) & set(test.image_ids))
+def _check_counts(source: str, stage: Stage, trees: Mapping[str, archive.Tree]) -> None:
+    in_several = Counter(image_id for tree in trees.values() for image_id in tree.image_ids)
+    both = sorted(image_id for image_id, count in in_several.items() if count > 1)
     if both:
         raise UserError(
             f"--source {source}: {len(both)} images are both in stage1_train and in stage1_test, the first "
             f"{both[0]}; a score on them would be worthless. Is one archive there under both names?"
         )
-    counts = (len(train.image_ids), len(test.image_ids))
-    if counts != KNOWN_COUNTS.get(source, counts):
+    counts = tuple(len(tree.image_ids) for tree in trees.values())
+    expected = stage.known_counts.get(source, counts)
+    if counts != expected:
+        kinds = ["training" if subset == "stage1_train" else "test" for subset in trees]
         log.warning(
-            "--source %s: %d training and %d test images, expected %d and %d; the source has changed",
+            "--source %s: %s images, expected %s; the source has changed",
             source,
-            *counts,
-            *KNOWN_COUNTS[source],
+            " and ".join(f"{count} {kind}" for count, kind in zip(counts, kinds, strict=True)),
+            " and ".join(map(str, expected)),
         )
 
 
-def _commit(raw: Path, incoming: Path, rows: list[Row], stale: list[str]) -> Path:
+def _commit(raw: Path, incoming: Path, rows: list[Row], stale: list[str], stage: Stage) -> Path:
     """Moves everything into place by renaming; removes `stale`, files of an earlier source."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
@@ -217,7 +232,7 @@ def _commit(raw: Path, incoming: Path, rows: list[Row], stale: list[str]) -> Pat
     previous = incoming / "previous"
     previous.mkdir()
     # The manifest is removed first and comes last: it says that the data are complete.
-    for name in (MANIFEST, *SUBSETS, *KEPT_FILES):
+    for name in (MANIFEST, *stage.subsets, *_kept_files(stage)):
         arrived = (incoming / name).exists()
         if (raw / name).exists() and (arrived or name == MANIFEST or name in stale):
             os.replace(raw / name, previous / name)

@@ -1,7 +1,7 @@
 """The stage `prepare`: images of the unpacked archive become the files that all later stages read.
 
 In the archive `stage1_train/<id>/images/<id>.png` is an image and `stage1_train/<id>/masks/*.png`
-hold one nucleus each; `stage1_test/<id>` has the image only.
+hold one nucleus each; `stage1_test/<id>` and `stage2_test_final/<id>` have the image only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,10 @@ from nuclei.errors import UserError
 from nuclei.io.images import write_image, write_label_map
 from nuclei.io.tables import INDEX_COLUMNS, MASK_CONFLICT_COLUMNS, SOURCE
 
-SUBSETS = ("train", "test")
+SUBSETS = {"stage1": ("train", "test"), "stage2": ("stage2",)}
+"""Subsets of each stage of the competition."""
+FOLDERS = {"train": "stage1_train", "test": "stage1_test", "stage2": "stage2_test_final"}
+"""Folder of each subset in the archive."""
 
 KNOWN_BAD = (
     ("7b38c9173ebe69b4c6ba7e703c0c27f39305d9b2910f46405993d2ea7a963b80", "nuclei not annotated"),
@@ -61,22 +64,23 @@ class PreparedImage:
 
     row: dict[str, str | int | None]
     """The image's row of the index without its group; `nuclei` is None for a test image."""
-    signature: ImageSignature
+    signature: ImageSignature | None
+    """Not of an image of stage2: signatures of thousands fill the memory, and only folds need groups."""
     annotation: Annotation | None = None
     """Annotation of a training image without its label map."""
 
 
 def find_images(raw: Path, subset: str) -> list[str]:
-    """Sorted ids of the images in `<raw>/stage1_<subset>`.
+    """Sorted ids of the images of a subset: train, test or stage2.
 
     Raises:
         UserError: the folder is missing or has no image folder; an id that is no safe name.
     """
-    folder = raw / f"stage1_{subset}"
+    folder = raw / FOLDERS[subset]
     entries = folder.iterdir() if folder.is_dir() else ()
     ids = sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] not in "._")
     if not ids:
-        raise UserError(f"{folder}: no image folders; run `make data`, or unpack stage1_{subset}.zip there")
+        raise UserError(f"{folder}: no image folders; run `make data`, or unpack {folder.name}.zip there")
     check_image_ids(folder, ids)
     return ids
 
@@ -87,10 +91,10 @@ def read_archive_image(raw: Path, subset: str, image_id: str) -> Pixels:
     Raises:
         UserError: the file is missing, no PNG, damaged or too large.
     """
-    path = raw / f"stage1_{subset}" / image_id / "images" / f"{image_id}.png"
+    path = raw / FOLDERS[subset] / image_id / "images" / f"{image_id}.png"
     if not path.is_file():
         folder = path.parents[1]
-        raise UserError(f"{path}: the image is missing; unpack stage1_{subset}.zip again, or remove {folder}")
+        raise UserError(f"{path}: the image is missing; unpack {FOLDERS[subset]}.zip again, or remove {folder}")
     return to_rgb(read_png(path))
 
 
@@ -109,7 +113,10 @@ def image_writer(raw: Path, out: Path) -> Callable[[tuple[str, str]], PreparedIm
 
 
 def prepare_image(raw: Path, out: Path, subset: str, image_id: str) -> PreparedImage:
-    """Writes `images/<id>.png`, and `labels/<id>.png` of a training image, into `out`."""
+    """Writes `images/<id>.png`, and `labels/<id>.png` of a training image, into `out`.
+
+    In the index the images of stage2 are test images.
+    """
     cv2.setNumThreads(1)
     image = read_archive_image(raw, subset, image_id)
     height, width = image.shape[:2]
@@ -117,7 +124,7 @@ def prepare_image(raw: Path, out: Path, subset: str, image_id: str) -> PreparedI
     modality = find_modality(displayed)
     row: dict[str, str | int | None] = {
         "image_id": image_id,
-        "subset": subset,
+        "subset": "train" if subset == "train" else "test",
         "image": f"images/{image_id}.png",
         "label": None,
         "height": height,
@@ -127,8 +134,8 @@ def prepare_image(raw: Path, out: Path, subset: str, image_id: str) -> PreparedI
         "source": find_source(displayed, modality),
     }
     write_image(out / "images" / f"{image_id}.png", image)
-    signature = image_signature(displayed)
-    if subset == "test":
+    signature = image_signature(displayed) if subset != "stage2" else None
+    if subset != "train":
         return PreparedImage(row, signature)
     annotation = read_annotation(raw / "stage1_train" / image_id / "masks", (height, width))
     write_label_map(out / "labels" / f"{image_id}.png", annotation.label_map)
@@ -139,7 +146,8 @@ def prepare_image(raw: Path, out: Path, subset: str, image_id: str) -> PreparedI
 def build_index(prepared: Sequence[PreparedImage], sources: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Table of the images in the order given, with groups (see `tile_groups`) and sources.
 
-    `sources` corrects the source that was found for an image, by its id.
+    `sources` corrects the source that was found for an image, by its id. An image without a
+    signature is a group of its own.
 
     Raises:
         UserError: an image id is in both subsets.
@@ -148,8 +156,8 @@ def build_index(prepared: Sequence[PreparedImage], sources: Mapping[str, str] | 
     twice = sorted(index.image_id[index.image_id.duplicated()])
     if twice:
         raise UserError(f"image {twice[0]} is in stage1_train and stage1_test; remove one of the two folders")
-    groups = find_groups({str(image.row["image_id"]): image.signature for image in prepared})
-    index["group"] = index.image_id.map(groups)
+    groups = find_groups({str(image.row["image_id"]): image.signature for image in prepared if image.signature})
+    index["group"] = index.image_id.map(groups).fillna(index.image_id)
     index[SOURCE] = assign_sources(index, sources)
     return index[[*INDEX_COLUMNS, SOURCE]]
 
