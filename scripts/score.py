@@ -21,6 +21,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
 
+    import numpy as np
+
     from nuclei.evaluation.metric import THRESHOLDS
     from nuclei.evaluation.submission_score import score_submission, write_scores
     from nuclei.reporting.reference_scores import describe_references
@@ -28,7 +30,7 @@ def main() -> None:
 
     scores = score_submission(arguments.submission, read_solution(arguments.truth, arguments.usage))
     write_scores(arguments.out, scores)
-    means = sum(scores.values()) / len(scores)
+    means = np.mean(list(scores.values()), axis=0)
     for threshold, mean in zip(THRESHOLDS, means, strict=True):
         print(f"IoU > {threshold:.2f}  {mean:.10f}")
     print(f"mean of {len(scores)} images  {means.mean():.10f}", flush=True)
