@@ -162,7 +162,8 @@ def leaderboard_page(frame: pd.DataFrame) -> str:
             f"- `{name}`: {members}"
             for name, members in zip(ensembles.experiment, ensembles.members, strict=True)
         ]
-    submitted = bool(frame[["public", "private"]].notna().any(axis=None))
+    rows = frame.to_dict("records")
+    submitted = any(known(row.get(name)) for row in rows for name in ("public", "private"))
     return "\n".join([*lines, "", *reference_section(submitted)]) + "\n"
 
 

@@ -7,7 +7,7 @@ from nuclei.reporting.rendering import table_line
 IMAGES = "106 scored images of stage 2"
 """What all of them were measured on: the private leaderboard. 70 of these images come from laboratories without a
 training image."""
-UNKNOWN = "What this project scores there is not known until someone submits."
+UNKNOWN = "What this project scores on Kaggle is not known until someone submits."
 LEADERBOARD = "https://www.kaggle.com/c/data-science-bowl-2018/leaderboard"
 PAPER = "https://doi.org/10.1038/s41592-019-0612-7"
 
@@ -40,10 +40,12 @@ def describe_references() -> list[str]:
 
 def reference_section(submitted: bool) -> list[str]:
     """The scores of others as a section in Markdown; `submitted` where Kaggle has scored this project."""
-    lines = ["## Scores of others", "", f"On the {IMAGES}, which are other images than those above."]
+    lines = ["## Scores of others", "", "On other images than the scores above."]
     lines[-1] += "" if submitted else f" {UNKNOWN}"
-    lines += ["", table_line(["method", "score", "source"]), table_line(["---", "---:", "---"])]
+    lines += ["", table_line(["method", "score", "images", "source"])]
+    lines.append(table_line(["---", "---:", "---", "---"]))
     lines += [
-        table_line([each.name, f"{each.score:.4g}", f"[{each.source}]({each.address})"]) for each in REFERENCES
+        table_line([each.name, f"{each.score:.4g}", IMAGES, f"[{each.source}]({each.address})"])
+        for each in REFERENCES
     ]
     return lines
