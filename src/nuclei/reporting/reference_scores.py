@@ -23,9 +23,9 @@ class ReferenceScore:
 
 
 REFERENCES = (
-    ReferenceScore("winner of 2018, 32 networks", 0.6316, "private leaderboard", LEADERBOARD),
-    ReferenceScore("CellProfiler tuned by an expert", 0.5281, "Caicedo et al. 2019", PAPER),
-    ReferenceScore("median team", 0.443, "private leaderboard", LEADERBOARD),
+    ReferenceScore("winner of 2018, 32 networks", 0.6316, "Kaggle's private leaderboard", LEADERBOARD),
+    ReferenceScore("CellProfiler tuned by an expert", 0.5281, "Caicedo et al., Nature Methods 2019", PAPER),
+    ReferenceScore("median team", 0.443, "Kaggle's private leaderboard", LEADERBOARD),
 )
 """Best first. Source: Caicedo et al., Nature Methods 16 (2019), with the organisers' archive
 https://github.com/carpenterlab/2019_caicedo_dsb for the score of CellProfiler, and the competition's leaderboard.
