@@ -15,6 +15,7 @@ TARGET = re.compile(r"^([^\s#.][^\n=]*?) ?&?:(?!=)", re.MULTILINE)
 VARIABLE = re.compile(r"\$\((\w+)\)")
 SIZES = {"bbbc": " (83 MB)", "kaggle": " (83 MB)"}
 """What the download of a SOURCE comes to."""
+SIZE_OF_STAGE2 = " (290 MB)"
 MANY = 3
 """Networks whose predictions take more than a moment."""
 LISTED = 20
@@ -52,12 +53,18 @@ def announce(book: Book, goals: Iterable[str], settings: Settings) -> str:
     """What is to come: trainings, how long they took before, downloads; nothing where there is no such work."""
     plan = Plan(book)
     trainings = plan.trainings(goals)
-    is_there = Path(settings.path("DATA", "raw", "manifest.csv")).exists()
-    source = f"SOURCE={settings['SOURCE']}{SIZES.get(settings['SOURCE'], '')}"
+    is_there = Path(
+        settings.path("DATA", *(["stage2"] if settings.stage2 else []), "raw", "manifest.csv")
+    ).exists()
+    size = SIZES.get(settings["SOURCE"], "")
+    source = f"SOURCE={settings['SOURCE']}{SIZE_OF_STAGE2 if size and settings.stage2 else size}"
     images = "" if is_there else f"; the images first, {source}"
     if not trainings:
         networks = plan.predictions
-        return f"no training; predictions by {networks} networks{images}" if networks >= MANY else ""
+        of_images = " of the 3,019 images of stage 2" if settings.stage2 else ""
+        many = networks >= (1 if settings.stage2 else MANY)
+        number = "1 network" if networks == 1 else f"{networks} networks"
+        return f"no training; predictions{of_images} by {number}{images}" if many else ""
     folds: dict[str, list[str]] = {}
     models: dict[str, list[str]] = {}
     for rule in trainings:
