@@ -35,12 +35,14 @@ $(data)/splits_source.csv: $(data)/processed/index.csv | $(ready)
 	$(quiet)$(python) scripts/make_folds.py --index $(data)/processed/index.csv --out $(data)/splits_source.csv --by source \
 	  --folds $(split_into)
 
-eda: $(eda)  ## a page and a table: sizes, modalities, nuclei, annotations worth a second look
+eda: $(eda)  ## a page and a table: sizes, modalities, sources, nuclei, doubtful annotations
 
 # with the folds where there are some, or where this very command makes them
 folds_for_eda := $(if $(wildcard $(data)/splits.csv)$(filter splits,$(MAKECMDGOALS)),$(data)/splits.csv)
+sources_for_eda := $(wildcard $(data)/splits_source.csv)
 
-$(eda) $(eda_table) &: $(data)/processed/index.csv $(folds_for_eda) | $(ready)
+$(eda) $(eda_table) &: $(data)/processed/index.csv $(folds_for_eda) $(sources_for_eda) | $(ready)
 	$(say) "eda      "$(eda)
 	$(quiet)$(python) scripts/eda.py --processed $(data)/processed $(if $(folds_for_eda),--splits $(folds_for_eda)) \
+	  $(if $(sources_for_eda),--source-splits $(sources_for_eda)) \
 	  --page $(eda) --table $(eda_table)

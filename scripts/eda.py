@@ -11,6 +11,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--splits", type=Path, help="table of folds")
+    parser.add_argument("--source-splits", type=Path, help="table of folds that hold whole sources out")
     parser.add_argument("--page", type=Path, required=True, help="the page, .html; it is written last")
     parser.add_argument("--table", type=Path, required=True, help="the table, .csv")
     parser.add_argument(
@@ -27,11 +28,16 @@ def main() -> None:
     from nuclei.data.prepared_images import Images
     from nuclei.io.files import write_text
     from nuclei.io.spreadsheets import write_spreadsheet
+    from nuclei.io.tables import read_splits
     from nuclei.reporting.eda.page import data_page
     from nuclei.reporting.eda.statistics import collect_statistics
 
     statistics = collect_statistics(arguments.processed, arguments.splits, arguments.workers)
-    page = data_page(statistics, Images(arguments.processed), arguments.thumbnails, arguments.megabytes)
+    held_out = {}
+    if arguments.source_splits:
+        held_out = dict(read_splits(arguments.source_splits).set_index("image_id").fold)
+    images = Images(arguments.processed)
+    page = data_page(statistics, images, arguments.thumbnails, arguments.megabytes, held_out)
     write_spreadsheet(arguments.table, statistics.images.round(4))
     write_text(arguments.page, page)
     reasons = statistics.findings.groupby("reason", sort=False).number.agg(["size", "sum"])

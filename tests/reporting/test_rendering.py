@@ -43,6 +43,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     write_runs(folder, dict(zip(EXPERIMENTS, (0.1, 0.4, 0.05), strict=True)), image_ids=IMAGE_IDS)
     images = Images(folder / "processed").index
+    write_csv(
+        folder / "processed" / "index.csv", images.assign(source=["<img src=x onerror=window.ran=1>"] * 10)
+    )
     masks = pd.DataFrame(
         {"image_id": images.image_id, "contested_pixels": 3, "left_out": f"{IMAGE_IDS[0]}.png"}
     )
@@ -105,6 +108,8 @@ def test_hostile_names_are_text_on_the_page_of_the_data(browser, eda):
     sheets = {figure.get_attribute("data-image") for figure in find(browser, "#sheet-list figure")}
     assert sheets >= set(IMAGE_IDS)
     assert set(column(browser, "#all-findings code")) >= set(IMAGE_IDS)
+    assert column(browser, "#sources tbody th") == ["<img src=x onerror=window.ran=1>"]
+    assert "<img src=x" in find(browser, "#source-list b")[0].get_property("textContent")
     choose(browser, "#reason", "left out")
     assert any(IMAGE_IDS[0] in caption for caption in column(browser, "#findings figcaption"))
     assert nothing_ran(browser)

@@ -1,6 +1,6 @@
 """Exploratory data analysis (EDA) as one page: sizes, modalities, nuclei, doubtful annotations, contact sheets."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from nuclei.data.prepare import KNOWN_BAD
 from nuclei.data.prepared_images import Images
 from nuclei.provenance import code_commit
 from nuclei.reporting.eda.annotation_checks import REASONS, find_holes, find_unlabelled
+from nuclei.reporting.eda.sources import choose_images, source_table
 from nuclei.reporting.eda.statistics import DataStatistics
 from nuclei.reporting.eda.tables import (
     count_findings,
@@ -37,11 +38,21 @@ _FINDINGS_FRACTION = 0.6
 """Fraction of the bytes for pictures that findings may take."""
 
 
-def data_page(statistics: DataStatistics, images: Images, thumbnails: int, megabytes: float) -> str:
-    """The page in HTML, with `thumbnails` images of each modality and fold, at most `megabytes` of pictures."""
+def data_page(
+    statistics: DataStatistics,
+    images: Images,
+    thumbnails: int,
+    megabytes: float,
+    held_out: Mapping[str, int] | None = None,
+) -> str:
+    """The page in HTML, with `thumbnails` images of each modality and fold, at most `megabytes` of pictures.
+
+    `held_out` is the fold that holds out the source of each image, by image id.
+    """
     size = int(megabytes * 1e6)
     findings, used = _draw_findings(statistics, images, int(size * _FINDINGS_FRACTION))
-    sheets, thumbs = _draw_sheets(statistics, images, thumbnails, size - used)
+    sources = source_table(statistics.images, held_out or {})
+    sheets, thumbs = _draw_sheets(choose_sheets(statistics.images, thumbnails), sources, images, size - used)
     modalities = present_modalities(statistics.images)
     labelled = statistics.labelled
     data = {
@@ -55,11 +66,13 @@ def data_page(statistics: DataStatistics, images: Images, thumbnails: int, megab
         "touching": touching_by_fold(statistics.nuclei, modalities),
         "findings": findings,
         "sheets": sheets,
+        "sources": sources,
         "thumbnails": thumbs,
         "nuclei": dict(zip(labelled.image_id, labelled.nuclei.tolist(), strict=True)),
         "colours": KIND_COLOURS,
     }
-    return render("eda.html", "eda.js", data, findings=findings, **_tables(statistics, modalities))
+    tables = _tables(statistics, modalities)
+    return render("eda.html", "eda.js", data, findings=findings, sources=sources, **tables)
 
 
 def _tables(statistics: DataStatistics, modalities: list[str]) -> dict[str, Any]:
@@ -96,14 +109,16 @@ def _draw_findings(statistics: DataStatistics, images: Images, size: int) -> tup
 
 
 def _draw_sheets(
-    statistics: DataStatistics, images: Images, count: int, size: int
+    sheets: list[dict[str, Any]], sources: list[dict[str, Any]], images: Images, size: int
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Contact sheets of `count` images each, and their thumbnails by image id, as many as fit into `size` bytes."""
-    sheets = choose_sheets(statistics.images, count)
-    chosen = list(_in_turns(sheets))
+    """Contact sheets, and the thumbnails by image id of all `images` in rows, as many as fit into `size` bytes.
+
+    The rows lose those that do not fit.
+    """
+    chosen = list(dict.fromkeys(_in_turns([*sources, *sheets])))
     thumbs = fill_page(chosen, lambda image_id: _draw_thumbnail(images, image_id), size) if chosen else {}
-    for sheet in sheets:
-        sheet["images"] = [image_id for image_id in sheet["images"] if image_id in thumbs]
+    for row in [*sources, *sheets]:
+        row["images"] = [image_id for image_id in row["images"] if image_id in thumbs]
     return sheets, thumbs
 
 
@@ -125,18 +140,13 @@ def choose_sheets(images: pd.DataFrame, count: int) -> list[dict[str, Any]]:
         for place, group in sorted(
             own.groupby(place_images(own)), key=lambda item: (item[0] == "test", item[0])
         ):
-            turn = group.groupby("group").cumcount()
-            ranked = group.assign(turn=turn).sort_values(["turn", "image_id"])
-            pool = ranked.head(max(count, int((turn == 0).sum()))).sort_values(["nuclei", "image_id"])
-            picked = pool.iloc[
-                np.unique(np.linspace(0, len(pool) - 1, min(count, len(pool))).round().astype(int))
-            ]
+            picked = choose_images(group, count)
             sheets.append(
                 {
                     "modality": name,
                     "place": place,
                     "total": len(group),
-                    "images": list(picked.image_id),
+                    "images": picked,
                 }
             )
     return sheets

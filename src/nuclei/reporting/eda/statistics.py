@@ -12,7 +12,7 @@ from nuclei.data.prepare import KNOWN_BAD
 from nuclei.data.prepared_images import Images
 from nuclei.data.splits import check_splits
 from nuclei.io.parallel import open_pool
-from nuclei.io.tables import MASK_CONFLICT_COLUMNS, read_splits, read_table
+from nuclei.io.tables import MASK_CONFLICT_COLUMNS, SOURCE, read_splits, read_table
 from nuclei.progress import show_progress
 from nuclei.reporting.eda.annotation_checks import (
     REASONS,
@@ -97,7 +97,8 @@ def collect_statistics(processed: Path, splits: Path | None, workers: int = 1) -
     ids = list(index.image_id[index.subset == "train"])
     with open_pool(workers, _ImageMeasurer, processed) as run:
         measured_images = list(show_progress(run(ids), "measure  images and nuclei", "images", len(ids)))
-    images = index[["image_id", "subset", "modality", "group", "height", "width"]].copy()
+    columns = ["image_id", "subset", "modality", "group", "height", "width", SOURCE]
+    images = index[[name for name in columns if name in index]].copy()
     images.insert(2, "fold", images.image_id.map(folds).astype("Int64"))
     measured = pd.DataFrame([row for row, _, _ in measured_images])
     images = images.merge(measured, on="image_id", how="left", validate="one_to_one")

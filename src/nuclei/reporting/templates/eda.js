@@ -123,6 +123,26 @@ function drawSheets() {
   byId("sheet-list").replaceChildren(...(parts.length ? parts : [note("No image is of this modality and fold.")]));
 }
 
+function drawSource(row) {
+  const fold = row.held_out === "" ? [] : [element("br"), `held out in fold ${row.held_out}`];
+  const counts = `${row.train} training, ${row.test} test`;
+  const title = element(
+    "p",
+    { class: "note" },
+    element("b", {}, words(row.source)),
+    element("br"),
+    counts,
+    element("br"),
+    row.sizes,
+    ...fold,
+  );
+  return element("div", { class: "sheet source" }, title, element("div", { class: "thumbnails" }, ...row.images.map(thumbnail)));
+}
+
+function drawSources() {
+  if (byId("source-list")) byId("source-list").replaceChildren(...page.sources.map(drawSource));
+}
+
 function drawAll() {
   for (const cell of document.querySelectorAll("#modalities [data-modality]"))
     cell.classList.toggle("chosen", cell.dataset.modality === modality());
@@ -138,10 +158,14 @@ for (const id of ["modality", "place", "reason"])
     cardsShown = PAGE;
     drawAll();
   });
-byId("layer").addEventListener("change", drawSheets);
+byId("layer").addEventListener("change", () => {
+  drawSheets();
+  drawSources();
+});
 byId("more").addEventListener("click", () => {
   cardsShown += PAGE;
   drawFindings();
 });
 onResize(drawCharts);
 drawAll();
+drawSources();
