@@ -16,6 +16,7 @@ endif
 SOURCE         = bbbc                 # the images: bbbc, kaggle, fixes (repaired masks), a folder or a URL
 DATA           = data                 # what is downloaded and prepared
 EXTERNAL       =                      # external data sets that a config's training.external names: DATA/external
+SETS           =                      # those that `make external` makes ready: 'bbbc039 tnbc nuinsseg my_folder'
 SPLITS         =                      # table of folds: DATA/splits.csv; _modality, _source: whole ones held out
 RUNS           = runs                 # checkpoints, probability maps, scores
 SUBMISSIONS    = submissions          # CSVs for Kaggle, and the leaderboard

@@ -1,5 +1,5 @@
 ##@ Data
-.PHONY: data splits eda
+.PHONY: data splits external eda
 
 data: $(test_index)  ## download and prepare the images: SOURCE=bbbc|kaggle|fixes|<folder>|<URL>
 
@@ -34,6 +34,9 @@ $(data)/splits_source.csv: $(data)/processed/index.csv | $(ready)
 	$(say) "splits   "$(data)/splits_source.csv
 	$(quiet)$(python) scripts/make_folds.py --index $(data)/processed/index.csv --out $(data)/splits_source.csv --by source \
 	  --folds $(split_into)
+
+external: $(data)/processed/index.csv | $(ready)  ## data sets from elsewhere: SETS='bbbc039 tnbc nuinsseg my_folder'
+	$(python) scripts/prepare_external.py --sets $(sets) --processed $(data)/processed --out $(external)
 
 eda: $(eda)  ## a page and a table: sizes, modalities, sources, nuclei, doubtful annotations
 

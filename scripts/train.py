@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from nuclei.cli import run
+from nuclei.cli import EXTERNAL_SETS, run
 
 
 def main() -> None:
@@ -27,6 +27,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from nuclei.config_files import read_config
+    from nuclei.data.external_download import known_provenance
     from nuclei.data.external_sets import add_external
     from nuclei.data.prepared_images import Images
     from nuclei.data.splits import choose_training
@@ -36,7 +37,8 @@ def main() -> None:
     config, images = read_config(arguments.config), Images(arguments.processed)
     training = config.training
     fold = choose_training(read_splits(arguments.splits), arguments.fold, training.images, training.seed)
-    pool, fold = add_external(images, fold, arguments.external, training.external)
+    known = known_provenance(EXTERNAL_SETS) if training.external else {}
+    pool, fold = add_external(images, fold, arguments.external, training.external, known)
     numbers = len(fold.training), len(fold.validation)
     job = name_job("train", config.name, arguments.fold)
     logging.info("%s: %d training images, %d held out, %d steps", job, *numbers, training.steps)

@@ -150,7 +150,7 @@ def test_make_lists_every_target_and_setting_within_100_columns_without_python(a
 
 
 def test_every_target_can_be_planned():
-    answer = plain(*PHONY, "IMAGES=a", "OUT=b", "SOURCE=c", "KAGGLE_USER=me")
+    answer = plain(*PHONY, "SETS=tnbc ../my_set", "IMAGES=a", "OUT=b", "SOURCE=c", "KAGGLE_USER=me")
     assert answer.returncode == 0, answer.stderr
     planned = set(re.findall(r"scripts/(\w+)\.py", answer.stdout))
     assert len(planned) >= 26
@@ -201,6 +201,7 @@ def test_a_make_without_grouped_targets_is_refused_before_any_include():
         (["train", "FOLD=0", "FOLDS=1"], "give FOLD= or FOLDS=, not both"),
         (["leaderboard", "FOLD=0"], "leaderboard is of all folds"),
         (["unseen", "FOLD=0"], "unseen is of all folds"),
+        (["external"], "external: give SETS='bbbc039 tnbc nuinsseg'"),
         (["{folder}/submissions/first.csv", "FOLD=0"], "first.csv is of all folds"),
         (["train", "FOLDS=0 0"], "a fold stands there twice"),
         (["train", "SHARES=1"], "SHARES= is now called ENSEMBLE_WEIGHTS="),

@@ -83,6 +83,10 @@ def check_together(settings: Settings) -> None:
         raise RefusedError(
             "finetune: give SOURCE=<folder with images/ and labels/, or results with corrected/>"
         )
+    if "external" in goals and not settings["SETS"]:
+        raise RefusedError(
+            "external: give SETS='bbbc039 tnbc nuinsseg', or folders or zips of images/ and labels/"
+        )
     if settings["WEIGHTS"] and settings.is_given("EXP") and goals & {"submission", *OF_CSV}:
         raise RefusedError("give EXP= or WEIGHTS=, not both: the one is trained here, the other was")
     if settings.stage2:

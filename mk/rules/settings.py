@@ -48,7 +48,7 @@ NAMES, NAME_LISTS = (
     {"EXP", "MODEL", "AGAINST", "SUBSET"},
     {"MEMBERS", "VARIANTS", "ABLATION_STEPS", "UNSEEN_STEPS", "COUNTS", "COMPLETE", "ROWS"},
 )
-LISTS = NUMBER_LISTS | NAME_LISTS | {"ENSEMBLE_WEIGHTS"}
+LISTS = NUMBER_LISTS | NAME_LISTS | {"ENSEMBLE_WEIGHTS", "SETS"}
 """Settings of several words; all others that are no paths and no numbers or names may hold any
 text."""
 

@@ -27,6 +27,9 @@ class MessageHandler(logging.StreamHandler):
 IMAGE_SOURCES = Path(__file__).parents[2] / "configs" / "image_sources.csv"
 """The sources of the competition's images, which a checkout has; the default of several scripts."""
 
+EXTERNAL_SETS = IMAGE_SOURCES.with_name("external_sets.toml")
+"""The public data sets that can be downloaded, with licence, source and citation."""
+
 
 def run(main: Callable[[], None]) -> int:
     """Exit code of `main`: 0, or 1 after `error: ...` for a `UserError` or an error of the system.

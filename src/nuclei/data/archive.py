@@ -72,6 +72,18 @@ def open_members(source: Path, subset: str) -> Iterator[list[Member]]:
     if source.is_dir():
         yield _choose_members(source, subset, _list_folder(source))
         return
+    with open_zip(source) as found:
+        yield _choose_members(source, subset, found)
+
+
+@contextmanager
+def open_zip(source: Path) -> Iterator[Iterator[Member]]:
+    """All files of a zip by their paths in it; open inside the block.
+
+    Raises:
+        DamagedArchiveError: not a complete zip file.
+        UserError: unsafe names, links, or too large.
+    """
     _check_directory_size(source)
     try:
         archive = zipfile.ZipFile(source)
@@ -80,7 +92,7 @@ def open_members(source: Path, subset: str) -> Iterator[list[Member]]:
             f"{source}: {_describe_start(source)}; expected a zip file. Download it again"
         ) from error
     with archive:
-        yield _choose_members(source, subset, _list_zip(archive, source))
+        yield _list_zip(archive, source)
 
 
 def unpack(source: Path, subset: str, folder: Path) -> Tree:

@@ -6,7 +6,7 @@ competition's.
 """
 
 import zipfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ import numpy as np
 
 from nuclei.arrays import LabelMap, Pixels
 from nuclei.data.prepared_images import Images
+from nuclei.data.set_provenance import PROVENANCE, SetProvenance, unstated
 from nuclei.data.splits import Fold
 from nuclei.errors import UserError
+from nuclei.io.records import parse_json, validate_record
 
 IMAGES, LABELS = "images", "labels"
+_REMEDY = "make the set again with `make external`, or delete the file"
 
 
 class ExternalSet:
@@ -42,6 +45,8 @@ class ExternalSet:
                 f"give each {IMAGES}/<name>.png a label map {LABELS}/<name>.png"
             )
         self.ids = [f"{self.name}/{name}" for name in sorted(images)]
+        self.stated = self._read_provenance()
+        """What the set says of itself, None where it says nothing."""
 
     def image(self, image_id: str) -> Pixels:
         """RGB image (H, W, 3) uint8 or uint16."""
@@ -54,6 +59,17 @@ class ExternalSet:
         if decoded.ndim != 2:
             raise UserError(f"{self.path}: the label map of {image_id} has colours; give grey label maps")
         return decoded.astype(np.int32)
+
+    def _read_provenance(self) -> SetProvenance | None:
+        if self._zip is not None:
+            has_one, source = PROVENANCE in self._zip.namelist(), f"{self.path}: {PROVENANCE}"
+            content = self._zip.read(PROVENANCE) if has_one else b""
+        else:
+            path = self.path / PROVENANCE
+            content, source = path.read_bytes() if path.is_file() else b"", str(path)
+        if not content:
+            return None
+        return validate_record(parse_json(content, source, _REMEDY), SetProvenance, source, _REMEDY)
 
     def _names(self, kind: str) -> set[str]:
         if self._zip is not None:
@@ -74,8 +90,14 @@ class ExternalSet:
 class PooledImages:
     """The competition's images and those of external sets by image id, with the methods of `Images`."""
 
-    def __init__(self, images: Images, sets: Iterable[ExternalSet] = ()) -> None:
+    def __init__(
+        self, images: Images, sets: Iterable[ExternalSet] = (), known: Mapping[str, SetProvenance] | None = None
+    ) -> None:
+        """`known` is what is known of sets that say nothing of themselves, by name."""
         self.images, self.sets = images, {each.name: each for each in sets}
+        self.provenance = [
+            each.stated or (known or {}).get(each.name) or unstated(each.name) for each in self.sets.values()
+        ]
         self._set_of = {image_id: each for each in self.sets.values() for image_id in each.ids}
 
     def ids(self, subset: str) -> list[str]:
@@ -103,9 +125,15 @@ class PooledImages:
 
 
 def add_external(
-    images: Images, fold: Fold, folder: Path | None, names: Collection[str]
+    images: Images,
+    fold: Fold,
+    folder: Path | None,
+    names: Collection[str],
+    known: Mapping[str, SetProvenance] | None = None,
 ) -> tuple[Images | PooledImages, Fold]:
     """The images, and the fold with the images of external sets added to those it trains on.
+
+    `known` is as in `PooledImages`.
 
     Raises:
         UserError: as in `open_external` and `ExternalSet`.
@@ -114,7 +142,7 @@ def add_external(
         return images, fold
     sets = open_external(folder, names)
     added = [image_id for each in sets for image_id in each.ids]
-    return PooledImages(images, sets), replace(fold, training=[*fold.training, *added])
+    return PooledImages(images, sets, known), replace(fold, training=[*fold.training, *added])
 
 
 def open_external(folder: Path | None, names: Iterable[str]) -> list[ExternalSet]:
@@ -129,8 +157,9 @@ def open_external(folder: Path | None, names: Iterable[str]) -> list[ExternalSet
         found = next((place for place in places if place.exists()), None)
         if found is None:
             raise UserError(
-                f"training.external: no {name}.zip and no folder {name} in {folder}; put the set "
-                "there and name the folder with EXTERNAL=, or take it out of the config"
+                f"training.external: no {name}.zip and no folder {name} in {folder}; run "
+                f"`make external SETS={name}`, put the set there, name its folder with EXTERNAL=, or take it "
+                "out of the config"
             )
         sets.append(ExternalSet(found))
     return sets

@@ -1,7 +1,7 @@
 """The file of a trained fold: weights, with everything that prediction needs to know about them."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nuclei.config import Config
+from nuclei.data.set_provenance import SetProvenance
 from nuclei.errors import UserError
 from nuclei.io.files import atomic_path
 from nuclei.models.factory import parameter_count
@@ -29,9 +30,11 @@ def write_checkpoint(
     trained_on: list[str],
     hardware: str,
     settings: Mapping[str, str],
+    external: Sequence[SetProvenance] = (),
 ) -> None:
     """Writes a network's weights, its config, the fold it holds out and the ids it was trained on.
 
+    `external` says where the images of external sets come from.
     `settings` are those that decided the weights, see `training.checkpoint.collect_settings`.
     """
     content = {
@@ -40,6 +43,7 @@ def write_checkpoint(
         "fold": fold,
         "trained_on": trained_on,
         "settings": dict(settings),
+        "external": [each.short().model_dump() for each in external],
         "effort": {
             "parameters": parameter_count(network),
             "hardware": hardware,

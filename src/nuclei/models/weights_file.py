@@ -15,6 +15,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from safetensors import SafetensorError, safe_open
 
 from nuclei.data.modality import ALL
+from nuclei.data.set_provenance import SetProvenance
 from nuclei.errors import UserError
 from nuclei.io.files import atomic_path
 from nuclei.io.names import Name
@@ -70,9 +71,7 @@ class CardRecord(Record):
     @model_serializer(mode="wrap")
     def _leave_out_unknown(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = serialise(self)
-        if values.get("unseen") is None:
-            del values["unseen"]
-        return values
+        return {key: value for key, value in values.items() if key not in ("unseen", "external") or value}
 
 
 class Card(CardRecord):
@@ -93,6 +92,8 @@ class Card(CardRecord):
     trained_on: list[str]
     data: str
     licence: str
+    external: list[SetProvenance] = Field(default_factory=list)
+    """External data sets that the network was trained on too."""
 
     @model_validator(mode="after")
     def _has_a_config_of_its_own_that_can_be_built(self) -> Self:

@@ -6,12 +6,14 @@ from typing import Any
 
 from nuclei.config import Config
 from nuclei.config_files import parse_config
+from nuclei.data.set_provenance import SetProvenance
 from nuclei.errors import UserError
 from nuclei.evaluation.ensemble_weights import EnsembleWeights
 from nuclei.evaluation.scores import TunedScore
 from nuclei.evaluation.unseen import REMEDY, UnseenScores, summarise_unseen
 from nuclei.io.files import write_text
 from nuclei.models.weights_file import VERSION, Card, EnsembleCard, UnseenScore
+from nuclei.reporting.rendering import table_line
 
 
 def make_ensemble_card(
@@ -52,7 +54,9 @@ def make_card(
 ) -> Card:
     """The card of a checkpoint, with the score and parameters of its experiment's `cv.json`.
 
-    `unseen` are the experiment's scores on unseen sources, where it has some.
+    `data` and `licence` are those of the competition's images; those of the external sets that the
+    checkpoint names are added. `unseen` are the experiment's scores on unseen sources, where it has
+    some.
 
     Raises:
         UserError: the files are of different experiments; nothing was tuned.
@@ -65,8 +69,10 @@ def make_card(
         )
     if unseen and unseen.experiment != config.name:
         raise UserError(f"the checkpoint is of {config.name}, unseen.json of {unseen.experiment}; {REMEDY}")
+    external = [SetProvenance.model_validate(each) for each in checkpoint.get("external", [])]
     return Card(
         version=VERSION,
+        external=external,
         unseen=summarise_unseen(unseen) if unseen else None,
         name=config.name,
         fold=checkpoint.get("fold"),
@@ -75,8 +81,8 @@ def make_card(
         score=tuned.score,
         images=tuned.n_images,
         trained_on=sorted(checkpoint["trained_on"]),
-        data=data,
-        licence=licence,
+        data="; ".join([data, *(each.title for each in external)]),
+        licence="; ".join(dict.fromkeys([licence, *(each.licence for each in external)])),
     )
 
 
@@ -103,7 +109,7 @@ half precision, {max(sizes) / 1e6:.1f} MB at most. Their probability maps are av
 | score on unseen sources | {_format_unseen(card.unseen)} |
 | post-processing | {", ".join(f"{name} {value:g}" for name, value in general.items())} |
 | licence of the data | {card.licence} |
-| format | safetensors, version {card.version} of the card in its metadata |
+{_format_external(card)}| format | safetensors, version {card.version} of the card in its metadata |
 
 ```
 make segment IMAGES=my_images OUT=my_results WEIGHTS=weights/{card.name}   # your own images
@@ -117,6 +123,12 @@ label_map = segment("image.tif", weights="weights/{card.name}")
 ```
 """,
     )
+
+
+def _format_external(card: Card) -> str:
+    """Rows that name the source and citation of each external set."""
+    rows = [f"{each.title}: {each.source}, {each.citation} ({each.licence})" for each in card.external]
+    return "".join(f"{table_line(['external set', row])}\n" for row in rows)
 
 
 def _format_unseen(unseen: UnseenScore | None) -> str:

@@ -100,7 +100,7 @@ def fit(
             batches = iter(open_loader(fabric, crops, state.epoch, config, workers))
             _train_epochs(fabric, wrapped, state, batches, config, images, fold, folder, settings)
             if fabric.is_global_zero:
-                _write_result(fabric, state, config, crops, folder, settings)
+                _write_result(fabric, state, config, crops, images, folder, settings)
         _remove_last(fabric, folder)
 
 
@@ -162,11 +162,14 @@ def _write_result(
     state: State,
     config: Config,
     crops: Crops,
+    images: Images | PooledImages,
     folder: Path,
     settings: Mapping[str, str],
 ) -> None:
-    hardware = name_hardware(fabric)
-    write_checkpoint(folder / RESULT, state.network, config, crops.fold, crops.ids, hardware, settings)
+    external = images.provenance if isinstance(images, PooledImages) else []
+    write_checkpoint(
+        folder / RESULT, state.network, config, crops.fold, crops.ids, name_hardware(fabric), settings, external
+    )
 
 
 def _label_test_images(

@@ -1,0 +1,40 @@
+"""Makes external data sets ready: downloads, checks and converts them, less the competition's own images."""
+
+import argparse
+from pathlib import Path
+
+from nuclei.cli import EXTERNAL_SETS, run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--sets", nargs="+", required=True, help="public sets by name; folders or zips of images/ and labels/"
+    )
+    parser.add_argument(
+        "--processed", type=Path, required=True, help="the competition's images, with index.csv"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for <set>/images, labels, provenance.json"
+    )
+    parser.add_argument(
+        "--table", type=Path, default=EXTERNAL_SETS, help=f"the public sets (default {EXTERNAL_SETS.name})"
+    )
+    arguments = parser.parse_args()
+
+    from nuclei.data.external_download import competition_thumbnails, prepare_set, read_public_sets
+    from nuclei.data.external_sets import ExternalSet
+
+    public = read_public_sets(arguments.table)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    known = competition_thumbnails(arguments.processed)
+    for name in arguments.sets:
+        made = ExternalSet(prepare_set(name, public, arguments.out, known)).stated
+        assert made is not None
+        print(f"{arguments.out / made.name}: {made.images} images, {made.nuclei} nuclei, {made.licence}")
+        if made.refused:
+            print(f"left out {len(made.refused)} images that are images of the competition")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
