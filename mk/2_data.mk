@@ -36,7 +36,8 @@ $(data)/splits_source.csv: $(data)/processed/index.csv | $(ready)
 	  --folds $(split_into)
 
 external: $(data)/processed/index.csv | $(ready)  ## data sets from elsewhere: SETS='bbbc039 tnbc nuinsseg my_folder'
-	$(python) scripts/prepare_external.py --sets $(sets) --processed $(data)/processed --out $(external)
+	$(say) "external "$(external)
+	$(quiet)$(python) scripts/prepare_external.py --sets $(sets) --processed $(data)/processed --out $(external)
 
 eda: $(eda)  ## a page and a table: sizes, modalities, sources, nuclei, doubtful annotations
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 from skimage.measure import label
-from tqdm import tqdm
 
 from nuclei.arrays import Float32Array, LabelMap, Pixels
 from nuclei.data import http
@@ -33,6 +32,7 @@ from nuclei.io.files import remove_stale_temporaries, sha256, write_json
 from nuclei.io.images import read_image, write_image, write_label_map
 from nuclei.io.locks import folder_lock
 from nuclei.io.records import Record, validate_record
+from nuclei.progress import name_job, show_progress
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class SetFile(Record):
 
 
 class PublicSet(Record):
-    """A public set, see `configs/external_sets.toml`."""
+    """A public set, see `configs/external/sets.toml`."""
 
     title: str
     licence: str
@@ -118,7 +118,8 @@ def prepare_set(
 def competition_thumbnails(processed: Path) -> dict[str, Float32Array]:
     """Thumbnails of all of the competition's images, training and test, by image id."""
     images = Images(processed)
-    ids = tqdm(images.index.image_id, desc="the competition's images", unit="image", mininterval=1)
+    job = name_job("external", "the competition's images")
+    ids = show_progress(images.index.image_id, job, "images", len(images.index))
     return {image_id: thumbnail(images.image(image_id)) for image_id in ids}
 
 
@@ -187,7 +188,7 @@ def _read_pairs(public: PublicSet, zips: list[Path]) -> Iterator[Pair]:
         if odd or not images:
             raise UserError(
                 f"{public.source}: {len(images)} images and {len(labels)} label maps, not in pairs: {odd[:3]}; the "
-                "set has another layout than configs/external_sets.toml says"
+                "set has another layout than configs/external/sets.toml says"
             )
         for name in sorted(images):
             image = to_display(_as_rgb(_decode(images[name], Path(scratch))))
@@ -245,7 +246,7 @@ def _write_set(
         for kind in (IMAGES, LABELS):
             (made / kind).mkdir(parents=True)
         refused, count, nuclei = {}, 0, 0
-        for name, image, label_map in tqdm(pairs, desc=place.name, unit="image", mininterval=1):
+        for name, image, label_map in show_progress(pairs, name_job("external", place.name), "images"):
             duplicate = find_duplicates({name: thumbnail(image)}, known)
             if duplicate:
                 refused |= duplicate
