@@ -27,7 +27,7 @@ class MessageHandler(logging.StreamHandler):
 IMAGE_SOURCES = Path(__file__).parents[2] / "configs" / "image_sources.csv"
 """The sources of the competition's images, which a checkout has; the default of several scripts."""
 
-EXTERNAL_SETS = IMAGE_SOURCES.parent / "external" / "sets.toml"
+EXTERNAL_SETS = IMAGE_SOURCES.with_name("external_sets.csv")
 """The public data sets that can be downloaded, with licence, source and citation."""
 
 

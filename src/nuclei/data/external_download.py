@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import tempfile
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,25 +31,45 @@ from nuclei.io.files import remove_stale_temporaries, sha256, write_json
 from nuclei.io.images import read_image, write_image, write_label_map
 from nuclei.io.locks import folder_lock
 from nuclei.io.records import Record, validate_record
+from nuclei.io.tables import read_table
 from nuclei.progress import name_job, show_progress
 
 log = logging.getLogger(__name__)
 
 DOWNLOADS = ".downloads"
+COLUMNS = (
+    "set",
+    "file",
+    "url",
+    "md5",
+    "images",
+    "labels",
+    "components",
+    "reduce",
+    "licence",
+    "source",
+    "title",
+    "citation",
+)
+
 Pair = tuple[str, Pixels, LabelMap]
 """Name, RGB image (H, W, 3) uint8 and label map (H, W) of an image."""
 
 
 class SetFile(Record):
-    """A file of a public set; of `md5` and `sha256` those that are known."""
+    """A file of a public set; `md5` is empty where it is not known."""
 
     url: str
     md5: str = ""
-    sha256: str = ""
 
 
 class PublicSet(Record):
-    """A public set, see `configs/external/sets.toml`."""
+    """A public set and how it is read.
+
+    `images` and `labels` are regular expressions of the ends of paths in its archives; an image and
+    its labels have the same name. With `components` each connected region of one value is a
+    nucleus, as the set's own code reads it, else each value. Sides are divided by `reduce`.
+    """
 
     title: str
     licence: str
@@ -59,24 +78,24 @@ class PublicSet(Record):
     files: dict[str, SetFile]
     images: str
     labels: str
-    components: bool = False
-    reduce: int = Field(default=1, ge=1)
+    components: bool
+    reduce: int = Field(ge=1)
 
 
 def read_public_sets(path: Path) -> dict[str, PublicSet]:
-    """The public sets of a table by name.
+    """The public sets of a CSV with COLUMNS, a row a file, by name.
 
     Raises:
-        UserError: no such file, no TOML, or a set that lacks a key.
+        UserError: no such file, columns that are missing, or values of another kind.
     """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path}: no readable table of external sets ({error}); restore it from git") from error
-    return {
-        name: validate_record(table, PublicSet, f"{path}: {name}", "restore it from git")
-        for name, table in tables.items()
-    }
+    remedy = "restore it from git"
+    table = read_table(path, COLUMNS, remedy).fillna("")
+    found = {}
+    for name, rows in table.groupby("set", sort=False):
+        files = {row.file: {"url": row.url, "md5": row.md5} for row in rows.itertuples()}
+        values = {key: rows[key].iloc[0] for key in PublicSet.model_fields if key != "files"}
+        found[str(name)] = validate_record({**values, "files": files}, PublicSet, f"{path}: {name}", remedy)
+    return found
 
 
 def known_provenance(path: Path) -> dict[str, SetProvenance]:
@@ -133,13 +152,12 @@ def _fetch(file: SetFile, path: Path) -> FileNote:
         while chunk := content.read(2**20):
             for digest in found.values():
                 digest.update(chunk)
-    for kind, expected in (("md5", file.md5), ("sha256", file.sha256)):
-        if expected and found[kind].hexdigest() != expected:
-            path.unlink()
-            raise UserError(
-                f"{http.public_url(file.url)}: {kind} {found[kind].hexdigest()}, expected {expected}; the set has "
-                "changed or the download is damaged: try again, or get it from another place"
-            )
+    if file.md5 and found["md5"].hexdigest() != file.md5:
+        path.unlink()
+        raise UserError(
+            f"{http.public_url(file.url)}: md5 {found['md5'].hexdigest()}, expected {file.md5}; the set has "
+            "changed or the download is damaged: try again, or get it from another place"
+        )
     return FileNote(
         url=http.public_url(file.url), bytes=path.stat().st_size, sha256=found["sha256"].hexdigest()
     )
@@ -188,7 +206,7 @@ def _read_pairs(public: PublicSet, zips: list[Path]) -> Iterator[Pair]:
         if odd or not images:
             raise UserError(
                 f"{public.source}: {len(images)} images and {len(labels)} label maps, not in pairs: {odd[:3]}; the "
-                "set has another layout than configs/external/sets.toml says"
+                "set has another layout than configs/external_sets.csv says"
             )
         for name in sorted(images):
             image = to_display(_as_rgb(_decode(images[name], Path(scratch))))
