@@ -495,6 +495,12 @@ def test_screen_refuses_what_it_cannot_compare(make, settings, said):
     assert said.format(configs=make.configs) in refused(make("screen", *settings))
 
 
+def test_the_page_of_the_data_lies_beside_its_data(make):
+    assert f"--page {make.folder}/data/eda.html" in make("--dry-run", "eda").stdout
+    assert "--page eda.html" in plain("eda", "DATA=data").stdout
+    assert "--page elsewhere/eda.html" in plain("eda", "DATA=elsewhere").stdout
+
+
 def test_summary_has_a_network_to_show(make):
     assert f"--config {make.configs}/first.toml" in make("--dry-run", "summary").stdout
     assert f"--config {make.configs}/second.toml" in make("--dry-run", "summary", "EXP=second").stdout

@@ -30,7 +30,7 @@ function draw() {
     const change = image.own - image.reference, sign = change < 0 ? "\u2212" : "+";
     const title = `${sign}${Math.abs(change).toFixed(3)}  ${words(image.modality)}, ${image.image_id.slice(0, 12)}`;
     const pair = [figure(image, page.reference, image.reference), figure(image, page.own, image.own)];
-    return element("div", { "data-image": image.image_id }, element("h3", {}, title), element("div", { class: "pair" }, ...pair));
+    return element("div", { class: "apart", "data-image": image.image_id }, element("h3", {}, title), element("div", { class: "pair" }, ...pair));
   });
   byId("rows").replaceChildren(...rows);
 }
