@@ -39,6 +39,10 @@ NODES          = 1                    # machines
 WORKERS        = 1                    # processes that load training images
 COMPILE        =                      # 1: torch.compile before training
 V              =                      # 1: show the commands of every stage
+# train-all: a whole competition in the time that a machine is at hand
+MINUTES        = 60                   # time for everything: measurement, trainings, predictions, scores
+ON_ALL_IMAGES  = generalist           # networks that it trains on all images too; none: ON_ALL_IMAGES=
+AT_ONCE        =                      # trainings at the same time; chosen from cores and memory where empty
 # segment: your own images
 IMAGES         =                      # folder of images, or one file
 OUT            =                      # folder of the results

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from data import Data
 from lightning_fabric import Fabric
-from torch.utils.flop_counter import FlopCounterMode
 
 from nuclei.arrays import CHANNELS
 from nuclei.config import Config, ModelConfig, TrainingConfig
@@ -25,13 +24,13 @@ from nuclei.training.logging import peak_memory
 from nuclei.training.loop import open_loader, train_epoch
 from nuclei.training.losses import build_loss
 from nuclei.training.optimizer import set_up
+from nuclei.training.speed import count_operations, measure_peak, peak_fraction, synchronise
 
 WIDTH, SIDE, BATCH, STEPS = 32, 256, 64, 100
 ON_CPU = {"batch_size": 2, "crop": 64, "steps_per_epoch": 3}
 """What takes the place of a GPU's amounts where there is none: that the rows can be tried."""
 HELD = 8
 """Batches that are kept on the device where no loader takes part."""
-PEAK_SIDE = 8192
 SHARE, TAX, TAX_OF_FEW, MANY = 0.25, 1.02, 1.10, 16
 """Bars: the share of the peak; what the loader may cost on many cores and on fewer, and how many are many."""
 
@@ -55,7 +54,7 @@ def device(data: Data, device: torch.device) -> list[dict[str, Any]]:
         name: str, one: Config, batches: Iterator[Any], compiled: bool, layout: torch.memory_format
     ) -> float:
         speed, mib = _epoch(one, batches, device, compiled, layout)
-        share = 6 * operations * speed / peak
+        share = peak_fraction(operations, speed, peak)
         rows.append({"name": name, "speed": speed, "share": share, "mib": mib, "operations": operations})
         print(f"{name}: {speed:.0f} images/s, {share:.1%}", flush=True)
         return speed
@@ -74,30 +73,6 @@ def device(data: Data, device: torch.device) -> list[dict[str, Any]]:
             "bar": TAX if workers >= MANY else TAX_OF_FEW,
         }
     return rows
-
-
-def measure_peak(device: torch.device) -> float:
-    """Operations a second of a bfloat16 matrix product, the best of five; a multiplication and an addition are two."""
-    side = PEAK_SIDE if device.type == "cuda" else 512
-    one, other = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
-    seconds = []
-    for _ in range(8):
-        _wait(device)
-        begun = time.perf_counter()
-        one @ other
-        _wait(device)
-        seconds.append(time.perf_counter() - begun)
-    return 2 * side**3 / min(seconds[3:])
-
-
-def count_operations(config: Config) -> int:
-    """Multiply-adds of one image's forward pass; the backward pass has twice as many."""
-    side = config.training.crop
-    with torch.device("meta"):
-        model = build_model(config.model, CHANNELS, pretrained=False)
-        with FlopCounterMode(display=False) as counter:
-            model(torch.empty(1, config.model.in_channels, side, side))
-    return int(counter.get_total_flops() // 2)
 
 
 def _hold(fabric: Fabric, crops: Crops, config: Config) -> list[Any]:
@@ -123,14 +98,9 @@ def _epoch(
         torch.cuda.reset_peak_memory_stats()
     progress = Progress("train", "steps", shown=False)
     for _ in range(2):
-        _wait(device)
+        synchronise(device)
         begun = time.perf_counter()
         train_epoch(fabric, wrapped, state, batches, criterion, config, 0, progress)
-        _wait(device)
+        synchronise(device)
         seconds = time.perf_counter() - begun
     return training.steps_per_epoch * training.batch_size / seconds, peak_memory()
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()

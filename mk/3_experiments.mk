@@ -1,8 +1,17 @@
 ##@ Experiments: of MEMBERS, or of one with EXP=; of all folds, or with FOLD=0 or FOLDS='0 1' of some
 # The prerequisites of each target are in .rules/, with the rules of every experiment, fold and ensemble.
-.PHONY: train predict submission weights
+.PHONY: train train-all predict submission weights
 
 train:  ## train the networks, fold by fold
+
+# On a machine with a GPU for an hour there may be the prepared images alone: they are not made again.
+missing_images := $(if $(wildcard $(data)/processed/index.csv),,$(data)/processed/index.csv)
+missing_splits := $(if $(wildcard $(splits)),,$(splits))
+
+train-all: $(missing_images) $(missing_splits) | $(ready)  ## all folds of MEMBERS, and ON_ALL_IMAGES, in MINUTES=60; goes on later
+	$(python) scripts/train_all.py --minutes $(minutes) --members $(members) --on-all-images $(on_all_images) \
+	  --folds $(folds) --configs $(configs) --processed $(data)/processed --splits $(splits) --external $(external) \
+	  --out $(runs)/$(minutes)_minutes --device $(device) $(if $(at_once),--at-once $(at_once)) $(if $(compile),--compile)
 
 predict:  ## predict the held-out and the test images
 

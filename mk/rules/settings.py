@@ -41,12 +41,21 @@ FOLDERS = frozenset(
 )
 """Paths that become targets of make."""
 NUMBERS, NUMBER_LISTS = (
-    {"FOLD", "HELD_OUT", "STEPS", "SPLIT_INTO"},
+    {"FOLD", "HELD_OUT", "STEPS", "SPLIT_INTO", "MINUTES", "AT_ONCE"},
     {"FOLDS", "MODALITIES", "SEEDS"},
 )
 NAMES, NAME_LISTS = (
     {"EXP", "MODEL", "AGAINST", "SUBSET"},
-    {"MEMBERS", "VARIANTS", "ABLATION_STEPS", "UNSEEN_STEPS", "COUNTS", "COMPLETE", "ROWS"},
+    {
+        "MEMBERS",
+        "ON_ALL_IMAGES",
+        "VARIANTS",
+        "ABLATION_STEPS",
+        "UNSEEN_STEPS",
+        "COUNTS",
+        "COMPLETE",
+        "ROWS",
+    },
 )
 LISTS = NUMBER_LISTS | NAME_LISTS | {"ENSEMBLE_WEIGHTS", "SETS"}
 """Settings of several words; all others that are no paths and no numbers or names may hold any
@@ -140,6 +149,7 @@ class Settings:
         self.members = self.words("MEMBERS")
         for name in [*self.members, *self.words("MODEL")]:
             self._check_experiment("MODEL" if name not in self.members else "MEMBERS", name)
+        self._fill_on_all_images()
         weights = self["ENSEMBLE_WEIGHTS"]
         if weights and len(weights.split()) != len(self.members):
             raise RefusedError(
@@ -151,6 +161,16 @@ class Settings:
         if self.experiment not in ("ensemble", "otsu") and not any(made) and not elsewhere:
             self._check_experiment("EXP", self.experiment, ("ensemble",))
         self.chosen = self.members if self.experiment in ("ensemble", "otsu") else [self.experiment]
+
+    def _fill_on_all_images(self) -> None:
+        """The default is for the ensemble, where CONFIGS has such an experiment."""
+        names = self.words("ON_ALL_IMAGES")
+        if "ON_ALL_IMAGES" in self.given:
+            for name in names:
+                self._check_experiment("ON_ALL_IMAGES", name)
+        else:
+            names = [name for name in names if name in self.experiments and not self.is_given("EXP")]
+        self.values["ON_ALL_IMAGES"] = " ".join(names)
 
     def _check_experiment(self, setting: str, name: str, others: tuple[str, ...] = ()) -> None:
         if name not in self.experiments:
