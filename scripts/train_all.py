@@ -39,12 +39,13 @@ def main() -> None:
         members=tuple(arguments.members),
         on_all_images=tuple(arguments.on_all_images),
         folds=tuple(arguments.folds),
+        device=arguments.device,
         compiled=arguments.compile,
         at_once=arguments.at_once,
     )
     places = Places(
         arguments.configs, arguments.processed, arguments.splits, arguments.external, arguments.out,
-        Path(__file__).parent, arguments.device,
+        Path(__file__).parent,
     )  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     summary = train_all(request, places, begun, partial(start_process, environment=environment))

@@ -62,11 +62,13 @@ def places(processed, images, tmp_path_factory):
     tuned = 'extends = "small.toml"\n[training]\nstart = "small"\nsteps = 4\n'
     (folder / "configs/for_all.toml").write_text(tuned)
     return Places(
-        folder / "configs", processed, folder / "splits.csv", None, folder / "runs/2_minutes", ROOT / "scripts", "cpu"
+        folder / "configs", processed, folder / "splits.csv", None, folder / "runs/2_minutes", ROOT / "scripts"
     )  # fmt: skip
 
 
-REQUEST = Request(minutes=2, members=("small",), on_all_images=("for_all",), folds=("0", "1"), at_once=2)
+REQUEST = Request(
+    minutes=2, members=("small",), on_all_images=("for_all",), folds=("0", "1"), device="cpu", at_once=2
+)
 
 
 @pytest.fixture(scope="module")

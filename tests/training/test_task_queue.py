@@ -89,7 +89,9 @@ def test_the_same_call_goes_on_with_what_is_not_done(world):
 
 def test_a_failure_stops_what_needs_it_and_nothing_else(world):
     world.seconds["a"] = -3
-    outcome = world.run([world.task("a"), world.task("b", needs=["a"]), world.task("c")], places=2, deadline=100)
+    outcome = world.run(
+        [world.task("a"), world.task("b", needs=["a"]), world.task("c")], places=2, deadline=100
+    )
     assert outcome.failed == {"a": 1}
     assert outcome.done == ["c"]
     assert outcome.waiting == ["b"]

@@ -83,10 +83,11 @@ class Progress:
         self.reported = now
         by_name = {f"train {each.name}": each for each in self.recorded.trainings}
         trainings = [by_name[name] for name in running if name in by_name]
-        speeds = {each.name: read_log(self.places.folder(each)) for each in trainings}
-        total = {each.name: speeds[each.name].get("images_per_second", 0.0) for each in trainings}
-        steps = [f"{name} {speeds[name].get('step', 0):.0f}" for name in total]
-        log.info("%s; steps: %s", self.describe(total), ", ".join(steps) or "none")
+        logs = {each.name: read_log(self.places.folder(each)) for each in trainings}
+        speeds = {name: row["images_per_second"] for name, row in logs.items() if row}
+        if speeds:
+            steps = [f"{name} {logs[name]['step']:.0f}" for name in speeds]
+            log.info("%s; steps: %s", self.describe(speeds), ", ".join(steps))
 
     def describe(self, images_per_second: Mapping[str, float]) -> str:
         """Images a second of all together, and which fraction of the peak that is."""
@@ -97,7 +98,9 @@ class Progress:
             for name, speed in images_per_second.items()
         )
         total = sum(images_per_second.values())
-        return f"{total:,.0f} images a second, {fraction:.1%} of the peak of {peak / 1e12:,.1f} TFLOP/s in bfloat16"
+        return (
+            f"{total:,.0f} images a second, {fraction:.1%} of the peak of {peak / 1e12:.3g} TFLOP/s in bfloat16"
+        )
 
     def overall(self) -> str:
         """The same over all of this call's training."""

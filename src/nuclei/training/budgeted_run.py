@@ -215,7 +215,7 @@ def measure(
     Raises:
         UserError: a measurement failed.
     """
-    machine = measure_machine(choose_device(places.device))
+    machine = measure_machine(choose_device(request.device))
     unbound = sum(not training.needs for training in trainings)
     concurrency = divide_machine(machine, unbound, request.at_once)
     seconds = min(MOST_MEASURED, MEASURED_FRACTION * request.minutes * 60)
@@ -229,7 +229,7 @@ def measure(
         )
     speeds: dict[str, Speed] = {}
     for name in configs:
-        paths = sorted((places.out / "speed").glob(f"{name}.*.json"))
+        paths = sorted(places.speeds(request).glob(f"{name}.*.json"))
         speeds[name] = slowest([read_record(path, Speed, "delete it") for path in paths])
     return machine, concurrency, speeds
 

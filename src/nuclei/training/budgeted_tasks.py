@@ -20,6 +20,7 @@ class Request(Record):
     members: tuple[str, ...]
     on_all_images: tuple[str, ...]
     folds: tuple[str, ...]
+    device: str
     compiled: bool = False
     at_once: int = 0
     """Trainings at the same time; chosen where 0."""
@@ -40,7 +41,7 @@ class Recorded(Record):
 
 @dataclass(frozen=True)
 class Places:
-    """Folders and files, and the device."""
+    """Folders and files."""
 
     configs: Path
     processed: Path
@@ -49,11 +50,14 @@ class Places:
     out: Path
     """Folder of the plan, its configs and its runs."""
     scripts: Path
-    device: str
 
     def config(self, experiment: str) -> Path:
         """The planned config of an experiment, which extends its own."""
         return self.out / "configs" / f"{experiment}.toml"
+
+    def speeds(self, request: Request) -> Path:
+        """Folder of the measurements."""
+        return self.out / "speed" / request.device.replace(":", "_")
 
     def folder(self, training: Training) -> Path:
         return self.out / training.name
@@ -80,10 +84,10 @@ def list_measurements(
     for number in range(max(len(names), concurrency.at_once)):
         name = names[number % len(names)]
         fold = next(each.fold for each in trainings if each.experiment == name)
-        target = places.out / "speed" / f"{name}.{number}.json"
+        target = places.speeds(request) / f"{name}.{number}.json"
         command = places.command(
             "measure_speed", "--config", places.configs / f"{name}.toml", *places.data, "--fold", fold,
-            *external_flags(configs[name], places), *machine_flags(request, places, concurrency),
+            *external_flags(configs[name], places), *machine_flags(request, concurrency),
             "--seconds", seconds, "--out", target,
         )  # fmt: skip
         label = f"measure {name} {number}"
@@ -95,8 +99,8 @@ def external_flags(config: Config, places: Places) -> list[object]:
     return ["--external", places.external] if config.training.external and places.external else []
 
 
-def machine_flags(request: Request, places: Places, concurrency: Concurrency) -> list[object]:
-    flags: list[object] = ["--device", places.device, "--workers", concurrency.workers]
+def machine_flags(request: Request, concurrency: Concurrency) -> list[object]:
+    flags: list[object] = ["--device", request.device, "--workers", concurrency.workers]
     return [*flags, "--threads", concurrency.threads, *(["--compile"] if request.compiled else [])]
 
 
@@ -109,7 +113,7 @@ def list_tasks(recorded: Recorded, places: Places, scored: bool) -> list[Task]:
     }
     ordered = in_order(recorded.trainings, durations)
     # a prediction comes before the next training, so that what is trained is complete
-    tasks = [predict_task(each, places, recorded.concurrency) for each in ordered if each.prediction]
+    tasks = [predict_task(each, recorded, places) for each in ordered if each.prediction]
     tasks += [train_task(each, recorded, places) for each in ordered]
     for name in recorded.request.members if scored else ():
         tasks += score_tasks(name, recorded, places)
@@ -121,18 +125,18 @@ def train_task(training: Training, recorded: Recorded, places: Places) -> Task:
     command = places.command(
         "train", "--config", places.config(training.experiment), *places.data, "--fold", training.fold,
         "--out", places.folder(training), "--runs", places.out, *external_flags(config, places),
-        *machine_flags(recorded.request, places, recorded.concurrency),
+        *machine_flags(recorded.request, recorded.concurrency),
     )  # fmt: skip
     needs = tuple(f"train {need}" for need in training.needs)
     return task(f"train {training.name}", command, places.folder(training) / RESULT, places, needs)
 
 
-def predict_task(training: Training, places: Places, concurrency: Concurrency) -> Task:
+def predict_task(training: Training, recorded: Recorded, places: Places) -> Task:
     folder = places.folder(training)
     command = places.command(
         "predict", "--checkpoint", folder / RESULT, "--config", places.config(training.experiment),
         *places.data, "--oof", folder / "oof.npz", "--test", folder / "test.npz",
-        "--device", places.device, "--threads", concurrency.threads,
+        "--device", recorded.request.device, "--threads", recorded.concurrency.threads,
     )  # fmt: skip
     needs = (f"train {training.name}",)
     return task(f"predict {training.name}", command, folder / "test.npz", places, needs)
