@@ -39,8 +39,8 @@ NODES          = 1                    # machines
 WORKERS        = 1                    # processes that load training images
 COMPILE        =                      # 1: torch.compile before training
 V              =                      # 1: show the commands of every stage
+MINUTES        =                      # time for finetune (5 where empty) or for all of train-all (60)
 # train-all: a whole competition in the time that a machine is at hand
-MINUTES        = 60                   # time for everything: measurement, trainings, predictions, scores
 ON_ALL_IMAGES  = generalist           # networks that it trains on all images too; none: ON_ALL_IMAGES=
 AT_ONCE        =                      # trainings at the same time; chosen from cores and memory where empty
 # segment: your own images
@@ -56,7 +56,6 @@ MAX_AREA       =                      # larger objects are left out
 KEEP_FIBRES    =                      # 1: long thin objects are kept
 # finetune: a network for your own images; SOURCE is your folder, OUT the file of weights
 START          =                      # weights to start from: a .safetensors or a name; the packaged network
-MINUTES        = 5                    # time for training
 # scores and Kaggle
 TRUTH          =                      # solution with Height and Width: DATA/raw/stage1_solution.csv
 MESSAGE        =                      # description of a submission: EXP, or the name of WEIGHTS

@@ -6,12 +6,13 @@ train:  ## train the networks, fold by fold
 
 # On a machine with a GPU for an hour there may be the prepared images alone: they are not made again.
 missing_images := $(if $(wildcard $(data)/processed/index.csv),,$(data)/processed/index.csv)
+minutes_for_all := $(or $(minutes),60)
 missing_splits := $(if $(wildcard $(splits)),,$(splits))
 
 train-all: $(missing_images) $(missing_splits) | $(ready)  ## all folds of MEMBERS, and ON_ALL_IMAGES, in MINUTES=60; goes on later
-	$(python) scripts/train_all.py --minutes $(minutes) --members $(members) --on-all-images $(on_all_images) \
+	$(python) scripts/train_all.py --minutes $(minutes_for_all) --members $(members) --on-all-images $(on_all_images) \
 	  --folds $(folds) --configs $(configs) --processed $(data)/processed --splits $(splits) --external $(external) \
-	  --out $(runs)/$(minutes)_minutes --device $(device) $(if $(at_once),--at-once $(at_once)) $(if $(compile),--compile)
+	  --out $(runs)/$(minutes_for_all)_minutes --device $(device) $(if $(at_once),--at-once $(at_once)) $(if $(compile),--compile)
 
 predict:  ## predict the held-out and the test images
 

@@ -10,6 +10,6 @@ segment_flags = $(if $(weights),--weights $(weights)) $(if $(channel),--channel 
   $(if $(max_area),--max-area $(max_area)) $(if $(keep_fibres),--keep-fibres)
 
 finetune: | $(ready)  ## train further on your corrections: SOURCE=<folder> OUT=<file> START= MINUTES=
-	$(quiet)$(python) scripts/finetune.py --folder $(source) --out $(out) --device $(device) --minutes $(minutes) $(finetune_flags)
+	$(quiet)$(python) scripts/finetune.py --folder $(source) --out $(out) --device $(device) --minutes $(or $(minutes),5) $(finetune_flags)
 
 finetune_flags = $(if $(start),--start $(start)) $(if $(channel),--channel $(channel))

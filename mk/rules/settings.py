@@ -41,7 +41,7 @@ FOLDERS = frozenset(
 )
 """Paths that become targets of make."""
 NUMBERS, NUMBER_LISTS = (
-    {"FOLD", "HELD_OUT", "STEPS", "SPLIT_INTO", "MINUTES", "AT_ONCE"},
+    {"FOLD", "HELD_OUT", "STEPS", "SPLIT_INTO", "AT_ONCE"},
     {"FOLDS", "MODALITIES", "SEEDS"},
 )
 NAMES, NAME_LISTS = (
