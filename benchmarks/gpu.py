@@ -14,7 +14,7 @@ from data import Data
 from lightning_fabric import Fabric
 
 from nuclei.arrays import CHANNELS
-from nuclei.config import Config, ModelConfig, TrainingConfig
+from nuclei.config import AugmentationConfig, Config, ModelConfig, TrainingConfig
 from nuclei.data.dataset import Crops
 from nuclei.devices import resolve_precision
 from nuclei.models.factory import build_model
@@ -31,6 +31,9 @@ ON_CPU = {"batch_size": 2, "crop": 64, "steps_per_epoch": 3}
 """What takes the place of a GPU's amounts where there is none: that the rows can be tried."""
 HELD = 8
 """Batches that are kept on the device where no loader takes part."""
+SECONDS_OF_CROPS = 5.0
+SHARE_ON_DEVICE = 0.5
+"""Bar of the training whose crops are made on the device, data preparation included."""
 SHARE, TAX, TAX_OF_FEW, MANY = 0.25, 1.02, 1.10, 16
 """Bars: the share of the peak; what the loader may cost on many cores and on fewer, and how many are many."""
 
@@ -72,6 +75,32 @@ def device(data: Data, device: torch.device) -> list[dict[str, Any]]:
             "against": "data held on the device",
             "bar": TAX if workers >= MANY else TAX_OF_FEW,
         }
+    placed = config.model_copy(update={"augmentation": AugmentationConfig(place="device")})
+    made = iter(open_loader(fabric, Crops(data.images, data.ids, placed, 0), 0, placed, 0))
+    fed = add("compiled, crops made on the device", placed, made, True, last)
+    rows[-1] |= {"ratio": fastest / fed, "against": "data held on the device", "share_bar": SHARE_ON_DEVICE}
+    return [*rows, *_time_crops(data, config, placed, fabric, operations)]
+
+
+def _time_crops(
+    data: Data, host: Config, placed: Config, fabric: Fabric, operations: int
+) -> list[dict[str, Any]]:
+    """Crops a second without a training: of one loader in this process, and made in batches on the device."""
+    rows: list[dict[str, Any]] = []
+    for name, config in (("by albumentations, one core", host), ("on the device, one core beside it", placed)):
+        batches = iter(open_loader(fabric, Crops(data.images, data.ids, config, 0), 0, config, 0))
+        next(batches)
+        synchronise(fabric.device)
+        begun, count = time.perf_counter(), 0
+        while time.perf_counter() - begun < SECONDS_OF_CROPS:
+            next(batches)
+            synchronise(fabric.device)
+            count += config.training.batch_size
+        speed = count / (time.perf_counter() - begun)
+        rows.append({"name": f"crops alone, {name}", "speed": speed, "share": None, "operations": operations})
+        rows[-1]["mib"] = peak_memory()
+        print(f"{rows[-1]['name']}: {speed:.0f} images/s", flush=True)
+    rows[-1] |= {"ratio": rows[1]["speed"] / rows[0]["speed"], "against": "albumentations"}
     return rows
 
 

@@ -132,7 +132,7 @@ def _device(rows: list[dict[str, Any]], run: int) -> list[str]:
         cells = [
             row["name"],
             f"{row['speed']:,.0f}",
-            f"{row['share']:.1%}",
+            "" if row["share"] is None else f"{row['share']:.1%}",
             first,
             times,
             second,

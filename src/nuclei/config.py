@@ -194,6 +194,15 @@ class AugmentationConfig(Section):
     """Smallest and largest scale of a crop (multi-scale training); by default the preset's."""
     copy_paste: Probability = 0.0
     """Probability that nuclei of the crop are pasted again at other places in it."""
+    place: Literal["host", "device"] = "host"
+    """host: by albumentations in loader processes, the reference; device: in batches on the device
+    that trains, see `data.device_augmentation`, for a GPU that the processor's cores cannot feed."""
+
+    @model_validator(mode="after")
+    def can_be_done_there(self) -> Self:
+        on_device = self.place == "device"
+        _refuse_unused(self, on_device, ("copy_paste",), 'place is "device", which has no copy-paste')
+        return self
 
 
 class TrainingConfig(Section):
@@ -289,4 +298,7 @@ class Config(Section):
         settings: dict[str, str] = {}
         for section, table in self.model_dump(mode="json", exclude=WEIGHTLESS).items():
             settings |= {f"{section}.{key}": json.dumps(value) for key, value in table.items()}
+        if self.augmentation.place == "host":
+            # trainings from before there was a choice can be resumed
+            del settings["augmentation.place"]
         return settings

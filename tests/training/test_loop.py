@@ -39,7 +39,7 @@ def assert_same_weights(one, other):
         assert torch.equal(tensor, other["model"][name]), name
 
 
-def train_and_stop(images, folder, monkeypatch, epochs):
+def train_and_stop(images, folder, monkeypatch, epochs, config=CONFIG):
     """Trains until `epochs` are done and is then interrupted."""
     whole = loop.train_epoch
 
@@ -51,7 +51,7 @@ def train_and_stop(images, folder, monkeypatch, epochs):
     with monkeypatch.context() as stopping:
         stopping.setattr(loop, "train_epoch", train_epoch)
         with pytest.raises(KeyboardInterrupt):
-            train(images, folder)
+            train(images, folder, config)
 
 
 @pytest.mark.parametrize(("epochs", "workers"), [(1, 0), (3, 0), (2, 1), (2, 2)])
@@ -187,6 +187,19 @@ def test_the_weights_depend_on_pixels_labels_and_start_weights(tmp_path):
     variants = [settings(), settings(pixel=1), settings(label=1), settings(start=tmp_path / "start.pt")]
     assert settings() == settings()
     assert len({tuple(sorted(variant.items())) for variant in variants}) == 4
+
+
+def test_a_run_whose_crops_are_made_on_the_device_goes_on_where_it_stopped(images, tmp_path, monkeypatch):
+    augmentation = CONFIG.augmentation.model_copy(update={"place": "device"})
+    placed = CONFIG.model_copy(update={"augmentation": augmentation})
+    whole = train(images, tmp_path / "whole", placed)
+    train_and_stop(images, tmp_path / "stopped", monkeypatch, 2, placed)
+    assert_same_weights(train(images, tmp_path / "stopped", placed), whole)
+    assert whole["settings"]["augmentation.place"] == '"device"'
+
+
+def test_a_state_from_before_there_was_a_place_of_augmentation_can_be_resumed():
+    assert "augmentation.place" not in CONFIG.weight_settings()
 
 
 def test_a_compiled_network_takes_the_same_steps(images, tmp_path):

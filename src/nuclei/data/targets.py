@@ -114,10 +114,10 @@ def touching_border(label_map: LabelMap, scale: float, largest_reach: float) -> 
     number_of_label[present] = np.arange(1, len(present) + 1)
     highest: npt.NDArray[Any] = number_of_label[label_map]
     lowest = np.where(highest > 0, highest, 255 if highest.dtype == np.uint8 else np.inf).astype(highest.dtype)
-    reach_map = cv2.dilate(reaches[highest.astype(np.intp)], _disc(int(reaches.max())))
+    reach_map = cv2.dilate(reaches[highest.astype(np.intp)], disc(int(reaches.max())))
     for reach in np.unique(reaches[1:]).tolist():
         # two nuclei are near where the largest label around differs from the smallest
-        two = cv2.dilate(highest, _disc(reach)) > cv2.erode(lowest, _disc(reach))
+        two = cv2.dilate(highest, disc(reach)) > cv2.erode(lowest, disc(reach))
         border |= two & (reach_map == reach)
     return border
 
@@ -147,6 +147,7 @@ def pixel_weights(
     return weights[None]
 
 
-def _disc(radius: int) -> npt.NDArray[np.uint8]:
+def disc(radius: int) -> npt.NDArray[np.uint8]:
+    """Mask of a disc, (2 radius + 1, 2 radius + 1) uint8."""
     side = 2 * radius + 1
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), dtype=np.uint8)

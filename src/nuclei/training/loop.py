@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from nuclei.arrays import CHANNELS, LabelMap, UInt8Array
 from nuclei.config import Config
 from nuclei.data.dataset import Batches, Crops
+from nuclei.data.device_crops import DeviceCrops
 from nuclei.data.external_sets import PooledImages
 from nuclei.data.intensity import check_channels, window_image
 from nuclei.data.prepared_images import Images
@@ -296,10 +297,15 @@ def _mean_over_processes(fabric: Fabric, value: float) -> float:
 
 
 def open_loader(fabric: Fabric, crops: Crops, epoch: int, config: Config, workers: int) -> Any:
-    """The batches of this process, from the start of an epoch to the end of the training."""
+    """The batches of this process, from the start of an epoch to the end of the training.
+
+    With `augmentation.place` "device" there are no loader processes.
+    """
     training = config.training
     first_step = epoch * training.steps_per_epoch
     batches = Batches(first_step, training.steps, training.batch_size, fabric.global_rank, fabric.world_size)
+    if config.augmentation.place == "device":
+        return DeviceCrops(crops, batches, fabric.device)
     return DataLoader(
         crops,
         batch_sampler=batches,
