@@ -49,7 +49,7 @@ def read_log(folder: Path) -> dict[str, float]:
 
 
 @dataclass
-class Progress:
+class Throughput:
     """Images that were trained on in this call, and the time that it took."""
 
     recorded: Recorded
@@ -110,14 +110,14 @@ class Progress:
         return self.describe({name: (seen[name] - self.before[name]) / seconds for name in seen})
 
 
-def summarise(recorded: Recorded, places: Places, outcome: Outcome, progress: Progress) -> Summary:
+def summarise(recorded: Recorded, places: Places, outcome: Outcome, throughput: Throughput) -> Summary:
     """The table of all experiments, and what is not finished."""
     rows = []
     for name in recorded.plan.steps:
         trainings = [each for each in recorded.trainings if each.experiment == name]
         rows.append(describe_experiment(name, trainings, recorded, places))
     trained = sum((places.folder(each) / RESULT).is_file() for each in recorded.trainings)
-    return Summary(outcome, pd.DataFrame(rows), progress.overall(), trained, len(recorded.trainings))
+    return Summary(outcome, pd.DataFrame(rows), throughput.overall(), trained, len(recorded.trainings))
 
 
 def describe_experiment(

@@ -24,7 +24,7 @@ from nuclei.io.files import write_json, write_text
 from nuclei.io.records import read_record
 from nuclei.io.tables import read_splits
 from nuclei.models.weights_file import SUFFIX
-from nuclei.training.budgeted_progress import Progress, Summary, summarise
+from nuclei.training.budgeted_progress import Summary, Throughput, summarise
 from nuclei.training.budgeted_tasks import Places, Recorded, Request, list_measurements, list_tasks
 from nuclei.training.speed import count_megapixels, count_operations, measure_machine
 from nuclei.training.task_queue import Clock, Process, Task, run_tasks
@@ -75,10 +75,10 @@ def train_all(
         recorded = make_plan(request, places, splits, deadline, start, clock)
         write_json(path, recorded.model_dump(mode="json"))
     log.info("%s", describe(recorded))
-    progress = Progress(recorded, places, clock)
+    throughput = Throughput(recorded, places, clock)
     tasks = list_tasks(recorded, places, is_scored(request, splits))
-    outcome = run_tasks(tasks, recorded.concurrency.at_once, deadline, start, clock, progress.report)
-    return summarise(recorded, places, outcome, progress)
+    outcome = run_tasks(tasks, recorded.concurrency.at_once, deadline, start, clock, throughput.report)
+    return summarise(recorded, places, outcome, throughput)
 
 
 def make_plan(

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from lightning_fabric import Fabric
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 from nuclei.arrays import CHANNELS
 from nuclei.config import Config
@@ -18,6 +17,7 @@ from nuclei.data.splits import Fold
 from nuclei.devices import autocast_type
 from nuclei.inference.predictor import Predictor
 from nuclei.models.factory import build_model
+from nuclei.progress import Progress
 from nuclei.training.logging import peak_memory
 from nuclei.training.loop import open_loader, train_epoch, validate
 from nuclei.training.losses import build_loss
@@ -102,9 +102,11 @@ def measure_speed(
     batches = iter(open_loader(fabric, crops, 0, measured, workers))
     criterion = build_loss(measured.loss, measured.target)
 
+    hidden = Progress("measure", "steps", shown=False)
+
     def train() -> float:
         begun = time.perf_counter()
-        train_epoch(fabric, wrapped, state, batches, criterion, measured, fold.number, tqdm(disable=True))
+        train_epoch(fabric, wrapped, state, batches, criterion, measured, fold.number, hidden)
         synchronise(fabric.device)
         return time.perf_counter() - begun
 
