@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import textwrap
 from pathlib import Path
 
 from nuclei.cli import run
@@ -34,7 +35,7 @@ def main() -> None:
     for threshold, mean in zip(THRESHOLDS, means, strict=True):
         print(f"IoU > {threshold:.2f}  {mean:.10f}")
     print(f"mean of {len(scores)} images  {means.mean():.10f}", flush=True)
-    logging.info("\n".join(describe_references()))
+    logging.info("\n".join(textwrap.fill(line, 80) for line in describe_references()))
 
 
 if __name__ == "__main__":
