@@ -13,7 +13,7 @@ endif
 # --- default that its comment says. The environment does not count. Recipes take a setting by its lower-case name.
 
 # folders and files
-SOURCE         = bbbc                 # the images: bbbc, kaggle, fixes (repaired masks), a folder or a URL
+SOURCE         = bbbc                 # the images: bbbc, kaggle, fixes (repaired masks), a folder, zip or URL
 DATA           = data                 # what is downloaded and prepared
 EXTERNAL       =                      # external data sets that a config's training.external names: DATA/external
 SETS           =                      # those that `make external` makes ready: 'bbbc039 tnbc nuinsseg my_folder'

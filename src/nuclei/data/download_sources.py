@@ -8,6 +8,7 @@ from urllib.parse import urljoin
 
 from nuclei.data import http
 from nuclei.data.archive import SUBSETS
+from nuclei.data.labelled_folder import digest_folder, is_labelled_folder, write_archive
 from nuclei.errors import UserError
 from nuclei.submission import kaggle_client
 
@@ -49,8 +50,9 @@ class Origin:
 def find_origins(source: str, stage: Stage = STAGES["stage1"]) -> dict[str, Origin]:
     """The origin of each archive of a stage and, where there may be one, of its solution.
 
-    `source` is `bbbc`, `kaggle`, `fixes`, an http(s) address or a folder. In a folder a zip is
-    preferred to an unpacked folder of the same name.
+    `source` is `bbbc`, `kaggle`, `fixes`, an http(s) address, a folder of the competition's archives
+    (a zip is preferred to an unpacked folder of the same name), or a folder or zip of images/ and
+    labels/, see `labelled_folder`.
 
     Raises:
         UserError: an unknown source, or a folder that lacks an archive.
@@ -73,6 +75,10 @@ def find_origins(source: str, stage: Stage = STAGES["stage1"]) -> dict[str, Orig
                 "not that of one file; remove the file name"
             )
         return _remote_origins(source.rstrip("/") + "/", stage)
+    place = Path(source).expanduser()
+    if stage.subsets == SUBSETS and is_labelled_folder(place):
+        label = f"{place.resolve().name} ({digest_folder(place)})"
+        return {subset: Origin(label, fetch=partial(write_archive, place, subset)) for subset in SUBSETS}
     return _local_origins(source, stage)
 
 
@@ -94,7 +100,8 @@ def _local_origins(source: str, stage: Stage) -> dict[str, Origin]:
     if not folder.is_dir():
         raise UserError(
             f"--source {source}: {'a file' if folder.exists() else 'no such folder'}; expected bbbc, "
-            f"kaggle, fixes, an http(s) address, or a folder with {_name_archives(stage)}"
+            f"kaggle, fixes, an http(s) address, a folder with {_name_archives(stage)}, or a folder or zip of "
+            "images/ and labels/"
         )
     label = folder.resolve().name  # not the whole path, which means nothing elsewhere
     origins = {}

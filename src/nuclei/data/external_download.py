@@ -263,7 +263,8 @@ def _write_set(
         made = Path(temporary) / place.name
         for kind in (IMAGES, LABELS):
             (made / kind).mkdir(parents=True)
-        refused, count, nuclei = {}, 0, 0
+        refused: dict[str, str] = {}
+        count, nuclei = 0, 0
         for name, image, label_map in show_progress(pairs, name_job("external", place.name), "images"):
             duplicate = find_duplicates({name: thumbnail(image)}, known)
             if duplicate:
