@@ -1,7 +1,11 @@
 """Augmentation of training crops by albumentations; the config names a preset."""
 
+import os
 import random
 from typing import Any
+
+# Imported without this, albumentations asks a server for its newest version and waits for the answer.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A
 import cv2

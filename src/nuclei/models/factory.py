@@ -46,7 +46,7 @@ def build_model(config: ModelConfig, out_channels: int, pretrained: bool = True)
         from nuclei.models.transunet import TransUNet
 
         return TransUNet(config, out_channels)
-    from nuclei.models.smp import build_smp  # its library takes seconds to import
+    from nuclei.models.smp import build_smp
 
     return build_smp(config, out_channels, pretrained)
 

@@ -1,7 +1,8 @@
 """Networks on encoders of segmentation_models_pytorch (SMP): its architectures, and our UNet
 decoder on its encoders.
 
-Import this module only for such a network, since the library takes seconds to import.
+The library takes seconds to import: it is imported for a network that needs it, which our decoder
+on EfficientNet-Lite0 does not.
 """
 
 import importlib
@@ -16,6 +17,7 @@ from nuclei.config import ModelConfig
 from nuclei.errors import UserError
 from nuclei.models.blocks import ConfigurableConv
 from nuclei.models.choices import explain_unknown
+from nuclei.models.efficientnet_lite import LITE0, Lite0Encoder
 from nuclei.models.encoder_unet import ENCODER_UNET, EncoderUNet
 from nuclei.models.encoder_weights import PACKAGES, load_encoder
 from nuclei.models.padding import PaddedNetwork
@@ -52,26 +54,33 @@ def build_smp(config: ModelConfig, out_channels: int, pretrained: bool) -> Padde
 
 
 def _build_encoder_unet(config: ModelConfig, out_channels: int, pretrained: bool) -> EncoderUNet:
-    """The library's encoder with our own decoder."""
-    library = import_library()
-    _check_encoder(library, config.encoder)
+    """An encoder with our own decoder."""
     widths = config.decoder_channels or DECODER_CHANNELS
     if len(widths) != len(DECODER_CHANNELS):
         raise UserError(
             f"model.decoder_channels = {list(widths)}: {ENCODER_UNET} takes {len(DECODER_CHANNELS)} widths, deepest "
             f"first, such as {list(DECODER_CHANNELS)}"
         )
-    encoder = _create(
-        config,
-        pretrained,
-        lambda download: library.encoders.get_encoder(
-            config.encoder, in_channels=config.in_channels, depth=len(widths) + 1, weights=download
-        ),
-    )
+    encoder = _build_encoder(config, pretrained, len(widths) + 1)
     if pretrained and config.weights not in ("none", "imagenet"):
         load_encoder(encoder, config)
     block = partial(ConfigurableConv, normalisation=config.normalisation, residual=config.residual)
     return EncoderUNet(encoder, config.in_channels, widths, out_channels, config.frozen_stages, block)
+
+
+def _build_encoder(config: ModelConfig, pretrained: bool, depth: int) -> Any:
+    """The library's encoder, or our own of the same tensors, for which the library is not imported."""
+    if config.encoder == LITE0 and not (pretrained and config.weights == "imagenet"):
+        return Lite0Encoder(config.in_channels)
+    library = import_library()
+    _check_encoder(library, config.encoder)
+
+    def create(download: str | bool | None) -> Any:
+        return library.encoders.get_encoder(
+            config.encoder, in_channels=config.in_channels, depth=depth, weights=download
+        )
+
+    return _create(config, pretrained, create)
 
 
 def _build_architecture(config: ModelConfig, name: str, out_channels: int, pretrained: bool) -> Any:

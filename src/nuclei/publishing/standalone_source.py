@@ -24,6 +24,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "models/depthwise": (),
     "models/padding": (),
     "models/custom": (),
+    "models/efficientnet_lite": (),
     "models/encoder_unet": (),
     "models/factory": (),
     "models/choices": (),
