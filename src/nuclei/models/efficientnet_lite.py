@@ -112,7 +112,7 @@ class EfficientNetLite(nn.Module):
                 width, stage = stage.channels, stage._replace(stride=1)
             stages.append(nn.Sequential(*blocks))
         self.blocks = nn.Sequential(*stages)
-        _initialise(self)
+        _initialise_encoder(self)
 
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
         features_BCHW = self.bn1(self.conv_stem(image_BCHW))
@@ -148,7 +148,7 @@ def _convolution(
 
 
 @torch.no_grad()
-def _initialise(network: nn.Module) -> None:
+def _initialise_encoder(network: nn.Module) -> None:
     """TensorFlow's initialisation: normal weights with a variance of 2 / fan-out.
 
     On the meta device there is nothing to fill, and torch would import its compiler for it.
