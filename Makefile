@@ -50,7 +50,8 @@ CHANNEL        =                      # the channel with the nuclei, counted fro
 PIXEL_SIZE     =                      # micrometres a pixel, where the file does not say
 MAX_PIXELS     =                      # larger images are refused
 SCALE          =                      # 2 for nuclei of 4 to 6 pixels across: the network sees the image enlarged
-FAST           =                      # 1: the first network of the weights alone
+MODE           =                      # fast: one network, one scale; best: all that the weights have. fast where empty
+FAST           =                      # 1: the same as MODE=fast, its name of before
 MIN_AREA       =                      # smaller objects are left out: pixels, 40, or square micrometres, 20um2
 MAX_AREA       =                      # larger objects are left out
 KEEP_FIBRES    =                      # 1: long thin objects are kept

@@ -5,17 +5,20 @@ import numpy as np
 import pytest
 import roifile
 import tifffile
+from skimage.measure import regionprops
+from skimage.segmentation import find_boundaries
 
 from nuclei.io.picture import PixelSize
 from nuclei.segmentation.exports import (
     find_polygons,
+    find_rims,
     make_feature,
     make_roi,
     ring_area,
     trace_rings,
     write_label_tiff,
 )
-from nuclei.segmentation.measurements import list_nuclei, measure
+from nuclei.segmentation.measurements import Nucleus, list_nuclei, measure
 from nuclei.synthetic.images import make_image
 
 
@@ -112,3 +115,39 @@ def test_measurements_of_a_rectangle_are_known():
     assert (row["area"], row["centroid_x"], row["centroid_y"]) == (40, 14.5, 5.5)
     assert (row["area_um2"], row["centroid_x_um"]) == (10, 7.25)
     assert (row["intensity_mean"], row["intensity_min"], row["intensity_max"]) == (500, 0, 1000)
+
+
+@pytest.mark.parametrize("size", [None, PixelSize(0.5, 0.5), PixelSize(0.25, 0.5)])
+def test_measurements_are_those_of_scikit_image(size):
+    generator = np.random.default_rng(0)
+    shapes = [mask for mask in generator.random((20, 12, 9)) < 0.6]
+    single = np.zeros((3, 4), bool)
+    single[1, 2] = True
+    for mask in [*shapes, single, np.ones((1, 7), bool), make_image("purple_tissue", 1, 60, 60)[1] == 1]:
+        pixels = generator.integers(0, 255, (*mask.shape, 3), np.uint8)
+        row = measure(Nucleus(1, 4, 7, mask, pixels), size)
+        region = regionprops(mask.astype(np.uint8), intensity_image=pixels)[0]
+        expected = {
+            "area": region.area,
+            "centroid_x": region.centroid[1] + 7,
+            "centroid_y": region.centroid[0] + 4,
+            "major_axis": region.axis_major_length,
+            "minor_axis": region.axis_minor_length,
+            "perimeter": region.perimeter,
+            "eccentricity": region.eccentricity,
+            "intensity_mean_green": region.intensity_mean[1],
+            "intensity_min_red": region.intensity_min[0],
+            "intensity_max_blue": region.intensity_max[2],
+        }
+        if size:
+            scaled = regionprops(mask.astype(np.uint8), spacing=(size.y, size.x))[0]
+            expected |= {
+                "major_axis_um": scaled.axis_major_length,
+                "minor_axis_um": scaled.axis_minor_length,
+            }
+        assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+def test_rims_are_those_of_scikit_image():
+    labels = make_image("purple_tissue", 1, 80, 90)[1]
+    assert np.array_equal(find_rims(labels), find_boundaries(labels, mode="inner"))

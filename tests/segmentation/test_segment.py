@@ -21,6 +21,7 @@ from nuclei.data.dataset import make_target
 from nuclei.data.intensity import normalise, window_image
 from nuclei.evaluation.scores import TunedScore
 from nuclei.inference import tile_merging, tiling
+from nuclei.inference.predictor import Predictor
 from nuclei.models.factory import build_model
 from nuclei.models.weights_file import write_weights
 from nuclei.postprocessing.parameters import Parameters
@@ -340,3 +341,29 @@ def test_what_is_left_out_by_size_is_gone_from_all_files_and_counted(folder, wei
     assert segment(image, weights, min_area=f"{limit * 0.25}um2").max() == 1
     with pytest.raises(ValueError, match=r"grey.png: an area of 9 µm² needs the size of a pixel"):
         segment_folder(folder / "grey.png", out, weights, min_area="9um2")
+
+
+def test_results_of_the_other_mode_are_made_again_and_the_old_flag_is_understood(weights, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), GREY)
+    out = tmp_path / "out"
+    for setting, mode in (
+        ({}, "fast"),
+        ({"mode": "best"}, "best"),
+        ({"fast": True}, "fast"),
+        ({"fast": False}, "best"),
+    ):
+        segment_folder(tmp_path / "a.png", out, weights, device="cpu", **setting)
+        (record,) = out.glob("records/*.json")
+        assert json.loads(record.read_text())["source"]["mode"] == mode
+
+
+def test_best_averages_the_flips_that_fast_leaves_out(weights, monkeypatch):
+    seen = []
+    forward = Predictor._forward_batch
+    monkeypatch.setattr(
+        Predictor, "_forward_batch", lambda self, pixels: seen.append(len(pixels)) or forward(self, pixels)
+    )
+    for mode, images in (("fast", 1), ("best", 2)):
+        seen.clear()
+        assert segment(GREY, weights, device="cpu", mode=mode).max() > 0
+        assert sum(seen) == images

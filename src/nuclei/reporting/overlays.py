@@ -6,6 +6,7 @@ is `merged` if it lies on several annotated ones, and `extra` if it hits none.
 """
 
 import base64
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -65,8 +66,8 @@ def svg_path(outlines: list[Outline]) -> str:
     return "".join(parts)
 
 
-def embed_image(image: UInt8Array, side: int, quality: int = 82) -> str:
-    """Data URI of an RGB image (H, W, 3) uint8 as WebP, at most `side` pixels long.
+def embed_image(image: UInt8Array, side: int, quality: int = 82, kind: Literal["webp", "jpeg"] = "webp") -> str:
+    """Data URI of an RGB image (H, W, 3) uint8 as WebP or JPEG, at most `side` pixels long.
 
     Raises:
         UserError: OpenCV cannot encode it.
@@ -74,12 +75,13 @@ def embed_image(image: UInt8Array, side: int, quality: int = 82) -> str:
     scale = side / max(image.shape[:2])
     if scale < 1:
         image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-    done, encoded = cv2.imencode(
-        ".webp", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_WEBP_QUALITY, quality]
-    )
+    setting = cv2.IMWRITE_WEBP_QUALITY if kind == "webp" else cv2.IMWRITE_JPEG_QUALITY
+    done, encoded = cv2.imencode(f".{kind}", np.ascontiguousarray(image[..., ::-1]), [setting, quality])
     if not done:
-        raise UserError(f"OpenCV cannot encode an image of shape {image.shape} and type {image.dtype} as WebP")
-    return "data:image/webp;base64," + base64.b64encode(encoded.tobytes()).decode()
+        raise UserError(
+            f"OpenCV cannot encode an image of shape {image.shape} and type {image.dtype} as {kind}"
+        )
+    return f"data:image/{kind};base64," + base64.b64encode(encoded.tobytes()).decode()
 
 
 def draw_comparison(image: UInt8Array, truth: Labels, predicted: Labels) -> UInt8Array:

@@ -182,12 +182,10 @@ def make_roi(nucleus: Nucleus, polygons: list[list[Ring]]) -> bytes:
 
 def write_overlay(path: Path | str, label_map: Labels, pixels: npt.NDArray[Any]) -> None:
     """Writes the image as PNG with a line along the inner rim of each nucleus, thicker on large images, and numbers."""
-    from skimage.segmentation import find_boundaries
-
     step = -(-max(label_map.shape) // OVERLAY_SIDE)
     labels = np.ascontiguousarray(label_map[::step, ::step])
     picture = apply_limits(np.ascontiguousarray(pixels[::step, ::step]), overlay_limits(pixels)).copy()
-    rims = find_boundaries(labels, mode="inner").astype(np.uint8)
+    rims = find_rims(labels)
     thickness = 1 + max(labels.shape) // 1500
     if thickness > 1:
         rims = cv2.dilate(rims, np.ones((thickness, thickness), np.uint8)) * (labels > 0)
@@ -197,6 +195,16 @@ def write_overlay(path: Path | str, label_map: Labels, pixels: npt.NDArray[Any])
     assert done, picture.shape
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
+
+
+def find_rims(labels: Labels) -> npt.NDArray[np.uint8]:
+    """1 at pixels of nuclei that have another label or the background beside, above or below, else 0."""
+    differs = np.zeros(labels.shape, bool)
+    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        edge = labels[one] != labels[other]
+        differs[one] |= edge
+        differs[other] |= edge
+    return (differs & (labels > 0)).astype(np.uint8)
 
 
 def overlay_limits(pixels: npt.NDArray[Any]) -> Limits | None:

@@ -24,7 +24,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scale", default="1", help="enlarges the image for the network: 2 for nuclei of 4 pixels"
     )
-    parser.add_argument("--fast", action="store_true", help="the first network of the weights alone")
+    parser.add_argument(
+        "--mode",
+        default="fast",
+        help="fast: one network, one scale (default); best: all networks, scales and flips of the weights",
+    )
+    # of earlier versions
+    parser.add_argument("--fast", dest="mode", action="store_const", const="fast", help=argparse.SUPPRESS)
     parser.add_argument("--min-area", help="smallest nucleus: pixels (40) or square micrometres (20um2)")
     parser.add_argument("--max-area", help="largest nucleus, likewise")
     parser.add_argument("--keep-fibres", action="store_true", help="keep long thin objects, left out otherwise")
@@ -60,10 +66,10 @@ def run_segmentation(arguments: argparse.Namespace, threads: int | None = None) 
         settings.device,
         settings.max_pixels,
         settings.scale,
-        settings.fast,
-        settings.min_area,
-        settings.max_area,
-        settings.keep_fibres,
+        min_area=settings.min_area,
+        max_area=settings.max_area,
+        keep_fibres=settings.keep_fibres,
+        mode=settings.mode,
     )
     left_out = sum(row.left_out or 0 for row in rows)
     said = f", {left_out} objects left out by size or shape" if left_out else ""
@@ -97,7 +103,7 @@ def read_settings(arguments: argparse.Namespace) -> "Settings":
         arguments.device,
         MAX_PIXELS if most is None else int(most),
         numbers["scale"] or 0.0,
-        arguments.fast,
+        arguments.mode,
         arguments.min_area,
         arguments.max_area,
         arguments.keep_fibres,

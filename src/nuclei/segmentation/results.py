@@ -60,6 +60,8 @@ class Source(BaseModel):
     min_area: str = ""
     max_area: str = ""
     keep_fibres: bool = True
+    mode: str = "best"
+    """Absent in records of before there were two ways."""
 
 
 class Record(BaseModel):

@@ -33,7 +33,7 @@ from nuclei.segmentation.filters import leave_out, read_area
 from nuclei.segmentation.plane import segment_plane
 from nuclei.segmentation.results import Record, Source, SummaryRow
 from nuclei.segmentation.results_page import write_page
-from nuclei.segmentation.settings import Settings, check_out
+from nuclei.segmentation.settings import Mode, Settings, check_out
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ def segment(
     max_area: float | str | None = None,
     keep_fibres: bool = False,
     pixel_size: float | None = None,
+    mode: Mode = "fast",
 ) -> LabelMap:
     """Label map (H, W) int32 of an image, 0 background and 1..N nuclei.
 
@@ -69,6 +70,7 @@ def segment(
         pixel_size,
         device,
         scale=scale,
+        mode=mode,
         min_area=min_area,
         max_area=max_area,
         keep_fibres=keep_fibres,
@@ -104,7 +106,12 @@ def _read_one(image: npt.NDArray[Any] | Path | str, settings: Settings) -> Pictu
 
 def _load(weights: Path | str | None, settings: Settings) -> Weights:
     path = Path(weights) if weights is not None else find_best()
-    return load_weights(find_files(path)[0] if settings.fast else path, choose_device(settings.device))
+    device = choose_device(settings.device)
+    if settings.mode == "best":
+        return load_weights(path, device)
+    from nuclei.inference.fast import make_fast
+
+    return make_fast(load_weights(find_files(path)[0], device))
 
 
 @dataclass
@@ -146,24 +153,27 @@ def segment_folder(
     device: str = "auto",
     max_pixels: int = MAX_PIXELS,
     scale: float = 1.0,
-    fast: bool = False,
+    fast: bool | None = None,
     min_area: float | str | None = None,
     max_area: float | str | None = None,
     keep_fibres: bool = False,
+    mode: Mode = "fast",
 ) -> list[SummaryRow]:
     """Segments the pictures of a folder (or one file) and returns their rows of `<out>/summary.csv`, one a plane.
 
     Each plane gets labels/*.tif, geojson/*.geojson, rois/*.zip, measurements/*.csv, overlays/*.png,
     and each file, last, records/*.json, which says from what they were made: a later call does only
     what is missing or has changed. index.html shows all of them. The settings are those of
-    `Settings`.
+    `Settings`; `fast`, of earlier versions, is `mode` fast or best.
 
     Raises: UserError: no pictures, no weights, an impossible setting, a full disk; at the end, when
         all others are done,
             the files that failed and why.
     """
     images, out = Path(images), Path(out)
-    settings = Settings(channel, pixel_size, device, max_pixels, scale, fast, min_area, max_area, keep_fibres)
+    if fast is not None:
+        mode = "fast" if fast else "best"
+    settings = Settings(channel, pixel_size, device, max_pixels, scale, mode, min_area, max_area, keep_fibres)
     found = microscopy.find_pictures(images)
     check_out(out, images)
     loaded = _load(weights, settings)
@@ -193,6 +203,7 @@ def _make_job(run: _Run, name: str, path: Path) -> _Job:
         min_area=str(read_area(settings.min_area, "MIN_AREA") or ""),
         max_area=str(read_area(settings.max_area, "MAX_AREA") or ""),
         keep_fibres=settings.keep_fibres,
+        mode=settings.mode,
     )
     return _Job(name, path, source, error=error)
 
