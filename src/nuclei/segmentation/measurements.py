@@ -123,5 +123,6 @@ def _measure_micrometres(nucleus: Nucleus, row: dict[str, float], size: PixelSiz
         return measured | {
             f"{name}_um": row[name] * size.x for name in ("major_axis", "minor_axis", "perimeter")
         }
-    major, minor = _axes(*np.nonzero(nucleus.mask), (size.y, size.x))
+    rows, columns = np.nonzero(nucleus.mask)
+    major, minor = _axes(rows, columns, (size.y, size.x))
     return measured | {"major_axis_um": major, "minor_axis_um": minor}
