@@ -41,7 +41,7 @@ def predict(diameter: int, **prediction):
 
 
 @pytest.mark.parametrize(
-    ("diameter", "expected"), [(12, 1.41), (DIAMETER, 1.0), (56, 0.71), (80, 0.5), (170, 0.25), (0, 1.41)]
+    ("diameter", "expected"), [(12, 1.41), (DIAMETER, 1.0), (68, 0.71), (96, 0.5), (200, 0.25), (0, 1.41)]
 )
 def test_the_scale_brings_nuclei_to_the_size_that_is_segmented_best(diameter, expected):
     assert choose_scale(SCALES, diameter, halve=True) == pytest.approx(expected, rel=0.02)
@@ -51,15 +51,15 @@ def test_without_halving_the_scale_is_one_of_the_configs():
     assert choose_scale(SCALES, 170, halve=False) == 0.71
 
 
-@pytest.mark.parametrize(("diameter", "expected"), [(20, 1.41), (40, 1.0), (56, 0.71)])
-def test_an_image_is_seen_once_at_low_resolution_and_once_at_the_scale_of_its_nuclei(diameter, expected):
+@pytest.mark.parametrize(("diameter", "expected"), [(20, 1.41), (48, 1.0), (100, 0.5)])
+def test_an_image_is_seen_once_to_measure_its_nuclei_and_once_at_the_scale_that_fits_them(diameter, expected):
     seen, maps, image = predict(diameter)
-    assert seen == [(round(256 * scale),) * 2 for scale in (0.355, expected)]
+    assert seen == [(round(256 * scale),) * 2 for scale in (0.71, expected)]
     assert ((maps[0] > 127) == (image > 127)).mean() > 0.98
 
 
-def test_the_low_resolution_is_not_predicted_again_where_it_fits():
-    assert len(predict(105)[0]) == 1
+def test_the_first_pass_is_not_repeated_where_its_scale_fits():
+    assert len(predict(68)[0]) == 1
 
 
 def test_a_network_of_one_scale_sees_the_image_once():

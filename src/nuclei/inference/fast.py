@@ -1,7 +1,7 @@
 """Fast prediction for people's own images: one network, one scale, no flips.
 
-A first pass at low resolution measures the nuclei. The scale is the one of the config's at which
-they come closest to the size that this kind of network segments best. Where the encoder's batch
+A first pass at the config's smallest scale measures the nuclei. The scale is the one of the config's
+at which they come closest to the size that this kind of network segments best. Where the encoder's batch
 normalisation can be folded into its convolutions it is.
 """
 
@@ -20,7 +20,7 @@ from nuclei.postprocessing.label_ops import mean_diameter
 from nuclei.postprocessing.parameters import Parameters
 from nuclei.postprocessing.watershed import segment_maps
 
-DIAMETER = 40.0
+DIAMETER = 48.0
 """Pixels across at which nuclei are segmented best at one scale, on sources that training never saw."""
 LARGEST_SCALE = 1.5
 """Larger scales cost more than the time of a megapixel allows, and gain little."""
@@ -43,13 +43,13 @@ class FastPredictor(Predictor):
     ) -> tuple[float, ...]:
         """The one scale for a windowed image (H, W, 3).
 
-        The low-resolution maps, (3, H, W) float32, are added to `predicted` by their scale.
+        The maps of the first pass, (3, H, W) float32, are added to `predicted` by their scale.
         """
         prediction = self.config.prediction
         scales = [scale for scale in prediction.scales if scale <= LARGEST_SCALE] or [min(prediction.scales)]
         if len(scales) == 1 and prediction.halve_scales_from is None:
             return (scales[0],)
-        low = min(scales) / 2
+        low = min(scales)  # at lower resolutions the nuclei of tissue run together and seem large
         maps = self._probabilities(image, low, 0)
         if predicted is not None:
             predicted[low] = maps
@@ -68,7 +68,7 @@ def choose_scale(scales: list[float], diameter: float, halve: bool) -> float:
     """The scale, as a ratio the nearest, at which nuclei of `diameter` pixels have `DIAMETER`.
 
     With `halve` the halves of the scales, their quarters and so on are candidates too. Without
-    nuclei it is the largest: they may be too small for a low resolution.
+    nuclei it is the largest: they may be too small for the first pass.
     """
     if not diameter:
         return max(scales)
