@@ -36,9 +36,10 @@ class FoldedConv2d(nn.Module):
 
     def __init__(self, convolution: Any, normalisation: NormalisedActivation) -> None:
         super().__init__()
-        deviation = torch.sqrt(normalisation.running_var + normalisation.eps)  # type: ignore[operator]
-        scale = normalisation.weight / deviation
-        bias = normalisation.bias - normalisation.running_mean * scale  # type: ignore[operator]
+        mean: Any = normalisation.running_mean
+        variance: Any = normalisation.running_var
+        scale = normalisation.weight / torch.sqrt(variance + normalisation.eps)
+        bias = normalisation.bias - mean * scale
         self.weight = nn.Parameter((convolution.weight * scale[:, None, None, None]).detach())
         self.bias = nn.Parameter(bias.detach())
         self.active = normalisation.active

@@ -188,7 +188,7 @@ def write_overlay(path: Path | str, label_map: Labels, pixels: npt.NDArray[Any])
     rims = find_rims(labels)
     thickness = 1 + max(labels.shape) // 1500
     if thickness > 1:
-        rims = cv2.dilate(rims, np.ones((thickness, thickness), np.uint8)) * (labels > 0)
+        rims = np.where(labels > 0, cv2.dilate(rims, np.ones((thickness, thickness), np.uint8)), 0)
     picture[rims > 0] = _YELLOW
     _write_numbers(picture, labels)
     done, encoded = cv2.imencode(".png", picture[..., ::-1])
