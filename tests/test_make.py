@@ -666,6 +666,17 @@ def test_what_a_training_builds_upon_is_made_first(make, key):
     assert planned.count("tune") == (0 if key == "start" else 1)
 
 
+def test_experiments_whose_names_differ_in_case_alone_are_refused(make):
+    (make.configs / "First.toml").write_text('extends = "second.toml"\n')
+    assert "First and first would have one folder on some systems" in refused(make("train"))
+
+
+def test_a_checkout_that_may_not_be_written_is_one_line(clone):
+    (clone / "clone/.rules").write_text("")  # root may write everywhere, but not below a file
+    answer = in_clone(clone, f'exec {sys.executable} "$@"', "data")
+    assert "File exists: '.rules'" in refused(answer)
+
+
 # --- interrupted, and at once -------------------------------------------------------------------------------
 
 
@@ -728,6 +739,7 @@ def clone(tmp_path) -> Path:
         "Makefile",
         "mk",
         "configs",
+        "locks",
         "requirements.txt",
         "constraints.txt",
         "pyproject.toml",

@@ -73,9 +73,15 @@ class Experiment:
 def read_experiments(folder: Path) -> dict[str, Experiment]:
     """The configs of a folder by name; one with a mistake has its `fault`, which matters to who wants to run it."""
     paths = sorted(path for path in folder.glob("*.toml") if not path.name.startswith("."))
-    found = {}
+    found: dict[str, Experiment] = {}
+    folded: dict[str, str] = {}
     for path in paths:
         name = check_name(str(folder), path.stem)
+        other = folded.setdefault(name.casefold(), name)
+        if other != name:
+            raise RefusedError(
+                f"{folder}: {other} and {name} would have one folder on some systems; rename one"
+            )
         try:
             found[name] = read_experiment(path)
         except RefusedError as refused:

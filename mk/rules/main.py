@@ -24,13 +24,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--setting", action="append", default=[], help="NAME=value of make's command line")
     parser.add_argument("--record", nargs=2, help="a file of wanted records, and the one to write")
     asked = parser.parse_args(arguments)
-    if asked.record:
-        write_record(Path(asked.record[0]), asked.record[1])
-        return 0
     try:
-        print(write_rules(dict(one.split("=", 1) for one in asked.setting), asked.goal))
-    except RefusedError as refused:
-        print(refused)
+        if asked.record:
+            write_record(Path(asked.record[0]), asked.record[1])
+        else:
+            print(write_rules(dict(one.split("=", 1) for one in asked.setting), asked.goal))
+    except (RefusedError, OSError) as refused:
+        # make shows what is printed where it asked for the rules, but not in a recipe
+        print(refused, file=sys.stderr if asked.record else sys.stdout)
         return 1
     return 0
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from nuclei.errors import UserError
+from nuclei.io.file_times import note_inputs
 from nuclei.progress import above_bars
 
 
@@ -40,6 +41,7 @@ def run(main: Callable[[], None]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[MessageHandler()])
     # Fabric says which precision it uses, in lines that name no job
     logging.getLogger("lightning_utilities").setLevel(logging.WARNING)
+    note_inputs(sys.argv[1:])
     previous = signal.signal(signal.SIGTERM, _terminate_in(os.getpid()))
     try:
         main()

@@ -140,8 +140,7 @@ def test_a_file_that_is_no_checkpoint_is_named_with_a_remedy(tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=r"lacks `config` and `model`"):
         load_checkpoint(tmp_path / "model.pt")
-    torch.save(
-        {"config": {}, "model": {"outc.weight": torch.tensor([1.0, float("nan")])}}, tmp_path / "model.pt"
-    )
+    spoilt = {"outc.weight": torch.tensor([1.0, float("nan")])}
+    torch.save({"config": {}, "model": spoilt, "fold": 0, "trained_on": []}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=r"model\.pt: the tensor 'outc.weight' holds NaN"):
         load_checkpoint(tmp_path / "model.pt")

@@ -317,7 +317,7 @@ def spoil_card(path, change):
         (lambda card: card.update(parameters=[]), r"parameters: .*expected a table, got \[\]"),
         (
             lambda card: card["config"]["model"].update(width=8),
-            r"shape \(4, .* but the network of its card has \(8, ",
+            r"shape \(4, .* but the network of its config has \(8, ",
         ),
     ],
 )

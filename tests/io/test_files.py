@@ -168,6 +168,19 @@ def test_a_full_disk_is_said_with_the_file_that_did_not_fit(tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def test_a_file_system_without_rename_keeps_the_old_file_and_no_other(tmp_path, monkeypatch):
+    (tmp_path / "table.csv").write_text("old")
+
+    def refuse(source, target):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match=r"not supported: .* -> '.*/table\.csv'"):
+        write_text(tmp_path / "table.csv", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+    assert (tmp_path / "table.csv").read_text() == "old"
+
+
 @pytest.mark.parametrize("content", ["{", "[" * 100_000, "9" * 5000])
 def test_a_file_that_is_no_json_is_named(tmp_path, content):
     (tmp_path / "note.json").write_text(content)

@@ -6,13 +6,13 @@ Letters: B batch, C channels, H height, W width.
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from nuclei.arrays import CHANNELS, Pixels, UInt8Array
@@ -165,7 +165,8 @@ def load_predictor(
     own.
 
     Raises:
-        UserError: the config differs from the checkpoint's in a setting that changes the weights.
+        UserError: the config differs from the checkpoint's in a setting that changes the weights;
+            the tensors are not those of its network.
     """
     config = parse_config(checkpoint["config"], source)
     if asked:
@@ -176,9 +177,26 @@ def load_predictor(
                 "only [prediction] can change: train with this config, or use one with the same values"
             )
         config = asked
+    _check_shapes(checkpoint["model"], config, source)
     model = build_model(config.model, CHANNELS, pretrained=False)
     model.load_state_dict(checkpoint["model"])
     return Predictor(model, config, device, autocast_type(config.training.precision, device))
+
+
+def _check_shapes(tensors: Mapping[str, Tensor], config: Config, source: str) -> None:
+    """Refuses tensors that do not fit the network of a config, which is built without memory for
+    this.
+    """
+    with torch.device("meta"):
+        expected = build_model(config.model, CHANNELS, pretrained=False).state_dict()
+    for name in [*expected, *tensors]:
+        wanted, found = expected.get(name), tensors.get(name)
+        if wanted is None or found is None or wanted.shape != found.shape:
+            shapes = [f"{tuple(tensor.shape)}" if tensor is not None else "none" for tensor in (found, wanted)]
+            raise UserError(
+                f"{source}: tensor {name[:100]}: shape {shapes[0]}, but the network of its config has {shapes[1]}; "
+                "fetch or make the file again"
+            )
 
 
 def _changed_keys(config: Config, other: Config) -> list[str]:

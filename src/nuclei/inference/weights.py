@@ -6,13 +6,11 @@ folds of one experiment; their maps are averaged. A JSON card beside such folder
 of them.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nuclei.arrays import UInt8Array
-from nuclei.config_files import parse_config
 from nuclei.data.modality import ALL
 from nuclei.errors import UserError
 from nuclei.io.files import sha256
@@ -102,28 +100,7 @@ def _load_file(path: Path, device: "torch.device") -> "tuple[Card, Predictor]":
     from nuclei.inference.predictor import load_predictor
 
     card, tensors = read_weights(path)
-    _check_shapes(path, card, tensors)
     return card, load_predictor({"config": card.config, "model": tensors}, str(path), device)
-
-
-def _check_shapes(path: Path, card: Card, tensors: "Mapping[str, torch.Tensor]") -> None:
-    """Refuses tensors that do not fit the card's network, which is built without memory for this."""
-    import torch
-
-    from nuclei.arrays import CHANNELS
-    from nuclei.models.factory import build_model
-
-    config = parse_config(card.config, str(path))
-    with torch.device("meta"):
-        expected = build_model(config.model, CHANNELS, pretrained=False).state_dict()
-    for name in [*expected, *tensors]:
-        wanted, found = expected.get(name), tensors.get(name)
-        if wanted is None or found is None or wanted.shape != found.shape:
-            shapes = [f"{tuple(tensor.shape)}" if tensor is not None else "none" for tensor in (found, wanted)]
-            raise UserError(
-                f"{path}: tensor {name[:100]}: shape {shapes[0]}, but the network of its card has {shapes[1]}; "
-                "fetch or make the file again"
-            )
 
 
 def read_ensemble(path: Path) -> EnsembleCard:

@@ -23,6 +23,7 @@ import numpy as np
 
 from nuclei.arrays import Pixels
 from nuclei.errors import UserError
+from nuclei.io.file_times import keep_order
 
 STALE_SECONDS = 24 * 3600.0
 """Age from which a temporary file of another machine counts as left by a killed process."""
@@ -49,6 +50,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     temporary = path.with_name(_temporary_name(path.name))
     try:
         yield temporary
+        keep_order(temporary)
         os.replace(temporary, path)
     except OSError as error:
         if error.errno in _DISK_ERRORS and error.filename in (None, str(temporary)):

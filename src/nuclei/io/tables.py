@@ -40,10 +40,11 @@ def read_table(path: Path | str, columns: tuple[str, ...], remedy: str) -> Any:
     try:
         frame = pandas.read_csv(path, dtype=texts, encoding="utf-8-sig", keep_default_na=False, na_values=[""])
     except ValueError as error:  # errors of the parser and of the encoding
-        raise UserError(f"{path}: not a readable CSV in UTF-8 ({error}); {remedy}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path}: not a readable CSV in UTF-8 ({reason}); {remedy}") from error
     missing = [column for column in columns if column not in frame.columns]
     if missing:
-        found = list(frame.columns)
+        found = [str(name)[:40] for name in frame.columns[:20]]
         raise UserError(f"{path}: columns {missing} are missing (found {found}); {remedy}")
     return frame
 

@@ -1,6 +1,8 @@
 """The file of a trained fold: weights, with everything that prediction needs to know about them."""
 
+import json
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,12 +89,68 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; train the fold first (`make train`)")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = read_plain(path)
     except Exception as error:  # torch raises a dozen kinds; all mean that the file cannot be used
+        reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"{path}: not a readable checkpoint ({error}); delete it and train the fold again"
+            f"{path}: not a readable checkpoint ({reason}); delete it and train the fold again"
         ) from error
     if not isinstance(checkpoint, dict) or not {"config", "model"} <= checkpoint.keys():
         raise UserError(f"{path}: no checkpoint of this project (it lacks `config` and `model`)")
+    _check_content(checkpoint, path)
     check_finite(checkpoint["model"], path)
     return checkpoint
+
+
+def read_plain(path: Path) -> Any:
+    """What `torch.save` wrote: tensors and plain values; nothing in the file is run.
+
+    Raises:
+        Exception: of many kinds. The records of a file of torch are not compressed, so one whose
+            content is larger than the file is refused before it is unpacked.
+    """
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > path.stat().st_size:
+        raise UserError(f"its records claim {size} bytes, the file has {path.stat().st_size}")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_content(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Refuses values of other types than those that `write_checkpoint` writes.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    fold, ids, tensors = checkpoint.get("fold"), checkpoint.get("trained_on"), checkpoint["model"]
+    expected = {
+        "config: a table of plain settings": _is_plain_table(checkpoint["config"]),
+        "fold: a number": isinstance(fold, int) and abs(fold) < 10**6,
+        "trained_on: names of images": isinstance(ids, list) and all(isinstance(one, str) for one in ids),
+        "model: tensors by name": isinstance(tensors, dict) and all(isinstance(name, str) for name in tensors),
+    }
+    for what, holds in expected.items():
+        if not holds:
+            raise UserError(f"{path}: no checkpoint of this project; expected as its {what}")
+    for name, tensor in tensors.items():
+        if not _is_dense(tensor):
+            raise UserError(f"{path}: {name[:100]!r} is no tensor of numbers that are all in the file")
+
+
+def _is_plain_table(value: Any) -> bool:
+    """Whether JSON could hold it: no cycles, no nesting without end, no tensors."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict)
+
+
+def _is_dense(tensor: Any) -> bool:
+    """Whether a tensor has memory of its own for every element: none is sparse, repeated or without
+    values.
+    """
+    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    own = tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    return own and not tensor.is_quantized and not tensor.is_complex()

@@ -189,13 +189,14 @@ def fault(runs: str) -> str:
     for word in words:
         if not (word.isascii() and word.isdigit()):
             return f"{word[:40]!r} is not a whole number; expected `start length` pairs separated by spaces, or nothing"
-        if len(word) > 18 and int(word) > _LARGEST_NUMBER:
+        if len(word.lstrip("0")) > 18:  # counted, since Python refuses to read thousands of digits
             return f"{word[:40]} is larger than any image"
     if len(words) % 2:
         return f"{len(words)} numbers; expected pairs of start and length, so an even count"
     end = 0
     previous = (0, 0)
-    for start, length in zip(map(int, words[0::2]), map(int, words[1::2]), strict=True):
+    numbers = [int(word.lstrip("0") or "0") for word in words]
+    for start, length in zip(numbers[0::2], numbers[1::2], strict=True):
         if start < 1:
             return f"a run starts at {start}; pixels are counted from 1"
         if length < 1:

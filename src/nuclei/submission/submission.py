@@ -269,7 +269,9 @@ def read_columns(path: Path | str, columns: tuple[str, ...]) -> list[tuple[int, 
     header = next(lines, (0, []))[1]
     missing = [column for column in columns if column not in header]
     if missing:
-        raise UserError(f"{path}: the columns {missing} are missing; found {header[:20]}")
+        raise UserError(
+            f"{path}: the columns {missing} are missing; found {[name[:40] for name in header[:20]]}"
+        )
     table = []
     for line, fields in lines:
         if len(fields) != len(header):

@@ -20,7 +20,7 @@ from nuclei.config import Config
 from nuclei.data.dataset import Crops
 from nuclei.devices import resolve_precision
 from nuclei.io.files import atomic_path, sha256
-from nuclei.models.checkpoint_file import RESULT, load_checkpoint, save_synced
+from nuclei.models.checkpoint_file import RESULT, load_checkpoint, read_plain, save_synced
 
 log = logging.getLogger(__name__)
 
@@ -144,11 +144,11 @@ def resume(fabric: Fabric, state: State, folder: Path, settings: Mapping[str, st
 def _read_state(path: Path) -> dict[str, Any]:
     """The content of `last.pt`; empty where it cannot be read."""
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_plain(path)
     except Exception as error:  # torch raises a dozen kinds; all mean that the file cannot be used
         log.warning("%s: not a readable training state (%s)", path, " ".join(str(error).split())[:200])
         return {}
-    return content
+    return content if isinstance(content, dict) else {}
 
 
 def _list_changes(saved: Mapping[str, str] | None, settings: Mapping[str, str]) -> list[str]:
