@@ -11,16 +11,16 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /nuclei
-COPY requirements.txt ./
-# torch alone from its own index; the other packages, at the pinned versions, from PyPI. There is no compiler in the
-# image, so that a package without a wheel is an error here and not half an hour later.
+COPY requirements.txt locks/base.txt ./
+# torch with what it needs from its own index; the other packages from PyPI, each file checked by its hash. There is no
+# compiler in the image, so that a package without a wheel is an error here and not half an hour later.
 RUN grep -E '^torch(vision)?==' requirements.txt > torch.txt \
     && pip install --only-binary=:all: --requirement torch.txt --index-url "$TORCH_INDEX" \
-    && pip install --only-binary=:all: --requirement requirements.txt
+    && pip install --only-binary=:all: --no-deps --require-hashes --requirement base.txt
 
 COPY . .
 # make writes its rules here, also for a user given by `docker run --user`
-RUN pip install --no-deps --editable . && chmod a+rwx /nuclei
+RUN pip install --no-deps --no-build-isolation --editable . && chmod a+rwx /nuclei
 ENV HOME=/tmp
 
 ENTRYPOINT ["make", "PYTHON=python"]

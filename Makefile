@@ -84,6 +84,9 @@ MODALITIES     = 0 1 2 3 4            # folds of DATA/splits_modality.csv
 COMPLETE       =                      # held-out kinds that lack no fold, so that post-processing can be tuned there
 # benchmarks
 ROWS           =                      # some rows of benchmarks/run.py
+# `make torture`
+KILLS          = 200                  # how often the demo is killed
+CASES          = 10000                # broken files to read, and ten times as many run lengths
 
 # --- end of the settings --------------------------------------------------------------------------------------------
 

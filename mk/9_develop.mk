@@ -1,10 +1,15 @@
 ##@ Development
-.PHONY: test lint format bench
+.PHONY: test torture lint format bench licences sbom audit locks
 
 # Two processes of one thread each; a file's tests stay together, since they share what its fixtures have made, and in
 # the order of the files, since the longest ones would otherwise come last: they have few tests.
 test: $(develop)  ## all tests
 	OMP_NUM_THREADS=1 $(python) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# docs/reliability.md says what is attacked and has the last figures
+torture: $(develop)  ## kill a small demo KILLS= times, read CASES= broken files; takes hours
+	PYTHONPATH="$$PYTHONPATH:tests" OMP_NUM_THREADS=1 $(python) -m torture.fuzz --cases $(cases)
+	PYTHONPATH="$$PYTHONPATH:tests" OMP_NUM_THREADS=1 $(python) -m torture.kills --kills $(kills)
 
 lint: $(develop)  ## ruff and mypy
 	$(python) -m ruff check .
@@ -14,6 +19,26 @@ lint: $(develop)  ## ruff and mypy
 format: $(develop)  ## let ruff format the code
 	$(python) -m ruff check --fix .
 	$(python) -m ruff format .
+
+licences: $(supply)  ## the licence of every installed package
+	@$(python) -m piplicenses --order license --with-urls
+
+sbom: $(supply)  ## sbom.json: the pinned dependencies with their hashes, as CycloneDX
+	$(python) -m cyclonedx_py requirements locks/base.txt --pyproject pyproject.toml --output-reproducible --of JSON -o sbom.json
+
+# pip-audit ends with success where it could check nothing; --strict makes that an error.
+audit: $(supply)  ## known vulnerabilities of the pinned packages, by the data of PyPI
+	@said=$$($(python) -m pip_audit --strict --disable-pip --require-hashes --progress-spinner off \
+	  --requirement locks/base.txt --requirement locks/cuda.txt 2>&1) && code=0 || code=$$?; printf '%s\n' "$$said" | tail -n 40; \
+	case "$$code $$said" in \
+	  "0 "*) ;; \
+	  *"could not be audited"*|*"onnection"*) \
+	    echo "error: PyPI's data on vulnerabilities cannot be reached from here, so not all packages were checked" >&2; exit 1;; \
+	  *) exit 1;; \
+	esac
+
+locks: $(supply)  ## write locks/ again after a change of requirements.txt or constraints.txt
+	$(python) mk/write_locks.py
 
 # The libraries that the benchmarks compare with stay in a folder of their own; nothing else sees them.
 bench_data := $(if $(wildcard $(data)/splits.csv),$(data),demo/data)

@@ -1,10 +1,12 @@
-"""The pinned versions are within the ranges of the package's dependencies."""
+"""The pinned versions are within the ranges of the package's dependencies, and locked with hashes."""
 
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,7 +19,7 @@ def read_pins(name):
 def read_ranges():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
-    extras = [*optional["publish"], *optional["dev"]]
+    extras = [*optional["publish"], *optional["dev"], *optional["supply"]]
     own = {Requirement(text).name: Requirement(text) for text in project["dependencies"]}
     return own, {Requirement(text).name: Requirement(text) for text in extras if not text.startswith("nuclei[")}
 
@@ -35,3 +37,25 @@ def test_a_dependency_of_the_package_is_a_range():
         str(requirement) for requirement in read_ranges()[0].values() if "==" in str(requirement.specifier)
     ]
     assert not exact
+
+
+def read_locks(name):
+    text = (ROOT / f"locks/{name}.txt").read_text()
+    entries = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
+    return [(*re.match(r"([^=]+)==(\S+)", entry).groups(), entry.count("--hash=sha256:")) for entry in entries]
+
+
+LOCKS = ("base", "cuda", "publishing", "development", "supply")
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_locked_package_has_a_hash(lock):
+    assert read_locks(lock)
+    assert not [name for name, _, hashes in read_locks(lock) if not hashes]
+
+
+@pytest.mark.parametrize(("pins", "locks"), [("requirements.txt", LOCKS[:1]), ("constraints.txt", LOCKS)])
+def test_the_locks_have_the_pinned_versions(pins, locks):
+    locked = {name: version for lock in locks for name, version, _ in read_locks(lock)}
+    for name, version in read_pins(pins).items():
+        assert Version(locked[name.replace(".", "-")]) == Version(version), "run `make locks`"

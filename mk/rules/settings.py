@@ -41,7 +41,7 @@ FOLDERS = frozenset(
 )
 """Paths that become targets of make."""
 NUMBERS, NUMBER_LISTS = (
-    {"FOLD", "HELD_OUT", "STEPS", "SPLIT_INTO", "AT_ONCE"},
+    {"FOLD", "HELD_OUT", "STEPS", "SPLIT_INTO", "AT_ONCE", "KILLS", "CASES"},
     {"FOLDS", "MODALITIES", "SEEDS"},
 )
 NAMES, NAME_LISTS = (
@@ -221,6 +221,7 @@ class Settings:
         lines.append(f"ready := {ready}".rstrip())
         lines.append(f"publish := {ready and '.venv/publishing.txt'}".rstrip())
         lines.append(f"develop := {ready and '.venv/development.txt'}".rstrip())
+        lines.append(f"supply := {ready and '.venv/supply.txt'}".rstrip())
         for name, value in self.values.items():
             if name in FOLDERS:
                 text = path_text(value)
