@@ -79,13 +79,14 @@ def sharpen(image_B3HW: torch.Tensor, alpha_B: torch.Tensor, lightness_B: torch.
     return (image_B3HW + column(alpha_B) * (effect - image_B3HW)).clamp(0, 255)
 
 
-def blur(maps_BCHW: torch.Tensor, sigma_B: torch.Tensor, radius: int | torch.Tensor) -> torch.Tensor:
-    """Gaussian blur; kernels end `radius` pixels from their middle, one for all or (B,)."""
-    most = int(radius.max()) if isinstance(radius, torch.Tensor) else radius
+def blur(
+    maps_BCHW: torch.Tensor, sigma_B: torch.Tensor, radius_B: torch.Tensor | None, most: int
+) -> torch.Tensor:
+    """Gaussian blur by kernels that end `most` pixels from their middle, or earlier at `radius_B`."""
     places = torch.arange(-most, most + 1, device=maps_BCHW.device)
     kernel_BK = torch.exp(-(places**2) / (2 * sigma_B[:, None] ** 2))
-    reach = radius[:, None] if isinstance(radius, torch.Tensor) else radius
-    kernel_BK = kernel_BK * (places.abs() <= reach)
+    if radius_B is not None:
+        kernel_BK = kernel_BK * (places.abs() <= radius_B[:, None])
     kernel_BK = kernel_BK / kernel_BK.sum(1, keepdim=True)
     count, channels, height, width = maps_BCHW.shape
     kernels = kernel_BK.repeat_interleave(channels, 0)[:, None, None]
@@ -128,8 +129,8 @@ def _equalise_levels(levels_BHW: torch.Tensor, clip_B: torch.Tensor) -> torch.Te
     area = high * wide
     limit = (clip_B * area / LEVELS).floor().clamp_min(1).repeat_interleave(TILES**2)[:, None]
     clipped = torch.minimum(histogram, limit)
-    clipped = clipped + (histogram - clipped).sum(1, keepdim=True) / LEVELS
-    table = (clipped.cumsum(1) * ((LEVELS - 1) / area)).reshape(count, TILES, TILES, LEVELS)
+    clipped = clipped + _spread((histogram - clipped).sum(1, keepdim=True))
+    table = (clipped.cumsum(1) * ((LEVELS - 1) / area)).round().reshape(count, TILES, TILES, LEVELS)
     # between the middles of four tiles their tables are interpolated
     rows = (torch.arange(height, device=table.device) + 0.5) / high - 0.5
     columns = (torch.arange(width, device=table.device) + 0.5) / wide - 0.5
@@ -144,6 +145,15 @@ def _equalise_levels(levels_BHW: torch.Tensor, clip_B: torch.Tensor) -> torch.Te
     upper = torch.lerp(look_up(top, left), look_up(top, left + 1), right)
     lower = torch.lerp(look_up(top + 1, left), look_up(top + 1, left + 1), right)
     return torch.lerp(upper, lower, down)
+
+
+def _spread(excess_T1: torch.Tensor) -> torch.Tensor:
+    """What is clipped of each tile's histogram given to all levels, the rest to some, as OpenCV does."""
+    levels = torch.arange(LEVELS, device=excess_T1.device)
+    each = (excess_T1 / LEVELS).floor()
+    rest = excess_T1 - each * LEVELS
+    step = (LEVELS / rest.clamp_min(1)).floor()
+    return each + ((levels.remainder(step) == 0) & (levels / step < rest)).float()
 
 
 def split_lightness(image_B3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -167,7 +167,7 @@ def _warp(
         noise = draw_noise(seeds, (2, side, side), stream=2)
         noise = noise / noise.abs().amax((1, 2, 3), keepdim=True)
         sigmas = torch.full((len(deformed),), ELASTIC_SIGMA, device=draws.device)
-        shifts = ELASTIC_ALPHA * appearance.blur(noise, sigmas, ELASTIC_RADIUS)
+        shifts = ELASTIC_ALPHA * appearance.blur(noise, sigmas, None, ELASTIC_RADIUS)
         places = draws.to_device(deformed)
         rows = rows.index_add(0, places, shifts[:, 0])
         columns = columns.index_add(0, places, shifts[:, 1])
@@ -254,7 +254,12 @@ def _filter(batch: _Batch, ranges: Ranges) -> None:
     radius = np.ceil(3 * sigma).astype(np.int64)
     if ranges.kernels:
         radius = np.array(ranges.kernels)[(draws["kernel"] * len(ranges.kernels)).astype(int)]
-    batch.change(chosen[kinds[chosen] == 0], appearance.blur, sigma, radius)
+    # the widest kernel is known here, so that nothing is read from the device
+    most = max(ranges.kernels, default=int(np.ceil(3 * ranges.sigma[1])))
+    blurred = chosen[kinds[chosen] == 0]
+    batch.change(
+        blurred, lambda image, *kernel: appearance.blur(image, kernel[0], kernel[1], most), sigma, radius
+    )
     for number, scale in enumerate(np.linspace(0.4, 0.8, 5).tolist()):
         reduced = chosen[(kinds[chosen] == 1) & (np.floor(draws["strength"][chosen] * 5) == number)]
         batch.change(reduced, lambda image, scale=scale: appearance.reduce_resolution(image, scale))
@@ -297,7 +302,7 @@ def add_haze(
     # a blur of 12 pixels is made at a quarter of the size
     small = functional.avg_pool2d(image_B3HW.rot90(turns, (2, 3)), 4)
     radius = min(9, min(small.shape[2:]) - 1)
-    blurred = appearance.blur(small, sigma_B / 4, radius)
+    blurred = appearance.blur(small, sigma_B / 4, None, radius)
     blurred = functional.interpolate(blurred, tuple(image_B3HW.shape[2:]), mode="bilinear")
     hazy = image_B3HW + appearance.column(strength_B) * blurred
     return hazy * (255 / hazy.amax((1, 2, 3), keepdim=True).clamp_min(1)).clamp_max(1)
@@ -305,9 +310,9 @@ def add_haze(
 
 def change_stains(image_B3HW: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
     """Changes the amount of each stain, see `appearance.jitter_stains`; three factors and three offsets (B,)."""
-    stains = torch.from_numpy(STAINS).to(image_B3HW.device)
+    stains, inverse = (torch.from_numpy(each).to(image_B3HW.device) for each in (STAINS, np.linalg.inv(STAINS)))
     density = -torch.log((image_B3HW + 1) / 256)
-    amounts = torch.einsum("bchw,cs->bshw", density, torch.linalg.inv(stains))
+    amounts = torch.einsum("bchw,cs->bshw", density, inverse)
     factors, offsets = (torch.stack(values[start : start + 3], 1)[:, :, None, None] for start in (0, 3))
     changed = torch.einsum("bshw,sc->bchw", amounts * factors + offsets, stains)
     return (256 * torch.exp(-changed) - 1).clamp(0, 255)
