@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nuclei.inference.named_weights import load
     from nuclei.segmentation.segment import segment, segment_folder
-    from nuclei.segmentation.table import measure
+    from nuclei.segmentation.table import measure, read_measurements
     from nuclei.training.corrections import finetune
 
-__all__ = ["__version__", "finetune", "load", "measure", "segment", "segment_folder"]
+__all__ = ["__version__", "finetune", "load", "measure", "read_measurements", "segment", "segment_folder"]
 __version__ = "0.1.0"
 
 _MODULES = {
     "finetune": "nuclei.training.corrections",
     "load": "nuclei.inference.named_weights",
     "measure": "nuclei.segmentation.table",
+    "read_measurements": "nuclei.segmentation.table",
     "segment": "nuclei.segmentation.segment",
     "segment_folder": "nuclei.segmentation.segment",
 }

@@ -15,7 +15,7 @@ import roifile
 import tifffile
 import torch
 
-from nuclei import segment, segment_folder
+from nuclei import read_measurements, segment, segment_folder
 from nuclei.config import Config, ModelConfig, PredictionConfig, TrainingConfig
 from nuclei.data.dataset import make_target
 from nuclei.data.intensity import normalise, window_image
@@ -109,6 +109,10 @@ def test_a_folder_of_all_kinds_becomes_files_that_agree_with_each_other(folder, 
             rois = [roifile.ImagejRoi.frombytes(archive.read(name)) for name in archive.namelist()]
         assert [int(roi.name) for roi in rois] == labels
         assert cv2.imread(str(out / f"overlays/{row.image}.png")).shape[:2] == label_map.shape
+    table = read_measurements(out)
+    assert table.groupby("image").size().to_dict() == {row.image: row.nuclei for row in rows if row.nuclei}
+    assert set(table.file[table.image == "deep"]) == {"deep.tif"}
+    assert table.area_um2.notna().tolist() == (table.image == "deep").tolist()
     assert not list(out.glob(".scratch*"))
     with tifffile.TiffFile(out / "labels/deep.tif") as file:
         assert file.pages[0].tags["XResolution"].value == (20_000, 1)
