@@ -20,18 +20,16 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=1, help="processes or GPUs per machine (default: 1)")
     parser.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
     parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
-    arguments = parser.parse_args()
-    of_weights = arguments.test and not (arguments.config or arguments.oof or arguments.splits)
-    of_checkpoint = arguments.splits if arguments.oof else arguments.test
-    if not (of_checkpoint if arguments.checkpoint else of_weights):
+    given = parser.parse_args()
+    if not (given.splits if given.oof else given.test) or (given.weights and (given.config or given.oof)):
         parser.error("--checkpoint needs --oof with --splits, or --test; --weights needs --test, no --config")
 
     from nuclei.config_files import read_config
     from nuclei.data.prepared_images import Images
     from nuclei.io.tables import read_splits
 
-    images = Images(arguments.processed)
-    jobs = [("test", images.ids("test"), arguments.test)] if arguments.test else []
+    images = Images(given.processed)
+    jobs = [("test", images.ids("test"), given.test)] if given.test else []
 
     import torch  # takes seconds, so after everything that can be wrong with the arguments
 
@@ -42,18 +40,17 @@ def main() -> None:
     from nuclei.models.checkpoint_file import load_checkpoint
     from nuclei.training.distributed import explain_lost_processes, launch, predict_in_parallel
 
-    torch.set_num_threads(arguments.threads or torch.get_num_threads())
-    fabric = launch(choose_device(arguments.device), arguments.devices, arguments.nodes)
-    if arguments.weights:
-        predictor, fold = load_trained(arguments.weights, fabric.device), None
+    torch.set_num_threads(given.threads or torch.get_num_threads())
+    fabric = launch(choose_device(given.device), given.devices, given.nodes)
+    if given.weights:
+        predictor, fold = load_trained(given.weights, fabric.device), None
     else:
-        checkpoint = load_checkpoint(arguments.checkpoint)
-        fold = checkpoint["fold"]
-        if arguments.oof:
-            ids = held_out_images(checkpoint, arguments.checkpoint, read_splits(arguments.splits))
-            jobs = [("held out", ids, arguments.oof), *jobs]
-        asked = read_config(arguments.config) if arguments.config else None
-        predictor = load_predictor(checkpoint, str(arguments.checkpoint), fabric.device, asked)
+        checkpoint = load_checkpoint(given.checkpoint)
+        if given.oof:
+            held_out = held_out_images(checkpoint, given.checkpoint, read_splits(given.splits))
+            jobs.insert(0, ("held out", held_out, given.oof))
+        asked, fold = read_config(given.config) if given.config else None, checkpoint["fold"]
+        predictor = load_predictor(checkpoint, str(given.checkpoint), fabric.device, asked)
     with explain_lost_processes():
         for kind, ids, path in jobs:
             predict_in_parallel(fabric, predictor, images, ids, path, fold, kind)
