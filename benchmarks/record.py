@@ -12,7 +12,9 @@ from harness import Row
 
 from nuclei.io.files import read_json, write_json, write_text
 
-SECTIONS = ("metric", "run_lengths", "postprocessing", "opening", "crops", "training", "prediction", "tuning")
+SECTIONS = (
+    "segment", "metric", "run_lengths", "postprocessing", "opening", "crops", "training", "prediction", "tuning"
+)  # fmt: skip
 START_UP = "start_up"
 WHOLE = ("search", "large")
 """Whole runs: seconds by the clock and, where it is measured, the most memory that the process held."""

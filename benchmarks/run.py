@@ -15,6 +15,7 @@ import cv2
 import gpu
 import record
 import rows
+import segmenting
 import torch
 import trials
 import whole
@@ -58,7 +59,7 @@ def _measure(name: str, data: Data, device: torch.device, maps: Path | None) -> 
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             return whole.search(data, folder, maps) if name == "search" else whole.large(data, folder)
-    section = trials.TRIALS.get(name) or getattr(rows, name)
+    section = trials.TRIALS.get(name) or getattr(segmenting if name == "segment" else rows, name)
     if name in record.ON_DEVICE:
         return [record.plain(row) for row in section(data, device)]
     if name == "tuning":

@@ -1,10 +1,14 @@
 ##@ Development
-.PHONY: test torture lint format bench licences sbom audit locks
+.PHONY: test test-quick torture lint format bench licences sbom audit locks
 
 # Two processes of one thread each; a file's tests stay together, since they share what its fixtures have made, and in
 # the order of the files, since the longest ones would otherwise come last: they have few tests.
 test: $(develop)  ## all tests
 	OMP_NUM_THREADS=1 $(python) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# For every change: without the files that train, start many processes or open a browser (SLOW in tests/conftest.py).
+test-quick: $(develop)  ## all but the slow files of tests
+	OMP_NUM_THREADS=1 $(python) -m pytest -q --quick --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # docs/reliability.md says what is attacked and has the last figures
 torture: $(develop)  ## kill a small demo KILLS= times, read CASES= broken files; takes hours

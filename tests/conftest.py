@@ -1,5 +1,6 @@
 """What several tests share: prepared images, made on the spot by the generator, and a browser."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,35 @@ from nuclei.io.images import write_image, write_label_map
 from nuclei.synthetic.images import make_image
 
 ROOT = Path(__file__).parents[1]
+# The processes that tests start share what is compiled of this project, instead of compiling it each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# fmt: off
+SLOW = (
+    "publishing", "training", "reporting/eda/test_page", "reporting/test_ablation",
+    "reporting/test_comparison", "reporting/test_html_report", "segmentation/test_results_page",
+    "segmentation/test_segment", "submission/test_kaggle_notebook", "submission/test_submission",
+    "inference/test_tiling", "models/test_models", "models/test_custom",
+    "models/test_torchvision_schemas", "evaluation/test_tuning", "data/test_download",
+    "data/test_prepare", "data/test_archive", "io/test_files", "io/test_locks", "test_pipeline",
+    "test_make", "test_extending", "test_architecture", "test_notebooks", "test_benchmarks",
+    "test_cli", "test_command",
+)
+# fmt: on
+"""Files and folders of tests that train, build many networks, start many processes or open a browser."""
 MODALITIES = ("small_fluorescence", "purple_tissue", "grey_tissue", "small_fluorescence")
+
+
+def pytest_addoption(parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out the slow files, which SLOW names")
+
+
+def pytest_ignore_collect(collection_path, config) -> bool | None:
+    """With --quick slow files are not even imported."""
+    if not config.getoption("--quick"):
+        return None
+    name = collection_path.relative_to(ROOT / "tests").with_suffix("").as_posix()
+    return True if name in SLOW else None
 
 
 def pytest_collection_modifyitems(items) -> None:

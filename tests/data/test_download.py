@@ -4,8 +4,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +23,7 @@ from sample_archives import (
     read_tree,
     write_source,
 )
+from script_runs import run_script
 
 from nuclei.data import archive
 from nuclei.data.download import download
@@ -325,13 +324,12 @@ def test_kill_at_any_change_on_disk_loses_nothing_and_the_same_command_ends_in_t
 
 def test_script_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     source = write_source(tmp_path / "pack", TRAIN_ZIP[:2000])
-    command = [sys.executable, str(SCRIPT), "--source", str(source), "--out", str(tmp_path / "raw")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(SCRIPT.parents[1] / "src"), *sys.path])}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    arguments = ["--source", source, "--out", tmp_path / "raw"]
+    done = run_script("download.py", *arguments)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "stage1_train.zip: a zip file cut off" in done.stderr
     assert "Traceback" not in done.stderr
     write_source(source)
-    assert subprocess.run(command, capture_output=True, env=environment).returncode == 0
+    assert run_script("download.py", *arguments).returncode == 0
     assert_whole(tmp_path / "raw")

@@ -1,10 +1,7 @@
 """The archive's peculiarities are read, settled and named; the prepare and fold stages run on a small archive."""
 
-import os
 import shutil
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -13,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from script_runs import run_script
 
 from nuclei.data.masks import merge_masks, read_annotation
 from nuclei.data.modality import MODALITIES, find_modality, typical_diameter
@@ -76,12 +74,6 @@ def write_archive(raw, train=8, test=2):
         else:
             write_png(raw / "stage1_test" / f"test{k}" / "images" / f"test{k}.png", image[..., ::-1])
     return raw
-
-
-def run_script(name, *arguments):
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def contents(folder):

@@ -8,21 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from script_runs import run_script
 
 from nuclei.submission.submission import write_submission
 
 REPOSITORY = Path(__file__).parents[2]
 HEIGHT, WIDTH = 60, 80
-
-
-def run_script(name, *arguments):
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / "scripts" / name), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 def disc(row, column, radius):

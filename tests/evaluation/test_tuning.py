@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from script_runs import run_script
 
 from nuclei.data.prepared_images import Images
 from nuclei.data.targets import energy_target
@@ -310,9 +311,7 @@ def test_the_scripts_go_from_maps_to_a_valid_submission(tmp_path, processed):
     maps = [str(tmp_path / "x" / "oof.npz"), str(tmp_path / "x" / "test.npz")]
 
     def script(name, *arguments):
-        command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *common, *arguments]
-        environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-        return subprocess.run(command, env=environment, capture_output=True, text=True)
+        return run_script(f"{name}.py", *common, *arguments)
 
     tuned = script(
         "tune", "--maps", maps[0], "--splits", str(tmp_path / "splits.csv"), "--out", cv[1], "--workers", "1"

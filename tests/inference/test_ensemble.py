@@ -1,14 +1,12 @@
 """The mean of maps: exact, independent of order, and never of other images than those asked for."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from script_runs import run_script
 
 from nuclei.inference.ensemble import average_maps
 from nuclei.io.probability_maps import Maps, write_maps
@@ -117,12 +115,10 @@ def test_one_file_given_twice_and_none_at_all_are_refused(tmp_path):
 def test_the_script_writes_the_same_bytes_twice_and_nothing_on_an_error(tmp_path, processed):
     sizes = {f"image{number:02d}": (96, 128) for number in (8, 9)}
     paths = [write(tmp_path / f"{seed}.npz", random_maps(seed, sizes)) for seed in range(2)]
-    command = [sys.executable, str(ROOT / "scripts" / "ensemble.py"), "--index", str(processed / "index.csv")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 
     def run(out, subset, *others):
-        arguments = ["--inputs", *map(str, paths), "--out", str(tmp_path / out), "--subset", subset, *others]
-        return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True)
+        arguments = ["--inputs", *paths, "--out", tmp_path / out, "--subset", subset, *others]
+        return run_script("ensemble.py", "--index", processed / "index.csv", *arguments)
 
     assert run("one.npz", "test").returncode == run("two.npz", "test").returncode == 0
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
@@ -144,16 +140,9 @@ def test_the_members_are_written_once_with_the_names_that_are_given(tmp_path, pr
             str(write(tmp_path / f"{subset}{seed}.npz", random_maps(seed, held))) for seed in (0, 1)
         ]
     for subset, written in (("test", False), ("train", True)):
-        command = [sys.executable, ROOT / "scripts" / "ensemble.py", "--index", processed / "index.csv"]
-        command += [
-            "--inputs",
-            *inputs[subset],
-            "--subset",
-            subset,
-            "--out",
-            tmp_path / "ensemble" / f"{subset}.npz",
-        ]
-        command += ["--members", "first", "second", "--weights", "1", "3"]
-        subprocess.run(list(map(str, command)), check=True, env=os.environ | {"PYTHONPATH": str(ROOT / "src")})
+        arguments = ["--index", processed / "index.csv", "--inputs", *inputs[subset], "--subset", subset]
+        arguments += ["--out", tmp_path / "ensemble" / f"{subset}.npz"]
+        arguments += ["--members", "first", "second", "--weights", "1", "3"]
+        assert run_script("ensemble.py", *arguments).returncode == 0
         assert (tmp_path / "ensemble" / "members.json").exists() == written
     assert json.loads((tmp_path / "ensemble" / "members.json").read_text()) == {"first": 1.0, "second": 3.0}

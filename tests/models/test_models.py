@@ -151,7 +151,7 @@ def test_every_own_model_overfits_one_batch(config: ModelConfig) -> None:
     image = (discs + 0.3 * torch.randn_like(discs)).expand(-1, config.in_channels, -1, -1)
     model = build(config, 1)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(150):
+    for step in range(150):
         loss = sum(
             functional.binary_cross_entropy_with_logits(
                 scale, functional.adaptive_avg_pool2d(discs, scale.shape[-2:])
@@ -161,8 +161,11 @@ def test_every_own_model_overfits_one_batch(config: ModelConfig) -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    found = logits_of(model(image))[0] > 0
-    dice = 2 * (found * discs).sum() / (found.sum() + discs.sum())
+        if step % 10 == 9:
+            found = logits_of(model(image))[0] > 0
+            dice = 2 * (found * discs).sum() / (found.sum() + discs.sum())
+            if dice > 0.99:
+                break
     assert dice > 0.99
 
 

@@ -1,14 +1,12 @@
 """The report in a real browser: what a person clicks changes what the page shows. Skipped where no Chromium is."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from browsing import choose, click, column, find, widen
 from sample_runs import write_runs
+from script_runs import run_script
 from selenium.webdriver import ActionChains, Keys
 
 from nuclei.io.files import read_json
@@ -27,9 +25,8 @@ def write_report(folder, out, *options):
         "--processed",
         folder / "processed",
     ]
-    command = [sys.executable, ROOT / "scripts/report.py", *places, "--out", out, *options]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    subprocess.run([str(part) for part in command], check=True, env=environment, capture_output=True)
+    answer = run_script("report.py", *places, "--out", out, *options)
+    assert answer.returncode == 0, answer.stderr
     return out
 
 

@@ -1,12 +1,10 @@
 """The real kaggle client submits to a local server: a file goes once, whatever happens in between."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from kaggle_server import SERVICE, Answer, KaggleServer, json_answer, point_client_at
+from script_runs import run_script
 
 from nuclei.errors import UserError
 from nuclei.submission import kaggle_client
@@ -266,10 +264,8 @@ def test_without_the_images_a_file_of_the_right_form_is_sent(server, path, recor
 def test_the_script_refuses_a_faulty_file_in_one_line(path, tmp_path):
     index = tmp_path / "index.csv"
     index.write_text("image_id,subset,height,width\na,test,4,5\n")
-    command = [sys.executable, ROOT / "scripts" / "submit.py", "--submission", path, "--index", index]
-    command += ["--message", "m", "--record", tmp_path / "kaggle.csv"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    answer = subprocess.run(command, capture_output=True, text=True, env=environment)
+    places = ["--submission", path, "--index", index, "--record", tmp_path / "kaggle.csv"]
+    answer = run_script("submit.py", *places, "--message", "m")
     assert answer.returncode == 1
     assert answer.stderr.startswith(f"error: {path}: ")
     assert "image 'b' is not one of the 1 expected" in answer.stderr

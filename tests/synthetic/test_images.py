@@ -1,8 +1,6 @@
 import hashlib
 import io
-import os
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import cv2
 import numpy as np
 import pandas
 import pytest
+from script_runs import run_script
 from skimage.measure import label as connected_pieces
 
 from nuclei.submission import rle
@@ -171,9 +170,7 @@ def test_archives_do_not_depend_on_the_order_of_the_samples(tmp_path):
 
 
 def generate(out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(REPOSITORY / "scripts" / "generate.py"), "--out", str(out), *flags]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return run_script("generate.py", "--out", out, *flags)
 
 
 def test_the_script_writes_the_same_bytes_twice_and_the_test_images_truth(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from browsing import choose, column, find, widen
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from script_runs import run_script
 
 from nuclei.data.prepare import KNOWN_BAD
 from nuclei.data.prepared_images import Images
@@ -73,17 +74,10 @@ def make_eda(folder, page):
 
 
 def write_page(folder, page, *options):
-    command = [
-        sys.executable,
-        ROOT / "scripts/eda.py",
-        "--processed",
-        folder / "processed",
-        "--workers",
-        "1",
-    ]
-    command += ["--page", page, "--table", page.with_suffix(".csv"), *options]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    subprocess.run([str(part) for part in command], check=True, env=environment, capture_output=True)
+    arguments = ["--processed", folder / "processed", "--workers", 1]
+    arguments += ["--page", page, "--table", page.with_suffix(".csv"), *options]
+    answer = run_script("eda.py", *arguments)
+    assert answer.returncode == 0, answer.stderr
     return page
 
 

@@ -1,0 +1,148 @@
+"""A megapixel from its pixels to the label map: ours, Cellpose 3 and StarDist, each with its own network and steps.
+
+Weights of the others are not part of their packages. Their networks are initialised at random, which
+takes the same time, and their post-processing gets what a good network would answer: the flows, or
+the distances and probabilities, of the annotation. So the label maps of theirs are near the
+annotation, and their scores say nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from data import Data
+from harness import Row, compare
+from torch import nn
+
+from nuclei.arrays import LabelMap, UInt8Array
+from nuclei.evaluation.metric import average_precision
+from nuclei.inference.fast import make_fast
+from nuclei.inference.weights import find_best, load_weights
+from nuclei.segmentation.plane import segment_plane
+
+SIDE = 1024
+RAYS = 32
+
+
+def segment(data: Data) -> Iterator[Row]:
+    image, truth = megapixel(data)
+    best = load_weights(find_best(), torch.device("cpu"))
+    fast = make_fast(best)
+    diameter = float(np.mean(np.sqrt(4 / np.pi * np.bincount(truth.ravel())[1:])))
+
+    def ours() -> LabelMap:
+        return segment_plane(image, fast)[0]
+
+    def check(one: LabelMap, other: LabelMap) -> str:
+        score = average_precision(truth, one)[0]
+        assert one.shape == other.shape
+        return f"size of the label map; {one.max()} nuclei in ours, AP at 0.50 {score:.2f}, and {other.max()} in theirs"
+
+    name = f"segment {SIDE}x{SIDE} pixels, {truth.max()} nuclei of {diameter:.0f} pixels on average, fast"
+    for peer, work, bar in (
+        ("`best`: all scales of the network", lambda: segment_plane(image, best)[0], None),
+        ("Cellpose 3, nuclei, diameter known", cellpose(image, truth, diameter), 5.0),
+        ("StarDist 2D, its network in torch", stardist(image, truth), 1.0),
+    ):
+        yield compare(name, peer, ours, work, check, bar, pairs=3)
+
+
+def megapixel(data: Data) -> tuple[UInt8Array, LabelMap]:
+    """Images of the sample side by side, (1024, 1024, 3), and their label map."""
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    label_map = np.zeros((SIDE, SIDE), np.int32)
+    ids = [name for name in data.ids if min(data.images.image(name).shape[:2]) >= 256]
+    corners = [(top, left) for top in range(0, SIDE, 256) for left in range(0, SIDE, 256)]
+    for number, (top, left) in enumerate(corners):
+        image_id, box = ids[number % len(ids)], np.s_[top : top + 256, left : left + 256]
+        image[box] = data.images.image(image_id)[:256, :256]
+        part = data.images.label_map(image_id)[:256, :256]
+        label_map[box] = np.where(part > 0, part + label_map.max(), 0)
+    _, numbers = np.unique(label_map, return_inverse=True)
+    return image, numbers.reshape(label_map.shape).astype(np.int32)
+
+
+def cellpose(image: UInt8Array, truth: LabelMap, diameter: float) -> Callable[[], LabelMap]:
+    """Cellpose 3: its residual network on tiles of the image rescaled to its diameter, then its dynamics."""
+    from cellpose import core, dynamics, resnet_torch
+
+    torch.manual_seed(0)
+    network = resnet_torch.CPnet([2, 32, 64, 128, 256], nout=3, sz=3, diam_mean=17.0).eval()
+    scale = network.diam_mean.item() / diameter
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    size = round(SIDE * scale)
+    small = cv2.resize(truth, (size, size), interpolation=cv2.INTER_NEAREST)
+    flows = dynamics.labels_to_flows([small], device=torch.device("cpu"))[0]
+
+    def work() -> LabelMap:
+        low, high = np.percentile(grey, (1, 99))
+        channels = np.stack([(grey - low) / max(high - low, 1), np.zeros_like(grey)], -1)
+        with torch.inference_mode():
+            core.run_net(network, channels[None], rsz=scale)
+        masks = dynamics.resize_and_compute_masks(
+            5 * flows[2:4], 12 * flows[1] - 6, niter=200, resize=[SIDE, SIDE], device=torch.device("cpu")
+        )
+        return np.asarray(masks[0] if isinstance(masks, tuple) else masks, np.int32)
+
+    return work
+
+
+class StarDistNetwork(nn.Module):
+    """The network of `2D_versatile_fluo`: a grid of 2, a UNet of depth 3 and width 32, 128 features, two heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*_convolutions(1, 32), nn.MaxPool2d(2))
+        widths = [32, 64, 128]
+        self.down = nn.ModuleList(
+            _convolutions(below, width) for below, width in zip([32, *widths], widths, strict=False)
+        )
+        self.middle = nn.Sequential(*_convolutions(128, 256)[:2], *_convolutions(256, 128)[:2])
+        self.up = nn.ModuleList(
+            nn.Sequential(*_convolutions(2 * width, width)[:2], *_convolutions(width, max(width // 2, 32))[:2])
+            for width in reversed(widths)
+        )
+        self.features = nn.Sequential(nn.Conv2d(32, 128, 3, padding=1), nn.ReLU())
+        self.heads = nn.Conv2d(128, 1 + RAYS, 1)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        pixels, skips = self.stem(pixels), []
+        for down in self.down:
+            pixels = down(pixels)
+            skips.append(pixels)
+            pixels = nn.functional.max_pool2d(pixels, 2)
+        pixels = self.middle(pixels)
+        for up in self.up:
+            larger = nn.functional.interpolate(pixels, scale_factor=2)
+            pixels = up(torch.cat([larger, skips.pop()], 1))
+        answer: torch.Tensor = self.heads(self.features(pixels))
+        return answer
+
+
+def _convolutions(below: int, width: int) -> nn.Sequential:
+    """Two 3x3 convolutions with ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(below, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()
+    )
+
+
+def stardist(image: UInt8Array, truth: LabelMap) -> Callable[[], LabelMap]:
+    """StarDist: the network, non-maximum suppression of its polygons in C++, and their label map."""
+    from stardist import edt_prob, non_maximum_suppression, polygons_to_label, star_dist
+
+    torch.manual_seed(0)
+    network: Any = StarDistNetwork().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    distances, probabilities = star_dist(truth, RAYS)[::2, ::2], edt_prob(truth)[::2, ::2]
+
+    def work() -> LabelMap:
+        low, high = np.percentile(grey, (1, 99.8))
+        pixels = torch.from_numpy((grey - low) / max(high - low, 1))[None, None]
+        with torch.inference_mode():
+            network(pixels.contiguous(memory_format=torch.channels_last))
+        points, scores, chosen = non_maximum_suppression(distances, probabilities, grid=(2, 2), prob_thresh=0.5)
+        return np.asarray(polygons_to_label(chosen, points, truth.shape, prob=scores), np.int32)
+
+    return work
