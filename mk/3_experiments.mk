@@ -10,7 +10,7 @@ minutes_for_all := $(or $(minutes),60)
 missing_splits := $(if $(wildcard $(splits)),,$(splits))
 
 train-all: $(missing_images) $(missing_splits) | $(ready)  ## all folds of MEMBERS, and ON_ALL_IMAGES, in MINUTES=60; goes on later
-	$(say) "train-all "$(members) $(on_all_images)" in "$(minutes_for_all)" minutes"
+	$(say) "train-all "$(strip $(members) $(on_all_images))" in "$(minutes_for_all)" minutes"
 	$(quiet)$(python) scripts/train_all.py --minutes $(minutes_for_all) --members $(members) --on-all-images $(on_all_images) \
 	  --folds $(folds) --configs $(configs) --processed $(data)/processed --splits $(splits) --external $(external) \
 	  --out $(runs)/$(minutes_for_all)_minutes --device $(device) $(if $(at_once),--at-once $(at_once)) $(if $(compile),--compile)

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -188,16 +189,20 @@ def is_scored(request: Request, splits: pd.DataFrame) -> bool:
     return set(request.folds) == {str(fold) for fold in splits.fold.unique()}
 
 
+def show(value: Any) -> str:
+    """A value of a request, lists as words."""
+    return " ".join(value) if isinstance(value, list) else str(value)
+
+
 def check_same(recorded: Recorded, request: Request, path: Path) -> None:
     """Refuses to go on with a plan for something else.
 
     Raises:
         UserError: with what was planned.
     """
-    planned = recorded.request
-    if planned != request:
-        before, now = planned.model_dump(), request.model_dump()
-        changed = [f"{key} was {before[key]}, is {now[key]}" for key in now if before[key] != now[key]]
+    before, now = (each.model_dump(mode="json") for each in (recorded.request, request))
+    changed = [f"{key} was {show(before[key])}, is {show(now[key])}" for key in now if before[key] != now[key]]
+    if changed:
         raise UserError(f"{path}: {'; '.join(changed)}; delete the folder to plan again, or ask for the same")
 
 
