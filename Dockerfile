@@ -1,7 +1,6 @@
-# Its commands were run one by one, the image as such was not built by the authors so far. CPU by default; for an NVIDIA
-# GPU give another index of torch:
+# Not built by the authors so far; docs/install.md says what was tried. CPU by default; for an NVIDIA GPU give another
+# index of torch:
 #   docker build -t nuclei-gpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
-# Use: docs/install.md
 FROM python:3.12-slim
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
