@@ -1,5 +1,6 @@
 """The Makefile and its generator: make with --dry-run, or with a Python that only writes the files asked for."""
 
+import errno
 import json
 import os
 import re
@@ -675,6 +676,19 @@ def test_a_checkout_that_may_not_be_written_is_one_line(clone):
     (clone / "clone/.rules").write_text("")  # root may write everywhere, but not below a file
     answer = in_clone(clone, f'exec {sys.executable} "$@"', "data")
     assert "File exists: '.rules'" in refused(answer)
+
+
+def test_rules_that_do_not_fit_on_the_disk_are_named_and_leave_nothing(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "mk"))
+    from rules import book
+
+    def refuse(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/rules\.mk'"):
+        book._replace(tmp_path / "rules.mk", "text")
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- interrupted, and at once -------------------------------------------------------------------------------

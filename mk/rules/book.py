@@ -193,10 +193,15 @@ def _replace(path: Path, text: str, mtime: float | None = None) -> bool:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text)
-    os.chmod(temporary, 0o644)
-    if mtime is not None:
-        os.utime(temporary, (mtime, mtime))
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        if mtime is not None:
+            os.utime(temporary, (mtime, mtime))
+        os.replace(temporary, path)
+    except OSError as error:
+        os.unlink(temporary)
+        error.filename = error.filename or str(path)  # a full disk does not say which file
+        raise
     return True

@@ -89,12 +89,12 @@ class Demo:
         text = TINY_CONFIG.format(model="", scheme="energy", steps=6, flips=1)
         (folder / "configs/first.toml").write_text(text)
 
-    def start(self, largest_file: int | None = None) -> Run:
-        """The plain command; `largest_file` in bytes stands for a disk that is full."""
+    def start(self, *flags: str, largest_file: int | None = None) -> Run:
+        """The plain command, with flags of make; `largest_file` in bytes stands for a full disk."""
         settings = {name: self.folder / name.lower() for name in ("DATA", "RUNS", "SUBMISSIONS", "CONFIGS")}
         settings |= {"SOURCE": self.archive, "MEMBERS": "first", "SPLIT_INTO": 2, "WORKERS": 0, "DEVICE": "cpu"}
         settings |= {"PYTHON": sys.executable, "V": 1}  # the commands are read from what make prints
-        command = ["make", "--no-print-directory", "-C", str(ROOT), "leaderboard"]
+        command = ["make", "--no-print-directory", *flags, "-C", str(ROOT), "leaderboard"]
         command += [f"{name}={value}" for name, value in settings.items()]
         self.runs += 1
         log = self.folder / f"log_{self.runs}.txt"

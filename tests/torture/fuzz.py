@@ -70,7 +70,7 @@ def main() -> int:
     for line in found:
         if line.startswith("= "):
             outcomes.update(json.loads(line[2:]))
-    print(*faults[:40], sep="\n")
+    print("".join(f"{fault}\n" for fault in faults[:40]), end="")
     minutes = (time.monotonic() - started) / 60
     print(
         f"{lengths} run-length cases, {arguments.cases} mutated files, seed {arguments.seed}: {len(faults)} faults, "

@@ -224,8 +224,9 @@ def two_at_once(folder: Path, archive: Path, clean: Clean, report: Report, say: 
 def full_disk(folder: Path, archive: Path, clean: Clean, report: Report, say: Callable[[str], None]) -> None:
     """Runs that may not write large files, one after the other; then one with room."""
     demo = Demo(folder, archive)
+    demo.start("--dry-run").wait()  # writes the rules, which are larger than some results
     for largest in FULL_DISKS:
-        finished, run = finished_stages(demo, clean), demo.start(largest)
+        finished, run = finished_stages(demo, clean), demo.start(largest_file=largest)
         code = run.wait()
         report.kills["full disk"] += bool(code)
         check_run(demo, run, finished, f"files of {largest} bytes at most", report)
@@ -243,7 +244,7 @@ def main() -> int:
     jobs = arguments.jobs or (2 if os.getloadavg()[0] < (os.cpu_count() or 1) else 1)
     started = time.monotonic()
     report = torture(arguments.kills, jobs, lambda line: print(line, flush=True))
-    print(*report.faults, sep="\n")
+    print("".join(f"{fault}\n" for fault in report.faults), end="")
     print(", ".join(f"{count} x {name}" for name, count in sorted(report.kills.items())))
     print(
         f"{sum(report.kills.values())} runs stopped, {report.chains} folders finished by the plain command, "
