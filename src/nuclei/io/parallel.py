@@ -1,6 +1,9 @@
 """A pool of worker processes whose results come in the order of the jobs."""
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -55,7 +58,17 @@ def _set_up(build: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ..
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends the pool
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(1)  # the processes share the cores already
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     _task = build(*arguments)
+
+
+def _end_with(parent: int) -> None:
+    """Ends this worker when its parent is gone: a killed parent cannot, and the worker would wait
+    for jobs for ever and hold the parent's locks.
+    """
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _work(job: Any) -> Any:
