@@ -35,6 +35,12 @@ $(data)/splits_source.csv: $(data)/processed/index.csv | $(ready)
 	$(quiet)$(python) scripts/make_folds.py --index $(data)/processed/index.csv --out $(data)/splits_source.csv --by source \
 	  --folds $(split_into)
 
+# the learning curve's: images of seen and of unseen sources are held out together
+$(data)/splits_curve.csv: $(data)/processed/index.csv | $(ready)
+	$(say) "splits   "$(data)/splits_curve.csv
+	$(quiet)$(python) scripts/make_folds.py --index $(data)/processed/index.csv --out $(data)/splits_curve.csv \
+	  --by seen-and-unseen --folds $(split_into)
+
 external: $(data)/processed/index.csv | $(ready)  ## data sets from elsewhere: SETS='bbbc039 tnbc nuinsseg my_folder'
 	$(say) "external "$(external)
 	$(quiet)$(python) scripts/prepare_external.py --sets $(sets) --processed $(data)/processed --out $(external)

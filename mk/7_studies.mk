@@ -14,6 +14,6 @@ screen: | $(ready)  ## an idea judged in minutes, on one fold: EXP=<config> AGAI
 
 compare: $(comparisons)/compare.csv  ## the variants of configs/compare on one fold: STEPS= VARIANTS=
 
-learning-curve: $(comparisons)/learning_curve.csv  ## the small UNet on more and more images: COUNTS= SEEDS=
+learning-curve: $(comparisons)/learning_curve.csv  ## more and more images, scored on seen and unseen sources: STEPS= COUNTS= SEEDS=
 
 ablation: $(ablation)/README.md  ## what each step adds, out of fold and on unseen modalities; ABLATION_STEPS=

@@ -11,7 +11,10 @@ def main() -> None:
     parser.add_argument("--index", type=Path, required=True, help="index.csv of the prepared images")
     parser.add_argument("--out", type=Path, required=True, help="where to write the table of folds")
     parser.add_argument(
-        "--by", choices=("group", "source", "modality"), default="group", help="what stays whole"
+        "--by",
+        choices=("group", "source", "modality", "seen-and-unseen"),
+        default="group",
+        help="what stays whole; seen-and-unseen: fold 0 holds out whole sources, and images of the others",
     )
     parser.add_argument("--folds", type=int, default=5, help="number of folds, not by modality (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the shuffles (default: 0)")
@@ -28,6 +31,9 @@ def main() -> None:
         index = index.assign(group=index.source)
     elif arguments.by == "modality":
         folds = splits.assign_modalities(index)
+    elif arguments.by == "seen-and-unseen":
+        index = read_table(arguments.index, (*INDEX_COLUMNS, SOURCE), "run `make data`")
+        folds = splits.assign_seen_and_unseen(index, arguments.folds, arguments.seed)
     else:
         folds = splits.assign_folds(index, arguments.folds, arguments.seed)
     splits.check_splits(folds, index)

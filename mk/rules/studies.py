@@ -12,6 +12,10 @@ from rules.settings import Settings
 from rules.text import RefusedError, nearest, path_text, shell_text
 
 COMPARE, ABLATION = Path("configs/compare"), Path("configs/ablation")
+CURVE_SPLITS = "splits_curve.csv"
+"""Folds of the learning curve: images of seen and of unseen sources are held out together."""
+CURVE_STEPS = "1500"
+"""Steps of a training of the learning curve: with fewer the steps limit the score, not the images."""
 KINDS = ("folds", "modalities")
 """What an ablation holds out: the folds, and one modality after the other."""
 
@@ -64,17 +68,22 @@ def write_comparison(book: Book, settings: Settings, steps: str) -> None:
             write_measured(book, settings, f"{folder}/{name}", config, {"steps": int(steps)})
         elif name in variants and settings.is_given("VARIANTS"):
             raise RefusedError(config.fault)
+    curve_steps = settings["STEPS"] or CURVE_STEPS
+    curve_folder = settings.path("RUNS", "learning_curve", f"{curve_steps}_steps")
     points = [(images, seed) for images in settings.words("COUNTS") for seed in settings.words("SEEDS")]
     book.chapter("learning curve")
     for images, seed in points:
         if images != "all" and not images.isdecimal():
             raise RefusedError(f"COUNTS={settings['COUNTS']}: numbers of images, or all")
-        extra = {"steps": int(steps), "seed": int(seed)} | ({} if images == "all" else {"images": int(images)})
-        write_measured(book, settings, f"{folder}/images_{images}_seed_{seed}", configs["unet_plain"], extra)
+        extra = {"steps": int(curve_steps), "seed": int(seed)} | (
+            {} if images == "all" else {"images": int(images)}
+        )
+        run = f"{curve_folder}/images_{images}_seed_{seed}"
+        write_measured(book, settings, run, configs["unet_plain"], extra, splits=CURVE_SPLITS)
     book.chapter("tables of the comparison")
     write_table(book, settings, "compare", steps, [f"{folder}/{name}" for name in variants])
-    curve = [f"{folder}/images_{images}_seed_{seed}" for images, seed in points]
-    write_table(book, settings, "learning_curve", steps, curve)
+    curve = [f"{curve_folder}/images_{images}_seed_{seed}" for images, seed in points]
+    write_table(book, settings, "learning_curve", curve_steps, curve)
 
 
 def write_measured(
@@ -84,17 +93,18 @@ def write_measured(
     config: Experiment,
     extra: Table,
     prediction: Table | None = None,
+    splits: str = "splits.csv",
 ) -> None:
-    """One fold trained under the budget, and measured."""
-    fold, data = settings["HELD_OUT"], settings["DATA"]
+    """One fold trained under the budget, and measured; of CURVE_SPLITS the first."""
+    fold, data = "0" if splits == CURVE_SPLITS else settings["HELD_OUT"], settings["DATA"]
     values = budgeted(book, f"{run}.toml", config, extra, prediction)
     model, out = f"{run}/fold_{fold}/model.pt", f"{run}/measured.json"
-    images = f"--processed {path_text(data)}/processed --splits {path_text(data)}/splits.csv"
+    images = f"--processed {path_text(data)}/processed --splits {path_text(data)}/{splits}"
     # [prediction] too: the measurement takes the checkpoint's own
     needs, after = book.record(f"{run}/training.json", canonical(values), [model])
     book.add(
         [model],
-        [*needs, f"{data}/splits.csv"],
+        [*needs, f"{data}/{splits}"],
         "train",
         f"--config {path_text(run)}.toml {images} --fold {fold}",
         f"--out {path_text(os.path.dirname(model))} --device $(device) --workers $(workers)",

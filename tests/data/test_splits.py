@@ -10,6 +10,7 @@ from nuclei.data.splits import (
     Fold,
     assign_folds,
     assign_modalities,
+    assign_seen_and_unseen,
     check_splits,
     choose_fold,
     choose_training,
@@ -264,3 +265,19 @@ def test_a_single_fold_is_halved_by_groups():
         select_folds(make_index([1, 1, 4, 2] * 5), splits, [7])
     with pytest.raises(UserError, match="holds out one group"):
         select_folds(make_index([1, 1, 4, 2] * 5), splits.assign(group="one"), [0])
+
+
+def test_seen_and_unseen_images_are_held_out_together_and_unseen_sources_are_whole():
+    rows = []
+    for number in range(60):
+        source = ("a", "a", "b", "c", "d", "e")[number % 6]
+        row = {"image_id": f"i{number:02d}", "subset": "train", "group": f"g{number:02d}", "nuclei": 3}
+        rows.append(row | {"source": source, "modality": "tissue" if source == "e" else "cells"})
+    index = pd.DataFrame(rows)
+    splits = assign_seen_and_unseen(index, 5, 0)
+    source = index.set_index("image_id").source
+    kinds = {kind: set(source[group.image_id]) for kind, group in splits.groupby("held_out")}
+    assert not kinds["unseen"] & (kinds["seen"] | kinds[""])
+    assert kinds["seen"] <= kinds[""]
+    assert "e" not in kinds["unseen"]  # the only source of its modality
+    assert ((splits.fold == 0) == (splits.held_out != "")).all()

@@ -18,6 +18,7 @@ from nuclei.reporting.comparison import (
     dice,
     halve,
     learning_curve,
+    score_by_kind,
     update_comparison,
 )
 from nuclei.reporting.plots import plot_comparison, plot_learning_curve
@@ -121,6 +122,30 @@ def test_the_learning_curve_has_mean_and_spread_of_each_number_of_images(tmp_pat
     assert "| 8 | 2 | 0.200 | 0.141 | 0.100 | 0.300 |" in comparison_page({"learning_curve": frame}, str)
     plot_learning_curve(tmp_path / "curve.svg", frame)
     assert (tmp_path / "curve.svg").read_text().startswith("<?xml")
+
+
+def test_the_learning_curve_shows_seen_and_unseen_sources_beside_each_other(tmp_path):
+    runs = [(8, 0.3, 0.1), (8, 0.5, 0.2), (16, 0.6, 0.25)]
+    measured = [
+        make_measured(f"r{i}", [0.4] * 4, i, images) | {"seen": seen, "unseen": unseen}
+        for i, (images, seen, unseen) in enumerate(runs)
+    ]
+    frame = comparison(measured).assign(command="make learning-curve")
+    page = comparison_page({"learning_curve": frame}, str)
+    assert "| seen sources | spread | unseen sources | spread |" in page
+    assert "| 0.400 | 0.141 | 0.150 | 0.071 |" in page
+    plot_learning_curve(tmp_path / "curve.svg", frame)
+    assert "unseen sources" in (tmp_path / "curve.svg").read_text()
+
+
+def test_scores_by_kind_are_means_over_the_images_of_each():
+    truths = {f"image{i}": make_image("small_fluorescence", i, 64, 64)[1] for i in range(3)}
+    maps = {image_id: faint_maps(truth, 250) for image_id, truth in truths.items()}
+    maps["image2"] = np.zeros_like(maps["image2"])
+    found = score_by_kind(maps, truths, {"image0": "seen", "image1": "seen", "image2": "unseen"})
+    assert found["seen"] > 0.5
+    assert found["unseen"] == 0
+    assert score_by_kind(maps, truths, {}) == {}
 
 
 def test_two_tables_written_at_the_same_time_are_both_on_the_page(tmp_path):

@@ -18,6 +18,8 @@ from nuclei.progress import show_progress
 log = logging.getLogger(__name__)
 
 
+HELD_OUT, SEEN, UNSEEN = "held_out", "seen", "unseen"
+"""Column of a table of folds, and its values, see `assign_seen_and_unseen`."""
 SHUFFLES = 200
 """Shuffles of which `assign_folds` keeps the most balanced one."""
 
@@ -96,6 +98,34 @@ def assign_sources(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame
             f"({', '.join(sorted(set(sources))[:5])}); ask for fewer folds, or correct the sources"
         )
     return assign_folds(index.assign(group=index.source), n_folds, seed)
+
+
+def assign_seen_and_unseen(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
+    """Table as of `assign_folds` with two folds: 0 is held out, 1 is trained on.
+
+    The column `held_out` says of images of fold 0 whether training sees others of their source:
+    `unseen` are those of whole sources, a fold of `assign_sources`; `seen` those of a fold of groups
+    of the remaining images. Of the folds of sources the one with the most sources is taken whose
+    modalities others have too, if there is one.
+
+    Raises:
+        UserError: as in `assign_sources` and `assign_folds`.
+    """
+    n_sources = index[index.subset == "train"].source.nunique()
+    by_source = assign_sources(index, max(2, min(n_folds, n_sources)), seed)
+
+    def value(fold: int) -> tuple[bool, int]:
+        own, others = by_source[by_source.fold == fold], by_source[by_source.fold != fold]
+        return set(own.modality) <= set(others.modality), own.group.nunique()
+
+    unseen = set(by_source.image_id[by_source.fold == max(sorted(set(by_source.fold)), key=value)])
+    rest = assign_folds(index[~index.image_id.isin(unseen)], n_folds, seed)
+    seen = set(rest.image_id[rest.fold == 0])
+    splits = index[index.subset == "train"].sort_values("image_id").reset_index(drop=True)
+    splits = splits[["image_id", "group", "modality", "nuclei"]].astype({"nuclei": int})
+    kinds = [UNSEEN if name in unseen else SEEN if name in seen else "" for name in splits.image_id]
+    splits.insert(1, "fold", [0 if kind else 1 for kind in kinds])
+    return splits.assign(**{HELD_OUT: kinds})
 
 
 def assign_modalities(index: pd.DataFrame) -> pd.DataFrame:

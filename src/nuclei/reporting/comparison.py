@@ -18,12 +18,12 @@ import pandas as pd
 
 from nuclei.arrays import Float64Array, LabelMap, UInt8Array
 from nuclei.data.prepared_images import Images
-from nuclei.data.splits import held_out_images
+from nuclei.data.splits import HELD_OUT, SEEN, UNSEEN, held_out_images
 from nuclei.errors import UserError
 from nuclei.evaluation.bootstrap import bootstrap_interval, paired_difference
 from nuclei.evaluation.metric import average_precision
 from nuclei.evaluation.score_cache import Scores
-from nuclei.evaluation.tuning import GRID, search
+from nuclei.evaluation.tuning import GRID, START, search
 from nuclei.io.files import write_text
 from nuclei.io.locks import folder_lock
 from nuclei.io.spreadsheets import write_spreadsheet
@@ -75,7 +75,9 @@ COMPARE_NOTE = (
 )
 CURVE_NOTE = (
     f"`{BASE}` on nested subsets with the same fraction of each modality; a seed decides the images, the first "
-    "weights and the crops. Spread is the standard deviation over the seeds."
+    "weights and the crops. Spread is the standard deviation over the seeds. *Seen sources* are those of which "
+    "training saw other images, *unseen sources* are held out as a whole; both scores are with the post-processing at "
+    "which the search starts."
 )
 
 
@@ -97,6 +99,7 @@ def measure_checkpoint(path: Path, processed: Path, splits: Path, device: "torch
     truths = {image_id: images.label_map(image_id) for image_id in ids}
     halves = halve(table.set_index("image_id").loc[ids])
     default, fitted, tuned = cross_fit(maps, truths, halves, predictor.config.name)
+    kinds = dict(zip(table.image_id, table[HELD_OUT], strict=True)) if HELD_OUT in table else {}
     config, effort = predictor.config, checkpoint["effort"]
     statistics, _ = summarise(config.model, IMAGE_SIZE)
     log = read_table(path.parent / "log.csv", ("minutes", "images_per_second", "peak_mib"), "train again")
@@ -108,6 +111,7 @@ def measure_checkpoint(path: Path, processed: Path, splits: Path, device: "torch
         "batch": config.training.batch,
         "score": float(fitted.mean()),
         "score_default": float(default.mean()),
+        **score_by_kind(maps, truths, kinds),
         "dice": float(np.mean([dice(maps[image_id], truths[image_id]) for image_id in ids])),
         "image_score": dict(zip(ids, fitted.tolist(), strict=True)),
         "image_half": dict(zip(ids, np.where(halves, 0, 1).tolist(), strict=True)),
@@ -122,6 +126,21 @@ def measure_checkpoint(path: Path, processed: Path, splits: Path, device: "torch
         "hardware": effort["hardware"],
         "commit": effort["commit"],
     }
+
+
+def score_by_kind(
+    maps: Mapping[str, UInt8Array], truths: Mapping[str, LabelMap], kinds: Mapping[str, str]
+) -> dict[str, float]:
+    """Mean scores of the images of seen and of unseen sources, with the post-processing START.
+
+    `kinds` is the column `held_out` of `splits.assign_seen_and_unseen` by image id; the result is
+    empty where it is. START is used since no held-out image chose it.
+    """
+    scores: dict[str, list[float]] = {SEEN: [], UNSEEN: []} if kinds else {}
+    for image_id, truth in truths.items() if kinds else ():
+        found = average_precision(truth, segment_maps(maps[image_id], START))
+        scores[kinds[image_id]].append(float(found.mean()))
+    return {kind: float(np.mean(values)) for kind, values in scores.items()}
 
 
 def halve(table: pd.DataFrame) -> npt.NDArray[np.bool_]:
@@ -210,11 +229,18 @@ def comparison(measured: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def learning_curve(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean and spread (standard deviation, over the seeds) of score and Dice for each number of training images."""
+    """Mean and spread (standard deviation, over the seeds) of the scores for each number of training images.
+
+    Scores on `seen` and `unseen` sources are there where the runs have them.
+    """
     curve = frame.groupby("training_images").agg(
         seeds=("seed", "size"), score=("score", "mean"), score_spread=("score", "std"), lowest=("score", "min"),
         highest=("score", "max"), dice=("dice", "mean"), dice_spread=("dice", "std"),
     )  # fmt: skip
+    for kind in (SEEN, UNSEEN):
+        if kind in frame:
+            grouped = frame.groupby("training_images")[kind]
+            curve[kind], curve[f"{kind}_spread"] = grouped.mean(), grouped.std()
     return curve.reset_index()
 
 
@@ -290,10 +316,14 @@ def _variant_table(frame: pd.DataFrame, describe: Callable[[str], str]) -> list[
 
 
 def _curve_table(curve: pd.DataFrame) -> list[str]:
-    lines = [table_line(["training images", "seeds", "score", "spread", "lowest", "highest", "Dice", "spread"])]
-    lines.append(table_line(["---:"] * 8))
+    header = ["training images", "seeds", "score", "spread", "lowest", "highest", "Dice", "spread"]
+    kinds = [kind for kind in (SEEN, UNSEEN) if kind in curve]
+    for kind in kinds:
+        header += [f"{kind} sources", "spread"]
+    lines = [table_line(header), table_line(["---:"] * len(header))]
     for row in curve.itertuples():
-        numbers = (row.score, row.score_spread, row.lowest, row.highest, row.dice, row.dice_spread)
+        numbers = [row.score, row.score_spread, row.lowest, row.highest, row.dice, row.dice_spread]
+        numbers += [getattr(row, name) for kind in kinds for name in (kind, f"{kind}_spread")]
         cells = [
             str(row.training_images),
             str(row.seeds),

@@ -15,6 +15,8 @@ from nuclei.reporting.comparison import learning_curve
 FAMILY_COLOURS = {"unet": "#2f6db3", "resunet": "#2f6db3", "lite0": "#d9772b"}
 """By the first part of a variant's name: networks trained from scratch, and those with a pretrained
 encoder."""
+KIND_COLOURS = {"seen": "#2f6db3", "unseen": "#d9772b"}
+"""Of the scores on seen and on unseen sources."""
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -52,24 +54,33 @@ def plot_comparison(path: Path, frame: pd.DataFrame) -> None:
 
 
 def plot_learning_curve(path: Path, frame: pd.DataFrame) -> None:
-    """Score and Dice against the number of training images: each run, the mean and the standard deviation."""
+    """Score and Dice against the number of training images: each run, the mean and the standard deviation.
+
+    The score is drawn on seen and on unseen sources where the runs have both.
+    """
     curve = learning_curve(frame)
+    kinds = {name: colour for name, colour in KIND_COLOURS.items() if name in curve}
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-        for axes, column, title in zip(panels, ("score", "dice"), ("competition score", "Dice"), strict=True):
-            mean, spread = curve[column], curve[f"{column}_spread"].fillna(0)
-            axes.fill_between(
-                curve.training_images,
-                mean - spread,
-                mean + spread,
-                color=FAMILY_COLOURS["unet"],
-                alpha=0.2,
-            )
-            axes.plot(curve.training_images, mean, color=FAMILY_COLOURS["unet"], marker="o")
-            axes.scatter(frame.training_images, frame[column], color="#555555", s=10, zorder=3)
+        for axes, columns, title in (
+            (panels[0], kinds or {"score": FAMILY_COLOURS["unet"]}, "competition score"),
+            (panels[1], {"dice": FAMILY_COLOURS["unet"]}, "Dice"),
+        ):
+            for column, colour in columns.items():
+                _plot_spread(axes, curve, frame, column, colour)
+            if len(columns) > 1:
+                axes.legend()
             axes.set_ylabel(title)
             _scale_images(axes, curve.training_images)
         _save(figure, path)
+
+
+def _plot_spread(axes: Axes, curve: pd.DataFrame, frame: pd.DataFrame, column: str, colour: str) -> None:
+    mean, spread = curve[column], curve[f"{column}_spread"].fillna(0)
+    axes.fill_between(curve.training_images, mean - spread, mean + spread, color=colour, alpha=0.2)
+    label = f"{column} sources" if column in KIND_COLOURS else column
+    axes.plot(curve.training_images, mean, color=colour, marker="o", label=label)
+    axes.scatter(frame.training_images, frame[column], color="#555555", s=10, zorder=3)
 
 
 def _scale_images(axes: Axes, counts: pd.Series) -> None:
