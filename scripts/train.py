@@ -27,7 +27,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from nuclei.config_files import read_config
-    from nuclei.data.external_download import known_provenance
+    from nuclei.data.external_download import known_sets
     from nuclei.data.external_sets import add_external
     from nuclei.data.prepared_images import Images
     from nuclei.data.splits import choose_training
@@ -37,8 +37,7 @@ def main() -> None:
     config, images = read_config(arguments.config), Images(arguments.processed)
     training = config.training
     fold = choose_training(read_splits(arguments.splits), arguments.fold, training.images, training.seed)
-    known = known_provenance(EXTERNAL_SETS) if training.external else {}
-    pool, fold = add_external(images, fold, arguments.external, training.external, known)
+    pool, fold = add_external(images, fold, arguments.external, training.external, known_sets(EXTERNAL_SETS))
     numbers = len(fold.training), len(fold.validation)
     job = name_job("train", config.name, arguments.fold)
     logging.info("%s: %d training images, %d held out, %d steps", job, *numbers, training.steps)
@@ -52,8 +51,7 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
-    precision = resolve_precision(training.precision, device)
-    fabric = launch(device, arguments.devices, arguments.nodes, precision)
+    fabric = launch(device, arguments.devices, arguments.nodes, resolve_precision(training.precision, device))
     with explain_lost_processes():
         fit(fabric, config, pool, fold, arguments.out, arguments.runs, arguments.workers, arguments.compile)
 

@@ -14,7 +14,7 @@ from sample_archives import make_zip
 from nuclei.cli import EXTERNAL_SETS
 from nuclei.data.external_download import (
     competition_thumbnails,
-    known_provenance,
+    known_sets,
     prepare_set,
     read_public_sets,
 )
@@ -171,6 +171,6 @@ def test_a_training_knows_the_licence_of_a_public_set_that_was_put_there_by_hand
     for kind in ("images", "labels"):
         (tmp_path / "tnbc" / kind).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "tnbc" / kind / "a.png"), np.zeros((32, 32), np.uint16))
-    known = known_provenance(EXTERNAL_SETS)
+    known = known_sets(EXTERNAL_SETS)
     pool, _ = add_external(images, Fold(0, [], []), tmp_path, ["tnbc"], known)
     assert [(each.name, each.licence) for each in pool.provenance] == [("tnbc", "CC-BY-4.0")]

@@ -98,7 +98,7 @@ def read_public_sets(path: Path) -> dict[str, PublicSet]:
     return found
 
 
-def known_provenance(path: Path) -> dict[str, SetProvenance]:
+def known_sets(path: Path) -> dict[str, SetProvenance]:
     """What the table says of the public sets, by name; empty where there is no table."""
     public = read_public_sets(path) if path.is_file() else {}
     return {name: describe_set(name, each, {}) for name, each in public.items()}
