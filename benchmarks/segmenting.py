@@ -139,7 +139,7 @@ def stardist(image: UInt8Array, truth: LabelMap) -> Callable[[], LabelMap]:
 
     def work() -> LabelMap:
         low, high = np.percentile(grey, (1, 99.8))
-        pixels = torch.from_numpy((grey - low) / max(high - low, 1))[None, None]
+        pixels = torch.from_numpy((grey - low) / max(high - low, 1)).float()[None, None]
         with torch.inference_mode():
             network(pixels.contiguous(memory_format=torch.channels_last))
         points, scores, chosen = non_maximum_suppression(distances, probabilities, grid=(2, 2), prob_thresh=0.5)
