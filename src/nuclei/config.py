@@ -265,6 +265,10 @@ class PredictionConfig(Section):
     """Typical diameter of an image's nuclei in pixels from which all scales are halved; from twice
     that diameter they are quartered, and so on. It helps where training saw few such large nuclei.
     Off where absent."""
+    rim_level: Probability | None = None
+    """Relative brightness, from the background (0) to the inside of the nucleus (1), at which the
+    image's rims are put by a shift of the foreground map (`postprocessing.rim_calibration`): for images
+    of sources that training never saw. Off where absent, and in images with dark nuclei."""
 
     @model_validator(mode="after")
     def has_flips_to_vary(self) -> Self:

@@ -9,6 +9,7 @@ from nuclei.inference.predictor import Predictor, load_predictor
 from nuclei.inference.tta import average_over_flips, flips_for_scale, list_flips
 from nuclei.models.checkpoint_file import load_checkpoint
 from nuclei.models.factory import build_model
+from nuclei.postprocessing.rim_calibration import apply_lookup, find_lookup
 from nuclei.synthetic.images import make_image
 
 CPU = torch.device("cpu")
@@ -144,3 +145,13 @@ def test_a_file_that_is_no_checkpoint_is_named_with_a_remedy(tmp_path):
     torch.save({"config": {}, "model": spoilt, "fold": 0, "trained_on": []}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=r"model\.pt: the tensor 'outc.weight' holds NaN"):
         load_checkpoint(tmp_path / "model.pt")
+
+
+def test_the_rim_level_calibrates_the_foreground_by_the_image():
+    image = make_image("small_fluorescence", 3, 160, 200)[0]
+    plain, calibrated = predictor(flips=1), predictor(flips=1, rim_level=0.3)
+    plain.model = calibrated.model = Brightness()
+    maps = plain(image)
+    lookup = find_lookup(maps, image, 0.3)
+    assert np.array_equal(calibrated(image), apply_lookup(maps, lookup))
+    assert not np.array_equal(calibrated(image), maps)

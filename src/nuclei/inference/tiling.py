@@ -10,7 +10,8 @@ What avoids seams:
 - The intensity window, and the statistics of z_score, are those of the whole image.
 - Bilinear upsampling with aligned corners depends on the position in the image, and is told it
   (`models.blocks.BilinearUpsampling`).
-- Where scales depend on the size of the nuclei, that of the middle tile decides for all tiles.
+- Where scales depend on the size of the nuclei, that of the middle tile decides for all tiles, and
+  so do its rims where the foreground map is calibrated by them.
 - A scaled tile is cut out of the scaled image, which is resampled there only, and so are its maps.
 
 What a network computes over the whole image (transformers, channel attention, instance and group
@@ -32,6 +33,7 @@ from nuclei.inference.predictor import Predictor, scaled_size
 from nuclei.inference.tta import Flip
 from nuclei.io.probability_maps import mean_of_maps
 from nuclei.models.blocks import TileOffset
+from nuclei.postprocessing.rim_calibration import Lookup, apply_lookup
 
 WHOLE = 2**21
 """Images of up to this many pixels are predicted whole."""
@@ -210,12 +212,31 @@ def predict_tiles(
     measured = [measure_image(predictor, image) for predictor in predictors]
     tiles = list_tiles(measured[0].shape, side)
     middle = tiles[len(tiles) // 2]
-    networks = []
-    for predictor, scaled in zip(predictors, measured, strict=True):
-        networks.append((predictor, scaled, predictor.choose_scales(scaled.read(middle))))
+    networks = [
+        _TiledNetwork(predictor, scaled, middle, margin)
+        for predictor, scaled in zip(predictors, measured, strict=True)
+    ]
     for tile in tiles:
-        maps = [predict_tile(*network, tile, margin) for network in networks]
-        yield tile, mean_of_maps(maps, weights)
+        yield tile, mean_of_maps([network(tile) for network in networks], weights)
+
+
+class _TiledNetwork:
+    """A network with the scales and the calibration that the middle tile of an image asks for."""
+
+    def __init__(self, predictor: Predictor, scaled: ScaledImage, middle: Box, margin: int) -> None:
+        self.predictor, self.scaled, self.margin = predictor, scaled, margin
+        image = scaled.read(middle)
+        self.scales = predictor.choose_scales(image)
+        self.lookup: Lookup | None = None
+        if predictor.config.prediction.rim_level is not None:
+            self.lookup = predictor.find_rim_lookup(self._predict(middle), image)
+
+    def __call__(self, tile: Box) -> UInt8Array:
+        maps = self._predict(tile)
+        return maps if self.lookup is None else apply_lookup(maps, self.lookup)
+
+    def _predict(self, tile: Box) -> UInt8Array:
+        return predict_tile(self.predictor, self.scaled, self.scales, tile, self.margin)
 
 
 def predict_tile(
