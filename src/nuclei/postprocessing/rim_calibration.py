@@ -82,7 +82,7 @@ def _relative_brightness(
     mask = (foreground >= 255 * threshold).astype(np.uint8)
     if not mask.any() or mask.all():
         return None
-    brightness = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 0.7)
+    brightness = np.asarray(cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 0.7), np.float32)
     components, outside, inside = _measure_distances(mask)
     contrast = _measure_contrast(brightness, components, outside, inside)
     bright = contrast.bright
@@ -105,7 +105,7 @@ def _measure_distances(mask: UInt8Array) -> tuple[Int64Array, Float32Array, Floa
     component_of_pixel[pixel[mask > 0]] = labels
     padded = np.pad(mask, 1, constant_values=1)  # the edge of the image is no rim
     inside = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1]
-    return component_of_pixel[pixel], outside, inside
+    return component_of_pixel[pixel], np.asarray(outside, np.float32), np.asarray(inside, np.float32)
 
 
 def _measure_contrast(
