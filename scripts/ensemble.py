@@ -28,7 +28,7 @@ def main() -> None:
         parser.error("--ensemble-weights for the training images needs --splits")
 
     from nuclei.evaluation.ensemble_weights import read_general_weights, read_weights_by_image
-    from nuclei.inference.ensemble import average_maps
+    from nuclei.inference.ensemble import Mode, average_maps
     from nuclei.io.probability_maps import write_maps
     from nuclei.progress import show_progress
     from nuclei.reporting.score_records import write_members
@@ -36,7 +36,7 @@ def main() -> None:
 
     sizes = read_sizes(arguments.index, arguments.subset)
     # every fold predicts all test images, while a training image is held out of one fold only
-    mode = "common" if arguments.subset == "test" else None
+    mode: Mode | None = "common" if arguments.subset == "test" else None
     names = arguments.members or [path.absolute().parent.name for path in arguments.inputs]
     weights = general = arguments.weights
     if arguments.ensemble_weights:
