@@ -63,9 +63,10 @@ def _take(handle: int, folder: Path, wait: bool) -> bool:
 
 def _write_note(folder: Path) -> None:
     # a disk that is full keeps nobody from the lock; the note is replaced, not rewritten, since
-    # another process may be reading it
+    # another process may be reading it; only the holder writes, and what a killed one left is
+    # written over
     started = time.strftime("%Y-%m-%d %H:%M:%S")
-    temporary = folder / f"{NOTE}.{os.getpid()}"
+    temporary = folder / f"{NOTE}.new"
     with suppress(OSError):
         temporary.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {started},")
         temporary.replace(folder / NOTE)
