@@ -26,6 +26,7 @@ STAGES = {
     "make_weights": "pack",
     "pack_ensemble": "pack",
     "score_fold": "score",
+    "score_unseen": "score",
     "select_folds": "splits",
     "tune_ensemble_weights": "tune",
 }
