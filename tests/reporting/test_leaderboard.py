@@ -213,7 +213,7 @@ def test_an_experiment_that_was_trained_for_unseen_sources_alone_is_shown_with_t
     assert "only" not in above
     assert "| only | **0.3000**" in below
     assert "expect a score of about 0.30 with only (95%: 0.20 to 0.40)" in below
-    assert "as the test (3 grey tissue) images" in " ".join(below.split())
+    assert "as the test images have them (3 grey tissue)" in " ".join(below.split())
     alone = leaderboard_page(leaderboard([], [], {}, None, {"only": make_unseen("only", [0.2, 0.4])}))
     assert "| only | **0.3000**" in alone
 

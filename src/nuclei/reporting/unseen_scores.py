@@ -32,7 +32,7 @@ NOTE = """\
 Trained again with whole sources held out (`make unseen EXP=<experiment>`): each image comes from a source that its
 network never saw, and is post-processed with parameters that no image chose. *Tuned* is the gain by parameters
 tuned on the other folds' sources. *New laboratory* is what to expect of one: every source counts the same, and
-modalities are weighted as the {images} images have them. *Single sources* are the lowest and the highest.
+modalities are weighted as the {images}. *Single sources* are the lowest and the highest.
 Intervals resample {sources} sources; paired differences are to the best of this table."""
 
 
@@ -94,7 +94,9 @@ def unseen_note(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     sources = max(int(row["unseen_sources"]) for row in rows)
     shown = rows[0]["expected_for"].replace("_", " ")
-    return NOTE.format(sources=sources, images=f"test ({shown})" if shown else "scored")
+    return NOTE.format(
+        sources=sources, images=f"test images have them ({shown})" if shown else "scored images have them"
+    )
 
 
 def format_gain(row: Mapping[str, Any]) -> str:
