@@ -211,11 +211,8 @@ def write_step(
         return
     source = trained_by(by_name, step)
     config = f"{folder}/{step.name}.toml"
-    places = [
-        (kind, fold, f"{folder}/{kind}/{step.name}/fold_{fold}")
-        for kind in KINDS
-        for fold in held_out(settings, kind)
-    ]
+    kinds = [(kind, fold) for kind in KINDS for fold in held_out(settings, kind)]
+    places = [(kind, fold, f"{folder}/{kind}/{step.name}/fold_{fold}") for kind, fold in kinds]
     values = budgeted(book, config, step, {"steps": int(steps)})
     budget = Experiment(step.name, Path(config), values)
     own, models = f"{folder}/{step.name}", [f"{place}/model.pt" for _, _, place in places]

@@ -1,4 +1,4 @@
-"""Scores of others in the competition, so that a score of this project never stands alone."""
+"""Scores of others in the competition, to compare a score of this project with."""
 
 from dataclasses import dataclass
 
