@@ -35,8 +35,11 @@ def test_any_other_exception_keeps_its_traceback():
 
 
 WAITS = """
-import atexit, time
+import atexit, signal, time
 from nuclei.cli import run
+
+# a shell's background jobs ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def main():
     try:

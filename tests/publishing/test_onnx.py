@@ -119,7 +119,8 @@ def test_a_network_that_asks_for_the_size_is_refused_in_words():
 
 def test_the_script_writes_both_files_of_a_checkpoint(tmp_path):
     model, config = make_network("deep supervision")
-    torch.save({"config": config.model_dump(), "model": model.state_dict()}, tmp_path / "model.pt")
+    checkpoint = {"config": config.model_dump(), "model": model.state_dict(), "fold": 0, "trained_on": []}
+    torch.save(checkpoint, tmp_path / "model.pt")
     command = [sys.executable, "scripts/export.py", "--checkpoint", tmp_path / "model.pt"]
     command += ["--onnx", tmp_path / "model.onnx", "--program", tmp_path / "model.pt2"]
     answer = subprocess.run(

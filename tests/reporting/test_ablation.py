@@ -108,7 +108,7 @@ def test_make_trains_what_a_step_changes_and_no_more_and_then_has_nothing_to_do(
     subprocess.run([*generate, "--train", "12", "--test", "1"], check=True, env=environment)
     settings = [f"{name.upper()}={tmp_path / name}" for name in ("data", "runs", "ablation")]
     settings += [f"SOURCE={tmp_path / 'archive'}", "FOLDS=0", "MODALITIES=1", "STEPS=1"]
-    settings += [f"PYTHON={sys.executable}", "DEVICE=cpu", "WORKERS=0"]
+    settings += [f"PYTHON={sys.executable}", "DEVICE=cpu", "WORKERS=0", "V=1"]
 
     def make(*arguments):
         command = ["make", "--no-print-directory", "-C", str(ROOT), *settings, *arguments, "ablation"]

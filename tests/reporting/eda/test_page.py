@@ -24,7 +24,7 @@ from nuclei.reporting.eda.statistics import collect_statistics
 from nuclei.reporting.eda.tables import fold_table, overview, present_modalities, size_table
 
 ROOT = Path(__file__).parents[3]
-SECTIONS = ("modalities", "sizes", "nuclei", "touching", "suspicious", "known", "sheets")
+SECTIONS = ("modalities", "sizes", "sources", "nuclei", "touching", "suspicious", "known", "sheets")
 OVERLAP = "image05"
 
 
