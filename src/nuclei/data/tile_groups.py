@@ -126,7 +126,7 @@ def find_neighbours(
     """Pairs of tiles, left before right and upper before lower, that the same nuclei on both sides of a seam prove.
 
     They are the rest of a mosaic whose other tiles are not in the archive, or join two mosaics of a
-    larger picture. Among a thousand edges some look alike by chance, so two mosaics are joined only
+    larger picture. Among a thousand edges some match by chance, so two mosaics are joined only
     by both tiles along a side. Neighbours with nothing but background between them are not found.
     """
     mosaic_of = {image_id: number for number, mosaic in enumerate(mosaics) for image_id in mosaic}

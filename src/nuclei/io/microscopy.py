@@ -240,7 +240,7 @@ def _read_plane(name: str, plane: Plane, contents: Contents, reading: Reading) -
 def fill_gaps(pixels: Pixels, reading: Reading) -> tuple[Pixels, npt.NDArray[np.bool_] | None, str]:
     """The plane with the median of its finite values where it has none, where that was, and a note.
 
-    The median is background in fluorescence and in bright field alike, so that no edge of a nucleus
+    The median is background both in fluorescence and in bright field, so that no edge of a nucleus
     appears.
 
     Raises:

@@ -82,6 +82,7 @@ def _relative_brightness(
     mask = (foreground >= 255 * threshold).astype(np.uint8)
     if not mask.any() or mask.all():
         return None
+    # single noisy pixels would blur the relation of brightness to probability
     brightness = np.asarray(cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 0.7), np.float32)
     components, outside, inside = _measure_distances(mask)
     contrast = _measure_contrast(brightness, components, outside, inside)

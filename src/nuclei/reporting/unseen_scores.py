@@ -111,7 +111,7 @@ def describe_expectation(row: Mapping[str, Any]) -> str:
     """What to expect on images of a new laboratory, as a sentence without its full stop."""
     return (
         f"On images of a new laboratory expect a score of about {row['expected']:.2f} with {row['experiment']} (95%: "
-        f"{row['expected_low']:.2f} to {row['expected_high']:.2f}); single sources lay between "
+        f"{row['expected_low']:.2f} to {row['expected_high']:.2f}); single sources were between "
         f"{row['unseen_lowest']:.2f} and {row['unseen_highest']:.2f}"
     )
 
