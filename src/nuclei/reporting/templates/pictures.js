@@ -1,6 +1,26 @@
 // Images with outlines of their nuclei, and a zoom that several of them share.
 
 const rgb = (kind) => `rgb(${page.colours[kind].join(",")})`;
+// Kinds of errors of annotated and predicted nuclei; those of predicted ones alone are dashed.
+const KINDS = {
+  missed: "missed: no prediction fits",
+  split: "split into several",
+  extra: "extra: fits no nucleus",
+  merged: "several merged into one",
+  hit: "found (IoU above 0.5)",
+};
+const DASHED = ["extra", "merged"];
+
+function drawErrorLegend() {
+  const swatch = (kind) => {
+    const line = element("i", { class: DASHED.includes(kind) ? "swatch dashed" : "swatch" });
+    line.style.borderColor = rgb(kind);
+    return line;
+  };
+  byId("error-legend").replaceChildren(
+    ...Object.entries(KINDS).map(([kind, meaning]) => element("span", {}, swatch(kind), meaning)),
+  );
+}
 
 // A path through the outlines of a kind, or through all where no letter of the kinds is given for each.
 function outlines(list, letters, kind, dashed, thin) {

@@ -10,13 +10,6 @@ const results = new Map(Object.entries(page.results));
 const scored = page.experiments.map((one) => one.name).filter((name) => results.has(name));
 const PAGE = innerWidth < 640 ? 4 : 8;
 const LAYERS = { errors: "the errors", truth: "the annotation", predicted: "the prediction", none: "the image alone" };
-const KINDS = {
-  missed: "missed: no prediction fits",
-  split: "split into several",
-  extra: "extra: fits no nucleus",
-  merged: "several merged into one",
-  hit: "found (IoU above 0.5)",
-};
 let cardsShown = PAGE;
 
 const modality = () => byId("modality").value;
@@ -333,14 +326,7 @@ function offerLayers() {
       writeAddress();
     });
   }
-  const swatch = (kind) => {
-    const line = element("i", { class: ["extra", "merged"].includes(kind) ? "swatch dashed" : "swatch" });
-    line.style.borderColor = rgb(kind);
-    return line;
-  };
-  byId("error-legend").replaceChildren(
-    ...Object.entries(KINDS).map(([kind, meaning]) => element("span", {}, swatch(kind), meaning)),
-  );
+  drawErrorLegend();
 }
 
 offerChips();

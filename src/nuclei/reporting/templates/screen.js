@@ -2,14 +2,6 @@
 
 const pictures = new Map(Object.entries(page.pictures));
 const LAYERS = { errors: "the errors", truth: "the annotation", none: "the image alone" };
-const KINDS = {
-  missed: "missed: no prediction fits",
-  split: "split into several",
-  extra: "extra: fits no nucleus",
-  merged: "several merged into one",
-  hit: "found (IoU above 0.5)",
-};
-const DASHED = ["extra", "merged"];
 
 function figure(image, name, score) {
   const picture = pictures.get(image.image_id);
@@ -37,12 +29,5 @@ function draw() {
 
 fill(byId("layer"), Object.entries(LAYERS));
 byId("layer").addEventListener("change", draw);
-const swatch = (kind) => {
-  const line = element("i", { class: DASHED.includes(kind) ? "swatch dashed" : "swatch" });
-  line.style.borderColor = rgb(kind);
-  return line;
-};
-byId("error-legend").replaceChildren(
-  ...Object.entries(KINDS).map(([kind, meaning]) => element("span", {}, swatch(kind), meaning)),
-);
+drawErrorLegend();
 draw();
