@@ -194,6 +194,8 @@ class AugmentationConfig(Section):
     """Smallest and largest scale of a crop (multi-scale training); by default the preset's."""
     copy_paste: Probability = 0.0
     """Probability that nuclei of the crop are pasted again at other places in it."""
+    stain_to_fluorescence: Probability = 0.0
+    """Probability that a crop of stained tissue is rendered as fluorescence, see `data.appearance`."""
     place: Literal["host", "device"] = "host"
     """host: by albumentations in loader processes, the reference; device: in batches on the device
     that trains, see `data.device_augmentation`, for a GPU that the processor's cores cannot feed."""
@@ -201,7 +203,7 @@ class AugmentationConfig(Section):
     @model_validator(mode="after")
     def can_be_done_there(self) -> Self:
         on_device = self.place == "device"
-        _refuse_unused(self, on_device, ("copy_paste",), 'place is "device", which has no copy-paste')
+        _refuse_unused(self, on_device, ("copy_paste", "stain_to_fluorescence"), 'place is "device", which does not have it')
         return self
 
 

@@ -22,6 +22,7 @@ from nuclei.data.appearance import (
     is_stained,
     jitter_exposure,
     jitter_stains,
+    stain_to_fluorescence,
 )
 
 SCALES = {
@@ -51,6 +52,9 @@ class Augmentation:
         generator = np.random.default_rng(seed)
         if generator.random() < self.config.copy_paste:
             image, label_map = paste_nuclei(image, label_map, generator)
+        rendered = self.config.stain_to_fluorescence
+        if rendered and is_stained(image) and generator.random() < rendered:
+            image = stain_to_fluorescence(image, generator)
         if self.config.preset == "laboratories":
             image, label_map = change_appearance(image, label_map, generator)
         # The transforms share one random stream. `set_random_seed` would give each its own stream
