@@ -10,11 +10,12 @@ from nuclei.data.appearance import (
     is_stained,
     jitter_exposure,
     jitter_stains,
+    stain_to_fluorescence,
 )
 from nuclei.synthetic.images import make_image
 
 FLUORESCENCE, NUCLEI = make_image("small_fluorescence", 0, 192, 192)
-TISSUE, _ = make_image("purple_tissue", 1, 192, 192)
+TISSUE, TISSUE_NUCLEI = make_image("purple_tissue", 1, 192, 192)
 
 
 def generator():
@@ -73,3 +74,16 @@ def test_a_crop_without_nuclei_stays_as_it_is_when_dimmed():
     empty = np.zeros((32, 32), np.int32)
     image = np.full((32, 32, 3), 7, np.uint8)
     np.testing.assert_array_equal(dim_nuclei(image, empty, (0.1, 0.6), generator()), image)
+
+
+def test_tissue_rendered_as_fluorescence_has_bright_nuclei_on_a_dark_background():
+    rendered = stain_to_fluorescence(TISSUE, generator())
+    assert is_fluorescence(rendered)
+    assert not is_stained(rendered)
+    grey = rendered[..., 0].astype(float)
+    assert grey[TISSUE_NUCLEI > 0].mean() > 2 * grey[TISSUE_NUCLEI == 0].mean()
+
+
+def test_an_empty_field_rendered_as_fluorescence_stays_dark():
+    rendered = stain_to_fluorescence(np.full((16, 16, 3), 240, np.uint8), generator())
+    assert rendered.max() < 128
