@@ -203,7 +203,8 @@ class AugmentationConfig(Section):
     @model_validator(mode="after")
     def can_be_done_there(self) -> Self:
         on_device = self.place == "device"
-        _refuse_unused(self, on_device, ("copy_paste", "stain_to_fluorescence"), 'place is "device", which does not have it')
+        host_only = ("copy_paste", "stain_to_fluorescence")
+        _refuse_unused(self, on_device, host_only, 'place is "device", which does not have it')
         return self
 
 
