@@ -8,8 +8,9 @@ import pytest
 import tifffile
 
 from nuclei.segmentation.corrections import read_corrected, read_corrections
-from nuclei.segmentation.exports import find_polygons, make_feature
+from nuclei.segmentation.exports import make_feature
 from nuclei.segmentation.measurements import list_nuclei
+from nuclei.segmentation.outlines import find_polygons
 from nuclei.segmentation.results import Record, Source, SummaryRow, write_record
 
 LABELS = np.zeros((20, 30), np.int32)
@@ -20,7 +21,9 @@ LABELS[18, 20] = 2
 
 
 def write_geojson(path):
-    features = [make_feature(nucleus, find_polygons(nucleus)) for nucleus in list_nuclei(LABELS, LABELS)]
+    nuclei = list(list_nuclei(LABELS, LABELS))
+    outlines = zip(nuclei, find_polygons(nuclei), strict=True)
+    features = [make_feature(one.label, int(one.mask.sum()), polygons) for one, polygons in outlines]
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
 
 

@@ -9,16 +9,10 @@ from skimage.measure import regionprops
 from skimage.segmentation import find_boundaries
 
 from nuclei.io.picture import PixelSize
-from nuclei.segmentation.exports import (
-    find_polygons,
-    find_rims,
-    make_feature,
-    make_roi,
-    ring_area,
-    trace_rings,
-    write_label_tiff,
-)
+from nuclei.segmentation.exports import find_rims, make_feature, write_label_tiff
 from nuclei.segmentation.measurements import Nucleus, list_nuclei, measure
+from nuclei.segmentation.outlines import find_polygons, ring_area, trace_masks
+from nuclei.segmentation.rois import make_roi
 from nuclei.synthetic.images import make_image
 
 
@@ -38,6 +32,8 @@ def label_map_with_oddities():
 
 LABELS = label_map_with_oddities()
 NUCLEI = list(list_nuclei(LABELS, LABELS))
+OUTLINES = dict(zip([nucleus.label for nucleus in NUCLEI], find_polygons(NUCLEI), strict=True))
+ODD = [nucleus.label for nucleus in NUCLEI[-5:]]
 
 
 def fill(rings, shape=LABELS.shape):
@@ -56,14 +52,14 @@ def fill(rings, shape=LABELS.shape):
     return mask.astype(bool)
 
 
-@pytest.mark.parametrize("nucleus", NUCLEI[-5:], ids=lambda nucleus: str(nucleus.label))
-def test_geojson_reads_back_to_the_same_mask_and_label(nucleus):
-    feature = json.loads(json.dumps(make_feature(nucleus, find_polygons(nucleus))))
+@pytest.mark.parametrize("label", ODD)
+def test_geojson_reads_back_to_the_same_mask_and_label(label):
+    feature = json.loads(json.dumps(make_feature(label, int((label == LABELS).sum()), OUTLINES[label])))
     geometry = feature["geometry"]
     polygons = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
     rings = [ring for polygon in polygons for ring in polygon]
     assert all(ring[0] == ring[-1] for ring in rings)
-    label = feature["properties"]["measurements"]["Label"]
+    assert feature["properties"]["measurements"]["Label"] == label
     assert feature["properties"] | {"measurements": None} == {
         "objectType": "detection",
         "name": str(label),
@@ -72,23 +68,41 @@ def test_geojson_reads_back_to_the_same_mask_and_label(nucleus):
     assert np.array_equal(fill(rings), label == LABELS)
 
 
-@pytest.mark.parametrize("nucleus", NUCLEI[-5:], ids=lambda nucleus: str(nucleus.label))
-def test_a_region_of_imagej_reads_back_to_the_same_mask_and_label(nucleus):
-    roi = roifile.ImagejRoi.frombytes(make_roi(nucleus, find_polygons(nucleus)))
+@pytest.mark.parametrize("label", ODD)
+def test_a_region_of_imagej_reads_back_to_the_same_mask_and_label(label):
+    roi = roifile.ImagejRoi.frombytes(make_roi(label, OUTLINES[label]))
     found = roi.coordinates(multi=True)
     rings = found if isinstance(found, list) else [found]
-    assert np.array_equal(fill(rings), int(roi.name) == LABELS)
+    assert int(roi.name) == label
+    assert np.array_equal(fill(rings), label == LABELS)
+
+
+@pytest.mark.parametrize("ring", [[(3, 4), (3, 9), (11, 9)], [(40_000, 3), (40_000, 9), (40_010, 9)]])
+def test_a_region_has_the_bytes_of_roifile(ring):
+    expected = roifile.ImagejRoi.frompoints(np.array(ring), name="00007")
+    expected.roitype = roifile.ROI_TYPE.POLYGON
+    assert make_roi(7, [[np.array(ring)]]) == expected.tobytes()
 
 
 def test_the_areas_of_the_rings_are_the_pixels():
-    for nucleus in NUCLEI:
-        assert sum(ring_area(ring) for ring in trace_rings(nucleus.mask)) == nucleus.mask.sum()
+    for nucleus, rings in zip(NUCLEI, trace_masks([nucleus.mask for nucleus in NUCLEI]), strict=True):
+        assert sum(map(ring_area, rings)) == nucleus.mask.sum()
 
 
 def test_no_ring_passes_a_corner_twice():
-    for nucleus in NUCLEI:
-        for ring in trace_rings(nucleus.mask):
+    for rings in trace_masks([nucleus.mask for nucleus in NUCLEI]):
+        for ring in rings:
             assert len(np.unique(ring, axis=0)) == len(ring)
+
+
+def test_outlines_and_measurements_do_not_depend_on_the_batch():
+    for nucleus, row in zip(NUCLEI, measure(NUCLEI, None), strict=True):
+        assert measure([nucleus], None) == [row]
+        alone = find_polygons([nucleus])[0]
+        together = OUTLINES[nucleus.label]
+        assert [[ring.tolist() for ring in polygon] for polygon in alone] == [
+            [ring.tolist() for ring in polygon] for polygon in together
+        ]
 
 
 @pytest.mark.parametrize(("nuclei", "kind"), [(65_535, np.uint16), (65_536, np.uint32)])
@@ -110,8 +124,7 @@ def test_measurements_of_a_rectangle_are_known():
     label_map[4:8, 10:20] = 1
     pixels = np.zeros((20, 30), np.uint16)
     pixels[4:8, 10:15] = 1000
-    (nucleus,) = list_nuclei(label_map, pixels)
-    row = measure(nucleus, PixelSize(0.5, 0.5))
+    (row,) = measure(list(list_nuclei(label_map, pixels)), PixelSize(0.5, 0.5))
     assert (row["area"], row["centroid_x"], row["centroid_y"]) == (40, 14.5, 5.5)
     assert (row["area_um2"], row["centroid_x_um"]) == (10, 7.25)
     assert (row["intensity_mean"], row["intensity_min"], row["intensity_max"]) == (500, 0, 1000)
@@ -125,7 +138,7 @@ def test_measurements_are_those_of_scikit_image(size):
     single[1, 2] = True
     for mask in [*shapes, single, np.ones((1, 7), bool), make_image("purple_tissue", 1, 60, 60)[1] == 1]:
         pixels = generator.integers(0, 255, (*mask.shape, 3), np.uint8)
-        row = measure(Nucleus(1, 4, 7, mask, pixels), size)
+        (row,) = measure([Nucleus(1, 4, 7, mask, pixels)], size)
         region = regionprops(mask.astype(np.uint8), intensity_image=pixels)[0]
         expected = {
             "area": region.area,

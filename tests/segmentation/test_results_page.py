@@ -10,8 +10,9 @@ from browsing import click, column, find, widen
 
 from nuclei.io.picture import Picture, PixelSize
 from nuclei.segmentation import preview
-from nuclei.segmentation.exports import export_plane, find_polygons, ring_area
+from nuclei.segmentation.exports import export_plane
 from nuclei.segmentation.measurements import list_nuclei
+from nuclei.segmentation.outlines import find_polygons, ring_area
 from nuclei.segmentation.results import SummaryRow
 from nuclei.segmentation.results_page import write_page
 from nuclei.synthetic.images import make_image
@@ -117,8 +118,8 @@ def test_the_label_map_of_the_page_is_the_one_that_was_written(plane, tmp_path):
 
 
 def test_the_outlines_that_the_page_traces_are_those_of_the_exports(plane):
-    for nucleus in list_nuclei(LABELS, LABELS):
-        rings = [ring for polygon in find_polygons(nucleus) for ring in polygon]
+    for polygons in find_polygons(list(list_nuclei(LABELS, LABELS))):
+        rings = [ring for polygon in polygons for ring in polygon]
         given = json.dumps([ring.ravel().tolist() for ring in rings])
         traced = plane(f"(() => {{ const r = {given}, b = boxOf(r); return trace(rasterise(r, b), b); }})()")
         areas = sorted(ring_area(np.array(ring).reshape(-1, 2)) for ring in traced)

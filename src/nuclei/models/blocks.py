@@ -27,12 +27,11 @@ class InstanceNorm(nn.InstanceNorm2d):
         traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
         if traced or features_BCHW.device.type != "cpu":
             return super().forward(features_BCHW)
-        return torch.cat(
-            [
-                functional.batch_norm(image, None, None, self.weight, self.bias, training=True, eps=self.eps)
-                for image in features_BCHW.split(1)
-            ]
-        )
+        images = [
+            functional.batch_norm(image, None, None, self.weight, self.bias, training=True, eps=self.eps)
+            for image in features_BCHW.split(1)
+        ]
+        return torch.cat(images) if len(images) > 1 else images[0]
 
 
 def make_normalisation(kind: str, channels: int) -> nn.Module:

@@ -9,6 +9,7 @@ Letters: B batch, C channels, H height, W width.
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,7 +22,7 @@ from nuclei.models.efficientnet_lite import (
     NormalisedActivation,
     SeparableBlock,
 )
-from nuclei.models.same_padding import pad_same
+from nuclei.models.same_padding import find_gaps, pad_same
 
 PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
     EfficientNetLite: (("conv_stem", "bn1"),),
@@ -47,13 +48,41 @@ class FoldedConv2d(nn.Module):
         self.kernel = self.weight.shape[-1]
         stride = convolution.stride
         self.stride = int(stride if isinstance(stride, int) else stride[0])
+        self.padded = False
+        """Whether what comes is padded already."""
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         stride, padding = self.stride, self.kernel // 2
         if stride > 1:  # TensorFlow's padding depends on the image's size
-            features_BCHW, padding = pad_same(features_BCHW, [self.kernel] * 2, [stride] * 2), 0
+            padding = 0
+            if not self.padded:
+                features_BCHW = pad_same(features_BCHW, [self.kernel] * 2, [stride] * 2)
         out_BCHW = functional.conv2d(features_BCHW, self.weight, self.bias, stride, padding, groups=self.groups)
         return functional.relu6(out_BCHW, inplace=True) if self.active else out_BCHW
+
+
+class PaddingExpansion(nn.Module):
+    """A folded pointwise convolution whose output is padded for the convolution after it.
+
+    Its input, which has a sixth of the channels, is padded instead, and the frame of the output set
+    to zero: padding the output would copy the largest features of the network.
+    """
+
+    def __init__(self, pointwise: nn.Module, following: FoldedConv2d) -> None:
+        super().__init__()
+        self.pointwise = pointwise
+        self.reach, self.stride = [following.kernel] * 2, [following.stride] * 2
+        following.padded = True
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        (top, bottom), (left, right) = find_gaps(features_BCHW, self.reach, self.stride)
+        out_BCHW: Tensor = self.pointwise(functional.pad(features_BCHW, (left, right, top, bottom)))
+        height, width = out_BCHW.shape[-2:]
+        for frame in (np.s_[:top], np.s_[height - bottom :]):
+            out_BCHW[..., frame, :] = 0
+        for frame in (np.s_[:left], np.s_[width - right :]):
+            out_BCHW[..., frame] = 0
+        return out_BCHW
 
 
 def can_fold(network: nn.Module) -> bool:
@@ -73,6 +102,14 @@ def fold_normalisation(network: nn.Module, kind: torch.dtype = torch.float32) ->
             pair = getattr(module, convolution), getattr(module, normalisation)
             setattr(module, convolution, FoldedConv2d(*pair))
             setattr(module, normalisation, nn.Identity())
+    for module in list(folded.modules()):
+        depthwise = getattr(module, "conv_dw", None)
+        if (
+            isinstance(module, InvertedResidual)
+            and isinstance(depthwise, FoldedConv2d)
+            and depthwise.stride > 1
+        ):
+            setattr(module, "conv_pw", PaddingExpansion(module.conv_pw, depthwise))  # noqa: B010
     for module in folded.modules():
         if not isinstance(module, InstanceNorm):
             for parameter in module.parameters(recurse=False):

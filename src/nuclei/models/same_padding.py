@@ -41,12 +41,17 @@ def pad_same(features_BCHW: Tensor, reach: Sequence[int], stride: Sequence[int])
 
     `reach` and `stride` are pixels along rows and columns.
     """
+    (top, bottom), (left, right) = find_gaps(features_BCHW, reach, stride)
+    return functional.pad(features_BCHW, (left, right, top, bottom))
+
+
+def find_gaps(features_BCHW: Tensor, reach: Sequence[int], stride: Sequence[int]) -> list[tuple[int, int]]:
+    """The rows that `pad_same` adds at the top and bottom, and the columns at the left and right."""
     gaps = [
         torch.sym_max(window - step + -size % step, 0)
         for size, window, step in zip(features_BCHW.shape[-2:], reach, stride, strict=True)
     ]
-    (top, left), (height, width) = (gap // 2 for gap in gaps), gaps
-    return functional.pad(features_BCHW, (left, width - left, top, height - top))
+    return [(gap // 2, gap - gap // 2) for gap in gaps]
 
 
 def replace_same(network: nn.Module) -> None:

@@ -19,14 +19,11 @@ import numpy.typing as npt
 
 from nuclei.arrays import Labels
 from nuclei.data.intensity import Limits, apply_limits, display_limits, percentile_limits
-from nuclei.io.files import atomic_path, write_json
+from nuclei.io.files import atomic_path, write_text
 from nuclei.io.picture import Picture, PixelSize
 from nuclei.segmentation import measurements, preview
-from nuclei.segmentation.measurements import Nucleus
-
-Ring = npt.NDArray[np.int64]
-"""Corners (N, 2), x and y, of a closed line, the last not repeated."""
-
+from nuclei.segmentation.outlines import Polygon, find_polygons
+from nuclei.segmentation.rois import make_roi
 
 OVERLAY_SIDE = 4096
 """Pixels of an overlay's longer side at most; larger images are thinned out by a whole number."""
@@ -66,82 +63,7 @@ def write_label_tiff(path: Path | str, label_map: Labels, nuclei: int, pixel_siz
         )
 
 
-def trace_rings(mask: npt.NDArray[np.bool_]) -> list[Ring]:
-    """The lines around a mask (H, W): outer ones have a positive area by the shoelace formula, holes a negative one."""
-    inside = np.pad(mask, 1)
-    ends: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    # along each side of a pixel towards a background pixel, the nucleus on the right hand
-    for row, column, start, step in (
-        (-1, 0, (0, 0), (1, 0)),
-        (0, 1, (1, 0), (0, 1)),
-        (1, 0, (1, 1), (-1, 0)),
-        (0, -1, (0, 1), (0, -1)),
-    ):
-        beyond = np.roll(inside, (-row, -column), (0, 1))
-        ys, xs = np.nonzero(inside & ~beyond)
-        for x, y in zip((xs - 1 + start[0]).tolist(), (ys - 1 + start[1]).tolist(), strict=True):
-            ends.setdefault((x, y), []).append(step)
-    rings = []
-    while ends:
-        point = next(iter(ends))
-        step, line, seen = ends[point][0], [point], {point: 0}
-        while True:
-            steps = ends[point]
-            right = (-step[1], step[0])
-            step = right if len(steps) > 1 and right in steps else steps[0]
-            steps.remove(step)
-            if not steps:
-                del ends[point]
-            point = (point[0] + step[0], point[1] + step[1])
-            if point in seen:  # a line that meets itself at a corner is several
-                begin = seen[point]
-                ring, line = line[begin:], line[: begin + 1]
-                for passed in ring[1:]:
-                    del seen[passed]
-                rings.append(_corners(np.array(ring)))
-                if begin == 0:
-                    break
-            else:
-                seen[point] = len(line)
-                line.append(point)
-    return rings
-
-
-def _corners(ring: Ring) -> Ring:
-    """The ring without points on straight stretches."""
-    before, after = ring - np.roll(ring, 1, 0), np.roll(ring, -1, 0) - ring
-    return np.asarray(ring[(before != after).any(axis=1)])
-
-
-def ring_area(ring: Ring) -> float:
-    x, y = ring.T
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
-
-
-def group_rings(rings: Iterable[Ring]) -> list[list[Ring]]:
-    """Polygons: each an outer ring and the holes in it."""
-    rings = list(rings)
-    polygons = [[ring] for ring in rings if ring_area(ring) > 0]
-    for hole in (ring for ring in rings if ring_area(ring) < 0):
-        x, y = (
-            hole[np.lexsort(hole.T[::-1])[0]] + 0.5
-        )  # the middle of a pixel of the hole, at its leftmost corner
-        holders = [
-            polygon
-            for polygon in polygons
-            if cv2.pointPolygonTest(polygon[0].astype(np.float32), (float(x), float(y)), False) > 0
-        ]
-        min(holders, key=lambda polygon: ring_area(polygon[0])).append(hole)
-    return polygons
-
-
-def find_polygons(nucleus: Nucleus) -> list[list[Ring]]:
-    """The polygons of a nucleus in the image's coordinates."""
-    corner = np.array([nucleus.left, nucleus.top])
-    return group_rings([ring + corner for ring in trace_rings(nucleus.mask)])
-
-
-def make_feature(nucleus: Nucleus, outlines: list[list[Ring]]) -> dict[str, Any]:
+def make_feature(label: int, area: int, outlines: list[Polygon]) -> dict[str, Any]:
     """The nucleus as a GeoJSON feature that QuPath takes for a detection; its label is its name and a measurement."""
     polygons = [[[*ring.tolist(), ring[0].tolist()] for ring in polygon] for polygon in outlines]
     single = len(polygons) == 1
@@ -153,31 +75,10 @@ def make_feature(nucleus: Nucleus, outlines: list[list[Ring]]) -> dict[str, Any]
         },
         "properties": {
             "objectType": "detection",
-            "name": str(nucleus.label),
-            "measurements": {"Label": nucleus.label, "Area px": int(nucleus.mask.sum())},
+            "name": str(label),
+            "measurements": {"Label": label, "Area px": area},
         },
     }
-
-
-def make_roi(nucleus: Nucleus, polygons: list[list[Ring]]) -> bytes:
-    """The nucleus as a region of ImageJ, named by its label; one with holes is composite."""
-    import roifile
-
-    name = f"{nucleus.label:05d}"
-    roi = roifile.ImagejRoi.frompoints(
-        np.concatenate([ring for polygon in polygons for ring in polygon]), name=name
-    )
-    roi.roitype = roifile.ROI_TYPE.POLYGON
-    if len(polygons) > 1 or len(polygons[0]) > 1:
-        path: list[float] = []
-        for ring in (ring for polygon in polygons for ring in polygon):
-            for number, (x, y) in enumerate(ring.tolist()):
-                path += [1 if number else 0, x, y]
-            path.append(4)
-        roi.roitype, roi.n_coordinates = roifile.ROI_TYPE.RECT, 0
-        roi.integer_coordinates = roi.subpixel_coordinates = None
-        roi.multi_coordinates, roi.shape_roi_size = np.array(path, np.float32), len(path)
-    return bytes(roi.tobytes())
 
 
 def write_overlay(path: Path | str, label_map: Labels, pixels: npt.NDArray[Any]) -> None:
@@ -251,7 +152,7 @@ def export_plane(picture: Picture, label_map: Labels, count: int, out: Path) -> 
         features = stack.enter_context(open(places["geojson"], "w", encoding="utf-8"))
         write_geojson(features, _export_nuclei(picture, label_map, rois, table, shown))
     view = preview.make_preview(picture, shown, count, overlay_limits(picture.pixels))
-    write_json(out / made["page"], view.model_dump(mode="json"))
+    write_text(out / made["page"], view.model_dump_json() + "\n")
     return list(made.values())
 
 
@@ -264,19 +165,20 @@ def _export_nuclei(
 ) -> Iterable[Any]:
     """The features of all nuclei; on the way their regions, measurements and shapes for the page are written."""
     writer = None
-    for nucleus in measurements.list_nuclei(label_map, picture.pixels):
-        polygons = find_polygons(nucleus)
-        rois.writestr(f"{nucleus.label:05d}.roi", make_roi(nucleus, polygons))
-        row = measurements.measure(nucleus, picture.pixel_size)
-        if writer is None:
-            writer = csv.DictWriter(table, list(row), lineterminator="\n")
-            writer.writeheader()
-        writer.writerow(
-            {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
-        )
-        if len(shown) < preview.MOST:
-            shown.append(preview.make_shape(row, polygons))
-        yield make_feature(nucleus, polygons)
+    for batch in measurements.list_batches(label_map, picture.pixels):
+        rows, outlines = measurements.measure(batch, picture.pixel_size), find_polygons(batch)
+        for row, polygons in zip(rows, outlines, strict=True):
+            label, area = int(row["label"]), int(row["area"])
+            rois.writestr(f"{label:05d}.roi", make_roi(label, polygons))
+            if writer is None:
+                writer = csv.DictWriter(table, list(row), lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(
+                {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
+            )
+            if len(shown) < preview.MOST:
+                shown.append(preview.make_shape(row, polygons))
+            yield make_feature(label, area, polygons)
     if writer is None:
         table.write("label,area\n")
 

@@ -1,29 +1,29 @@
 """Measurements of segmented nuclei: area, position, shape and intensity."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nuclei.arrays import Labels
+from nuclei.arrays import Float64Array, Int64Array, Labels
 from nuclei.io.files import release
 from nuclei.io.picture import PixelSize
+from nuclei.segmentation.flat_masks import FlatMasks, flatten_masks
 
-Coordinates = npt.NDArray[np.int64]
-
+BATCH, BATCH_PIXELS = 1000, 2**22
+"""Nuclei, and pixels of their boxes, that are measured and outlined at once."""
 _RELEASED = 1000
 """Nuclei after which the parts of the image that were read for them leave the memory again."""
-_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
-_NEIGHBOURS = np.array([[10, 2, 10], [2, 1, 2], [10, 2, 10]], np.float32)
-"""Weights whose sum over a boundary pixel and its neighbours on the boundary says how the line goes on."""
 
 
 def _lengths() -> npt.NDArray[np.float64]:
-    """Length of the line through a boundary pixel by that sum, (256,)."""
-    lengths = np.zeros(256)
+    """Length of the line through a boundary pixel, (64,), by how the line goes on from it.
+
+    The index is 1, and 2 for each neighbour on the boundary beside, above or below, 10 for each diagonal one.
+    """
+    lengths = np.zeros(64)
     lengths[[5, 7, 15, 17, 25, 27]] = 1
     lengths[[21, 33]] = math.sqrt(2)
     lengths[[13, 23]] = (1 + math.sqrt(2)) / 2
@@ -56,73 +56,109 @@ def list_nuclei(label_map: Labels, pixels: npt.NDArray[Any]) -> Iterator[Nucleus
             release(pixels)
 
 
-def measure(nucleus: Nucleus, pixel_size: PixelSize | None) -> dict[str, float]:
+def list_batches(label_map: Labels, pixels: npt.NDArray[Any]) -> Iterator[list[Nucleus]]:
+    """The nuclei in batches: NumPy's calls cost little for each, and the memory is bounded."""
+    batch: list[Nucleus] = []
+    size = 0
+    for nucleus in list_nuclei(label_map, pixels):
+        batch.append(nucleus)
+        size += nucleus.mask.size
+        if len(batch) == BATCH or size >= BATCH_PIXELS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def measure(nuclei: Sequence[Nucleus], pixel_size: PixelSize | None) -> list[dict[str, float]]:
     """Measurements in pixels, and in micrometres where the size of a pixel is known; coordinates of pixels' middles.
 
     Where pixels are not square there is no perimeter in micrometres: its estimate holds for square
     ones.
     """
-    rows, columns = np.nonzero(nucleus.mask)
-    major, minor = _axes(rows, columns)
-    row = {
-        "label": nucleus.label,
-        "area": float(len(rows)),
-        "centroid_x": columns.mean() + nucleus.left,
-        "centroid_y": rows.mean() + nucleus.top,
+    if not nuclei:
+        return []
+    flat = flatten_masks([nucleus.mask for nucleus in nuclei])
+    rows, columns = flat.locate(flat.indices, flat.owners)
+    areas = np.bincount(flat.owners).astype(np.float64)
+    middles = [np.bincount(flat.owners, axis) / areas for axis in (rows, columns)]
+    away = [axis - middle[flat.owners] for axis, middle in zip((rows, columns), middles, strict=True)]
+    major, minor = _axes(flat.owners, areas, *away)
+    measured = {
+        "label": np.array([nucleus.label for nucleus in nuclei]),
+        "area": areas,
+        "centroid_x": middles[1] + [nucleus.left for nucleus in nuclei],
+        "centroid_y": middles[0] + [nucleus.top for nucleus in nuclei],
         "major_axis": major,
         "minor_axis": minor,
-        "perimeter": _perimeter(nucleus.mask),
-        "eccentricity": math.sqrt(1 - (minor / major) ** 2) if major else 0.0,
+        "perimeter": _perimeters(flat),
+        "eccentricity": np.sqrt(1 - np.divide(minor, major, out=np.ones_like(minor), where=major > 0) ** 2),
     }
     if pixel_size:
-        row |= _measure_micrometres(nucleus, row, pixel_size)
-    names = ("",) if nucleus.pixels.ndim == 2 else ("_red", "_green", "_blue")
-    inside = nucleus.pixels[rows, columns]
-    for statistic, values in (
-        ("mean", inside.mean(axis=0, dtype=np.float64)),
-        ("min", inside.min(axis=0)),
-        ("max", inside.max(axis=0)),
-    ):
-        found = zip(names, np.atleast_1d(values), strict=False)
-        row |= {f"intensity_{statistic}{name}": float(value) for name, value in found}
-    return row
+        axes = _axes(flat.owners, areas, away[0] * pixel_size.y, away[1] * pixel_size.x)
+        measured |= _measure_micrometres(measured, axes, pixel_size)
+    measured |= _measure_intensities(nuclei, flat.owners, areas)
+    columns_of_rows = (each.tolist() for each in measured.values())
+    return [dict(zip(measured, row, strict=True)) for row in zip(*columns_of_rows, strict=True)]
 
 
 def _axes(
-    rows: Coordinates, columns: Coordinates, size: tuple[float, float] = (1.0, 1.0)
-) -> tuple[float, float]:
-    """Axes of the ellipse with the same second moments, the longer first; `size` is of a pixel, y and x.
+    owners: Int64Array, areas: Float64Array, y: Float64Array, x: Float64Array
+) -> tuple[Float64Array, Float64Array]:
+    """Axes of the ellipses with the same second moments, the longer ones first; y and x from the middles.
 
     The moments are those of points in the middles of the pixels.
     """
-    y, x = (rows - rows.mean()) * size[0], (columns - columns.mean()) * size[1]
-    yy, xx, xy = (float((one @ other) / len(rows)) for one, other in ((y, y), (x, x), (x, y)))
-    middle, distance = (yy + xx) / 2, math.hypot((yy - xx) / 2, xy)
-    return 4 * math.sqrt(max(0.0, middle + distance)), 4 * math.sqrt(max(0.0, middle - distance))
+    yy, xx, xy = (np.bincount(owners, one * other) / areas for one, other in ((y, y), (x, x), (x, y)))
+    middle, distance = (yy + xx) / 2, np.hypot((yy - xx) / 2, xy)
+    return 4 * np.sqrt(middle + distance), 4 * np.sqrt(np.maximum(0.0, middle - distance))
 
 
-def _perimeter(mask: npt.NDArray[np.bool_]) -> float:
-    """Length of the line through the middles of the boundary's pixels, by their neighbours.
+def _perimeters(flat: FlatMasks) -> Float64Array:
+    """Lengths of the lines through the middles of the boundaries' pixels, by their neighbours.
 
     Source: Benkrid and Crookes, Design and FPGA Implementation of a Perimeter Estimator (2000), as in
     scikit-image.
     """
-    inside = np.pad(mask, 2).astype(np.uint8)
-    boundary = inside - cv2.erode(inside, _CROSS)
-    codes = cv2.filter2D(boundary, -1, _NEIGHBOURS, borderType=cv2.BORDER_CONSTANT)
-    return float(_LENGTHS[codes[boundary > 0]].sum())
+    pixels, steps, inside = flat.indices, flat.steps, flat.inside
+    surrounded = inside[pixels - 1] & inside[pixels + 1] & inside[pixels - steps] & inside[pixels + steps]
+    boundary = inside.astype(np.int64)
+    boundary[pixels[surrounded]] = 0
+    pixels, steps, owners = (each[~surrounded] for each in (pixels, steps, flat.owners))
+    beside = (-1, 1, -steps, steps)
+    diagonal = (-steps - 1, -steps + 1, steps - 1, steps + 1)
+    codes = 1 + 2 * sum(boundary[pixels + step] for step in beside)
+    codes += 10 * sum(boundary[pixels + step] for step in diagonal)
+    return np.bincount(owners, _LENGTHS[codes], len(flat.offsets)).astype(np.float64)
 
 
-def _measure_micrometres(nucleus: Nucleus, row: dict[str, float], size: PixelSize) -> dict[str, float]:
-    measured = {
-        "area_um2": row["area"] * size.x * size.y,
-        "centroid_x_um": row["centroid_x"] * size.x,
-        "centroid_y_um": row["centroid_y"] * size.y,
+def _measure_intensities(
+    nuclei: Sequence[Nucleus], owners: Int64Array, areas: Float64Array
+) -> dict[str, Float64Array]:
+    inside = np.concatenate([nucleus.pixels[nucleus.mask] for nucleus in nuclei])
+    channels = [inside] if inside.ndim == 1 else list(inside.T[:3])
+    begins = np.flatnonzero(np.diff(owners, prepend=-1))
+    means = [np.bincount(owners, channel) / areas for channel in channels]
+    extremes = [
+        [extreme.reduceat(channel, begins) for channel in channels] for extreme in (np.minimum, np.maximum)
+    ]
+    names = ("",) if inside.ndim == 1 else ("_red", "_green", "_blue")
+    return {
+        f"intensity_{statistic}{name}": values.astype(np.float64)
+        for statistic, each in zip(("mean", "min", "max"), (means, *extremes), strict=True)
+        for name, values in zip(names, each, strict=False)
+    }
+
+
+def _measure_micrometres(
+    measured: dict[str, Any], axes: tuple[Float64Array, Float64Array], size: PixelSize
+) -> dict[str, Float64Array]:
+    found = {
+        "area_um2": measured["area"] * size.x * size.y,
+        "centroid_x_um": measured["centroid_x"] * size.x,
+        "centroid_y_um": measured["centroid_y"] * size.y,
     }
     if size.is_square:
-        return measured | {
-            f"{name}_um": row[name] * size.x for name in ("major_axis", "minor_axis", "perimeter")
-        }
-    rows, columns = np.nonzero(nucleus.mask)
-    major, minor = _axes(rows, columns, (size.y, size.x))
-    return measured | {"major_axis_um": major, "minor_axis_um": minor}
+        names = ("major_axis", "minor_axis", "perimeter")
+        return found | {f"{name}_um": measured[name] * size.x for name in names}
+    return found | {"major_axis_um": axes[0], "minor_axis_um": axes[1]}

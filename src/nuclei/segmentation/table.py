@@ -20,8 +20,8 @@ def measure(label_map: Labels, image: Pixels, pixel_size: float | tuple[float, f
 
     size = (pixel_size, pixel_size) if isinstance(pixel_size, int | float) else pixel_size
     known = PixelSize(*size) if size is not None else None
-    nuclei = measurements.list_nuclei(label_map, image)
-    rows = [measurements.measure(nucleus, known) for nucleus in nuclei]
+    batches = measurements.list_batches(label_map, image)
+    rows = [row for batch in batches for row in measurements.measure(batch, known)]
     return pandas.DataFrame(rows) if rows else pandas.DataFrame(columns=["label", "area"])
 
 
