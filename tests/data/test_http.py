@@ -1,14 +1,18 @@
 """A file comes over HTTP whole or not at all, and parts of two versions are never joined."""
 
 import errno
+import gzip
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from kaggle_server import DATE, Answer, Request, StandIn, file_answer
 
-from nuclei.data import http
+from nuclei.data import http, http_stream
 from nuclei.errors import UserError
 
 OLD, NEW = (bytes((seed * i * i + i) % 251 for i in range(6000)) for seed in (3, 7))
@@ -20,7 +24,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Waits are noted and not spent; blocks are small, so that small files come in many; no proxy in between."""
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
-    monkeypatch.setattr(http, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(http_stream, "CHUNK_BYTES", 100)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return waits
 
@@ -179,6 +183,87 @@ def test_silent_server_is_not_waited_for_for_ever(
     monkeypatch.setattr(http, "TIMEOUT", (1.0, 0.2))
     server.faults[ROUTE] = [Answer(200, NEW, delay=5.0)]
     assert fetch(server, tmp_path) == {"file.zip": NEW}
+
+
+@pytest.fixture
+def dripping() -> Iterator[Callable[[bytes, bytes], str]]:
+    """A server that sends `quick` at once and then `slow` again and again, a byte every hundredth of a second."""
+    listener, ended = socket.create_server(("127.0.0.1", 0)), Event()
+
+    def serve(quick: bytes, slow: bytes) -> None:
+        while True:
+            try:
+                connection = listener.accept()[0]
+                with connection:
+                    connection.sendall(quick)
+                    for byte in cycle(slow):
+                        if ended.wait(0.01):
+                            return
+                        connection.sendall(bytes([byte]))
+            except OSError:
+                if ended.is_set():
+                    return
+
+    def start(quick: bytes, slow: bytes) -> str:
+        Thread(target=serve, args=(quick, slow), daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/file.zip"
+
+    yield start
+    ended.set()
+    listener.close()
+
+
+@pytest.mark.parametrize("quick", [b"", b"HTTP/1.1 200 OK\r\nX-Header: "], ids=["status line", "header"])
+def test_a_head_that_comes_byte_by_byte_is_given_up_after_a_stated_time(
+    tmp_path: Path, dripping: Callable[[bytes, bytes], str], quick: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "HEAD_SECONDS", 0.2)
+    with pytest.raises(UserError, match=r"6 attempts without a new byte \(last: no whole head .* within 0 s"):
+        http.fetch(dripping(quick, b"H"), tmp_path / "file.zip")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Content-Length: 6000",
+        "Transfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Encoding: gzip",
+    ],
+)
+def test_a_body_that_comes_byte_by_byte_is_given_up_after_a_stated_time(
+    tmp_path: Path, dripping: Callable[[bytes, bytes], str], head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "PATIENCE", 0.2)
+    monkeypatch.setattr(http_stream, "LATE", 0.1)
+    url = dripping(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode(), b"0")
+    with pytest.raises(UserError, match=r"\d+ bytes came in 0 s; check the network"):
+        http.fetch(url, tmp_path / "file.zip")
+
+
+def test_a_size_of_a_chunk_without_end_does_not_fill_the_memory(
+    tmp_path: Path, dripping: Callable[[bytes, bytes], str]
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with pytest.raises(UserError, match=r"6 attempts without a new byte .*reading chunk size"):
+        http.fetch(dripping(head + b"0" * 70_000, b"0"), tmp_path / "file.zip")
+
+
+def test_the_body_of_a_redirect_is_not_waited_for(
+    tmp_path: Path, server: StandIn, dripping: Callable[[bytes, bytes], str]
+) -> None:
+    head = f"HTTP/1.1 302 Found\r\nLocation: {server.url}/file.zip\r\n\r\n"
+    http.fetch(dripping(head.encode(), b"0"), tmp_path / "file.zip")
+    assert (tmp_path / "file.zip").read_bytes() == NEW
+
+
+@pytest.mark.parametrize("size", [None, 100])
+def test_a_packed_answer_is_unpacked_or_asked_for_again(
+    tmp_path: Path, server: StandIn, size: int | None
+) -> None:
+    packed = gzip.compress(NEW)
+    server.faults[ROUTE] = [Answer(200, packed[:size], {"Content-Encoding": "gzip"})]
+    assert fetch(server, tmp_path) == {"file.zip": NEW}
+    assert len(server.requests) == (1 if size is None else 2)
 
 
 def test_a_connection_that_drops_every_few_bytes_gets_there(tmp_path: Path, server: StandIn) -> None:

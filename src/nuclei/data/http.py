@@ -8,13 +8,13 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
 import urllib3
 
+from nuclei.data.http_stream import Answer, InterruptedAnswerError, open_answer
 from nuclei.errors import UserError
 from nuclei.io.files import write_json
 from nuclei.io.records import Record, read_record
@@ -29,11 +29,12 @@ PATIENCE = 600.0
 PROGRESS = 2**20
 TIMEOUT = (15.0, 60.0)
 """Seconds to wait for a connection and for the next bytes."""
+HEAD_SECONDS = 90.0
+"""Seconds in which the connection and the whole head of the answer must come, redirects included."""
 LONGEST_WAIT = 120.0
 """Seconds; a server that asks to wait longer is not waited for."""
 MAX_BYTES = 8 * 2**30
 """Larger files are refused. The archives of the competition have 83 MB."""
-CHUNK_BYTES = 2**18
 MEGABYTE = 10**6
 TEMPORARY_STATUS = (408, 429, 500, 502, 503, 504)
 REMEDIES = {
@@ -58,14 +59,6 @@ class PartNote(Record):
     version: str = ""
     """Empty: the part cannot be continued."""
     size: int | None = None
-
-
-class _InterruptedError(Exception):
-    """An attempt that did not complete the file and may be repeated, after `wait` seconds if given."""
-
-    def __init__(self, message: str, wait: float | None = None) -> None:
-        super().__init__(message)
-        self.wait = wait
 
 
 class _Progress:
@@ -98,7 +91,8 @@ def fetch(url: str, path: Path) -> None:
 
     Raises:
         UserError: the server refuses or has no such file; ATTEMPTS attempts in a row without a new
-            byte; less than PROGRESS bytes in PATIENCE seconds; more than MAX_BYTES.
+            byte, each of HEAD_SECONDS at most until the body begins; less than PROGRESS bytes in
+            PATIENCE seconds; more than MAX_BYTES.
     """
     part = path.with_name(path.name + ".part")
     progress = _Progress()
@@ -111,7 +105,7 @@ def fetch(url: str, path: Path) -> None:
                 f"{public_url(url)}: its certificate is not accepted ({error}); behind a proxy that "
                 "inspects traffic, set REQUESTS_CA_BUNDLE to its certificate"
             ) from error
-        except (*_INTERRUPTIONS, _InterruptedError) as error:
+        except (*_INTERRUPTIONS, InterruptedAnswerError) as error:
             _retry(url, part, progress, error)
         except UserError:
             raise
@@ -137,12 +131,13 @@ def _receive(url: str, part: Path, progress: _Progress) -> None:
     headers = {"Accept-Encoding": "identity"}  # sizes and offsets are those of the file itself
     if offset:
         headers |= {"Range": f"bytes={offset}-", "If-Range": note.version}
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+    with open_answer(url, headers, TIMEOUT, HEAD_SECONDS) as answer:
+        response = answer.response
         is_range = response.status_code == 206
         if response.status_code == 416 or (is_range and not _continues(response, offset, note)):
             part.unlink(missing_ok=True)
             status = response.status_code
-            raise _InterruptedError(f"status {status} does not continue at byte {offset}; starting again")
+            raise InterruptedAnswerError(f"status {status} does not continue at byte {offset}; starting again")
         _check_status(response, url)
         if not is_range:  # the whole file: the server knows no ranges, or the file has changed
             offset = 0
@@ -150,11 +145,11 @@ def _receive(url: str, part: Path, progress: _Progress) -> None:
             version, size = _read_version(response), _read_size(response)
             note = PartNote(url=public_url(url), version=version, size=size)
             write_json(_note_path(part), note.model_dump())
-        _write_body(response, url, part, offset, note.size, progress)
+        _write_body(answer, url, part, offset, note.size, progress)
 
 
 def _write_body(
-    response: requests.Response,
+    answer: Answer,
     url: str,
     part: Path,
     received: int,
@@ -169,7 +164,7 @@ def _write_body(
     megabytes = Progress(f"download {name}", "MB", total, received // MEGABYTE, summary=False)
     # without a buffer: what came before a connection breaks is in the file
     with megabytes, open(part, "ab", buffering=0) as file:
-        for chunk in _read_chunks(response):
+        for chunk in answer.chunks(lambda: progress.check(url, part.stat().st_size)):
             _write_chunk(file.fileno(), chunk, part)
             received += len(chunk)
             megabytes.update(received // MEGABYTE - megabytes.done)
@@ -181,16 +176,7 @@ def _write_body(
     if size is None and received > limit:
         raise UserError(f"{public_url(url)}: more than {MAX_BYTES} bytes; check the address")
     if size is not None and received != size:
-        raise _InterruptedError(f"{received} bytes came, expected {size}")
-
-
-def _read_chunks(response: requests.Response) -> Iterator[bytes]:
-    """The body as it comes; read1 loses nothing of what came before a connection broke."""
-    if "Content-Encoding" in response.headers:
-        yield from response.iter_content(CHUNK_BYTES)
-        return
-    while chunk := response.raw.read1(CHUNK_BYTES):
-        yield chunk
+        raise InterruptedAnswerError(f"{received} bytes came, expected {size}")
 
 
 def _write_chunk(descriptor: int, chunk: bytes, part: Path) -> None:
@@ -237,7 +223,7 @@ def _check_status(response: requests.Response, url: str) -> None:
             raise UserError(
                 f"{place}: the server answers {status} and asks to wait {seconds:.0f} s; try again then"
             )
-        raise _InterruptedError(f"the server answers {status} {response.reason}", seconds)
+        raise InterruptedAnswerError(f"the server answers {status} {response.reason}", seconds)
     remedy = REMEDIES.get(status, "check the address")
     raise UserError(f"{place}: the server answers {status} {response.reason}, expected 200; {remedy}")
 
