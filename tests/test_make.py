@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -839,6 +840,23 @@ def test_make_and_the_library_read_every_config_alike(monkeypatch):
         assert ours == read_config(path), path
 
 
+@pytest.mark.parametrize("minutes", ["nan", "1e400", "", "-1", "9" * 5000, "[" * 5000])
+def test_damaged_records_of_earlier_trainings_count_as_none(monkeypatch, tmp_path, minutes):
+    monkeypatch.syspath_prepend(str(ROOT / "mk"))
+    from rules import effort
+    from rules.settings import read_folds
+
+    (tmp_path / "log.csv").write_text(f"minutes\n{minutes}\n")
+    (tmp_path / "a.json").write_text(f'{{"effort": {{"minutes": {minutes}, "hardware": ""}}, "fold": {{}}}}')
+    (tmp_path / "splits.csv").write_text(f"image_id,fold\na,{minutes}\n")
+    settings = SimpleNamespace(path=lambda *parts: str(tmp_path / parts[-1]), all_folds=["0", "1"])
+    assert effort._read_log(tmp_path / "log.csv") is None
+    assert effort._read_record(settings, "a") is None
+    assert read_folds(tmp_path / "splits.csv") == []
+    (tmp_path / "compare.csv").write_text("experiment,minutes,steps,hardware\na\n")
+    assert effort._read_table(settings, "a") is None
+
+
 def test_make_and_the_library_refuse_the_same_chains(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(ROOT / "mk"))
     from rules.configs import read_experiment
@@ -848,8 +866,9 @@ def test_make_and_the_library_refuse_the_same_chains(monkeypatch, tmp_path):
     (tmp_path / "b.toml").write_text('extends = "a.toml"\n')
     (tmp_path / "c.toml").write_text("extends = 3\n")
     (tmp_path / "d.toml").write_text('extends = "e.toml"\n')
-    for name in "abcd":
+    (tmp_path / "f.toml").write_text("training = 3\n")
+    for name in "abcdf":
         with pytest.raises(RefusedError):
             read_experiment(tmp_path / f"{name}.toml")
-        with pytest.raises(UserError, match=r"extend|no such config"):
+        with pytest.raises(UserError, match=r"extend|no such config|training"):
             read_config(tmp_path / f"{name}.toml")

@@ -93,14 +93,17 @@ def read_experiment(path: Path) -> Experiment:
     """A config with all that it extends.
 
     Raises:
-        RefusedError: as in `read_chain`.
+        RefusedError: as in `read_chain`; `training` is no section.
     """
     chain = read_chain(path)
     own = read_table(path)
+    values = merge(chain)
+    if not isinstance(values.get("training", {}), dict):
+        raise RefusedError(f"{path}: training = {values['training']!r:.60}; expected a section [training]")
     return Experiment(
         path.stem,
         path,
-        merge(chain),
+        values,
         tuple(key for key in own if key != "extends"),
         extended(path, own),
     )
@@ -160,7 +163,7 @@ def read_table(path: Path) -> Table:
     except FileNotFoundError as error:
         beside = [other.name for other in path.parent.glob("*.toml")]
         raise RefusedError(f"{path}: no such config{nearest(path.name, beside)}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise RefusedError(f"{path}: not valid TOML: {error}") from error
 
 

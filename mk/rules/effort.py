@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def find_effort(settings: Settings, name: str, model: str) -> Effort | None:
 def _read_log(path: Path) -> float | None:
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            return float(list(csv.DictReader(file))[-1]["minutes"])
+            return _check(float(list(csv.DictReader(file))[-1]["minutes"]))
     except (OSError, ValueError, KeyError, IndexError, TypeError, csv.Error):
         return None
 
@@ -60,8 +61,8 @@ def _read_record(settings: Settings, name: str) -> Effort | None:
         text = Path(settings.path("SUBMISSIONS", "scores", f"{name}.json")).read_text(encoding="utf-8")
         record = json.loads(text)
         effort, folds = record["effort"], len(record["fold"]) or len(settings.all_folds)
-        return Effort(effort["minutes"] / folds, str(effort["hardware"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return Effort(_check(effort["minutes"] / folds), str(effort["hardware"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None
 
 
@@ -69,9 +70,15 @@ def _read_table(settings: Settings, name: str) -> Effort | None:
     try:
         with open(settings.path("COMPARISONS", "compare.csv"), encoding="utf-8", newline="") as file:
             (row,) = (row for row in csv.DictReader(file) if row["experiment"] == name)
-        return Effort(float(row["minutes"]), f"{row['steps']} steps, {row['hardware']}")
-    except (OSError, ValueError, KeyError, csv.Error):
+        return Effort(_check(float(row["minutes"])), f"{row['steps']} steps, {row['hardware']}")
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None
+
+
+def _check(minutes: float) -> float:
+    if not 0 <= minutes < math.inf:
+        raise ValueError(f"{minutes} minutes")
+    return minutes
 
 
 def format_minutes(minutes: float) -> str:

@@ -33,7 +33,7 @@ def check_name(what: str, name: str) -> str:
     """
     if not NAME.fullmatch(name):
         raise RefusedError(
-            f"{what}: {name!r} is no name; letters, digits and _ - . are allowed, the first no sign"
+            f"{what}: {name[:60]!r} is no name; letters, digits and _ - . are allowed, the first no sign"
         )
     return name
 

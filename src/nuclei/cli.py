@@ -10,7 +10,6 @@ from types import FrameType
 
 from nuclei.errors import UserError
 from nuclei.io.file_times import note_inputs
-from nuclei.progress import above_bars
 
 
 class Terminated(BaseException):
@@ -21,6 +20,9 @@ class MessageHandler(logging.StreamHandler):
     """Writes messages to stderr, never into the line of a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        # imported here and in no other place: until `run` takes over, Ctrl-C shows a traceback of Python
+        from nuclei.progress import above_bars
+
         with above_bars():
             super().emit(record)
 

@@ -60,6 +60,16 @@ def test_folder_of_zips_and_unpacked_folder_give_the_same_tree_and_tree_digest(t
     assert not (tmp_path / "a" / "stage1_train.zip").exists()
 
 
+@pytest.mark.parametrize("content", [b"file,\xff\n", b"name,value\na,1\n", b""])
+def test_by_a_damaged_manifest_nothing_is_used_again_and_the_download_goes_on(
+    content: bytes, tmp_path: Path
+) -> None:
+    source = write_source(tmp_path / "source")
+    good = download(str(source), tmp_path / "raw").read_bytes()
+    (tmp_path / "raw/manifest.csv").write_bytes(content)
+    assert download(str(source), tmp_path / "raw").read_bytes() == good
+
+
 def test_manifest_names_each_file_with_size_digest_and_source_without_a_path_of_this_machine(
     tmp_path: Path,
 ) -> None:

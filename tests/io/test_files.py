@@ -157,9 +157,22 @@ def test_missing_maps_are_named(tmp_path):
     write_maps(tmp_path / "a.npz", MAPS)
     with pytest.raises(ValueError, match=r"a\.npz: holds no maps of image unknown"):
         Maps(tmp_path / "a.npz")["unknown"]
-    (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"b\.npz: no readable probability maps"):
-        Maps(tmp_path / "b.npz")
+    for size in (0, 100):
+        (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:size])
+        with pytest.raises(ValueError, match=r"b\.npz: no readable probability maps"):
+            Maps(tmp_path / "b.npz")
+
+
+def test_damaged_maps_and_maps_of_another_kind_are_named(tmp_path):
+    write_maps(tmp_path / "a.npz", MAPS)
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[60] ^= 255
+    (tmp_path / "b.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"b\.npz: damaged at image .*; predict again"):
+        Maps(tmp_path / "b.npz")[MAPS[0][0]]
+    np.savez(tmp_path / "c.npz", a=np.zeros((2, 2), np.float32))
+    with pytest.raises(UserError, match="image a has 2 dimensions of float32, expected 3 of uint8"):
+        Maps(tmp_path / "c.npz")["a"]
 
 
 def test_a_full_disk_is_said_with_the_file_that_did_not_fit(tmp_path):

@@ -41,6 +41,24 @@ def test_geojson_of_the_results_gives_the_label_map_back_with_its_holes(tmp_path
     assert np.array_equal(read_corrected(tmp_path / "cells.geojson", (20, 30)), LABELS)
 
 
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        '{"type": "Polygon", "coordinates": []}',
+        '{"type": "Polygon", "coordinates": [[[1, 2], [3]]]}',
+        '{"type": "Polygon", "coordinates": [[["a", "b"]]]}',
+        '{"type": "Polygon", "coordinates": [[[1, 2], [1e300, NaN], [3, 4]]]}',
+        '{"type": "MultiPolygon", "coordinates": 5}',
+        "null",
+        "[" * 100_000,
+    ],
+)
+def test_a_damaged_polygon_is_refused_in_one_line(tmp_path, geometry):
+    (tmp_path / "cells.geojson").write_text(f'[{{"geometry": {geometry}}}]')
+    with pytest.raises(ValueError, match=r"cells\.geojson: no GeoJSON with a polygon for each nucleus"):
+        read_corrected(tmp_path / "cells.geojson", (20, 30))
+
+
 def test_a_polygon_that_leaves_the_picture_is_cut_off(tmp_path):
     ring = [[-5, -5], [4.2, -5], [4.2, 3], [-5, 3], [-5, -5]]
     away = [[40, 40], [50, 40], [50, 50], [40, 40]]

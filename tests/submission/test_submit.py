@@ -242,6 +242,12 @@ def test_no_network_and_no_credentials_are_said(server, path, record, monkeypatc
     assert not record.exists()
 
 
+def test_a_record_that_is_no_text_is_named(record):
+    record.write_bytes(b"file,\xff\n")
+    with pytest.raises(ValueError, match=r"no record of entries \(.*\)\. Move the file away"):
+        read_record(record)
+
+
 def test_a_faulty_submission_or_record_never_reaches_kaggle(server, path, record):
     record.write_text("name,score\nunet,1\n")
     with pytest.raises(ValueError, match="no record of entries; its columns must be file,sha256,"):

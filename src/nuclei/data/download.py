@@ -177,13 +177,18 @@ def _unpack_or_set_aside(place: Path, subset: str, folder: Path) -> archive.Tree
 
 
 def _read_kept(raw: Path, names: Collection[str]) -> dict[str, str]:
-    """Name and source of the files of an earlier run that are unchanged."""
-    if not (raw / MANIFEST).is_file():
+    """Name and source of the files of an earlier run that are unchanged; none by a damaged manifest."""
+    path = raw / MANIFEST
+    if not path.is_file():
         return {}
-    with open(raw / MANIFEST, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    kept = [row for row in rows if row.get("file") in names and (raw / row["file"]).is_file()]
-    return {row["file"]: row["source"] for row in kept if row["sha256"] == sha256(raw / row["file"])}
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        kept = [row for row in rows if row["file"] in names and (raw / row["file"]).is_file()]
+        return {row["file"]: row["source"] for row in kept if row["sha256"] == sha256(raw / row["file"])}
+    except (UnicodeDecodeError, KeyError, csv.Error) as error:
+        log.warning("%s: damaged (%s); no file that it names is used again", path, error)
+        return {}
 
 
 def _stage_solution(origin: Origin, place: Path) -> list[Row]:

@@ -94,7 +94,9 @@ def read_public_sets(path: Path) -> dict[str, PublicSet]:
     for name, rows in table.groupby("set", sort=False):
         files = {row.file: {"url": row.url, "md5": row.md5} for row in rows.itertuples()}
         values = {key: rows[key].iloc[0] for key in PublicSet.model_fields if key != "files"}
-        found[str(name)] = validate_record({**values, "files": files}, PublicSet, f"{path}: {name}", remedy)
+        found[str(name)] = validate_record(
+            {**values, "files": files}, PublicSet, f"{path}: {str(name)[:60]}", remedy
+        )
     return found
 
 

@@ -1,6 +1,7 @@
 """Probability maps as .npz files of uint8, and their weighted mean."""
 
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import numpy as np
 from nuclei.arrays import LabelMap, UInt8Array
 from nuclei.errors import UserError
 from nuclei.io.files import atomic_path
+
+_DAMAGED = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+"""What reading an archive raises where its bytes were changed; a RuntimeError of one with a password."""
 
 
 def write_maps(path: Path | str, items: Iterable[tuple[str, UInt8Array]]) -> None:
@@ -29,7 +33,7 @@ class Maps(Mapping[str, UInt8Array]):
     """Probability maps (C, H, W) uint8 of an .npz by image id; read from disk on access.
 
     Raises:
-        UserError: the file is missing or no .npz; an unknown id.
+        UserError: the file is missing, no .npz or damaged; an unknown id; maps of another kind.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -38,7 +42,7 @@ class Maps(Mapping[str, UInt8Array]):
             # only the directory of the archive is read here
             self._arrays = np.load(self.path, allow_pickle=False)
             self.ids: list[str] = list(self._arrays.files)
-        except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        except (*_DAMAGED, AttributeError) as error:
             raise UserError(f"{path}: no readable probability maps ({error}); predict again") from error
 
     def __getitem__(self, image_id: str) -> UInt8Array:
@@ -46,7 +50,18 @@ class Maps(Mapping[str, UInt8Array]):
             raise UserError(
                 f"{self.path}: holds no maps of image {image_id} among its {len(self)} images; predict again"
             )
-        return np.asarray(self._arrays[image_id], dtype=np.uint8)
+        try:
+            maps: UInt8Array = self._arrays[image_id]
+        except _DAMAGED as error:
+            raise UserError(
+                f"{self.path}: damaged at image {image_id} ({error!s:.200}); predict again"
+            ) from error
+        if maps.dtype != np.uint8 or maps.ndim != 3:
+            raise UserError(
+                f"{self.path}: image {image_id} has {maps.ndim} dimensions of {maps.dtype}, expected 3 of uint8; "
+                "predict again"
+            )
+        return maps
 
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._arrays.files

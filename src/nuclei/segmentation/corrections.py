@@ -197,13 +197,13 @@ def _read_geojson(path: Path, shape: tuple[int, int]) -> LabelMap:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         features = content["features"] if isinstance(content, dict) else content
         nuclei = [_list_rings(feature["geometry"]) for feature in features]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{printable(path)}: no GeoJSON with a polygon for each nucleus ({error!r:.100})"
         ) from error
     labels = np.zeros(shape, np.int64)
     for label, rings in enumerate(nuclei, start=1):
-        _fill(labels, [np.asarray(ring, float)[:, :2] for ring in rings], label)
+        _fill(labels, rings, label)
     return number_labels(labels)
 
 
@@ -223,11 +223,21 @@ def _fill(labels: Int64Array, rings: list[Float64Array], label: int) -> None:
     part[inside] = label
 
 
-def _list_rings(geometry: dict[str, Any]) -> list[Any]:
-    """All rings of a polygon or of several, outer ones and holes."""
+def _list_rings(geometry: dict[str, Any]) -> list[Float64Array]:
+    """All rings (N, 2) of a polygon or of several, outer ones and holes.
+
+    Raises:
+        ValueError, TypeError: another kind of geometry; a ring that is no list of corners.
+    """
     kind, coordinates = geometry["type"], geometry["coordinates"]
-    if kind == "Polygon":
-        return list(coordinates)
-    if kind == "MultiPolygon":
-        return [ring for rings in coordinates for ring in rings]
-    raise ValueError(f"a {kind}")
+    if kind not in ("Polygon", "MultiPolygon"):
+        raise ValueError(f"a {kind}")
+    polygons = [coordinates] if kind == "Polygon" else coordinates
+    rings = [np.asarray(ring, float) for polygon in polygons for ring in polygon]
+    if not rings:
+        raise ValueError("a polygon without corners")
+    for ring in rings:
+        # a picture has far fewer pixels; a corner beyond them could not be counted in whole numbers
+        if ring.ndim != 2 or ring.shape[1] < 2 or not (np.abs(ring) < 1e9).all():
+            raise ValueError(f"a ring of shape {ring.shape}, expected corners (x, y)")
+    return [ring[:, :2] for ring in rings]

@@ -149,9 +149,12 @@ def read_record(path: Path) -> list[Entry]:
     if not path.is_file():
         return []
     names = [field.name for field in fields(Entry)]
-    with open(path, encoding="utf-8", newline="") as file:
-        table = csv.DictReader(file)
-        rows = list(table)
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            table = csv.DictReader(file)
+            rows = list(table)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: no record of entries ({error}). Move the file away") from error
     if table.fieldnames != names or any(None in row or None in row.values() for row in rows):
         raise UserError(
             f"{path}: no record of entries; its columns must be {','.join(names)}. Move the file away"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from nuclei.errors import UserError
 from nuclei.evaluation.scores import read_tuned_score
 from nuclei.models.checkpoint_file import RESULT
 from nuclei.training.budgeted_tasks import Places, Recorded
@@ -39,13 +40,22 @@ class Summary:
 
 
 def read_log(folder: Path) -> dict[str, float]:
-    """The last row of a training's log.csv, without its empty cells; empty where there is none yet."""
+    """The last row of a training's log.csv, without its empty cells; empty where there is none yet.
+
+    Raises:
+        UserError: the file holds something else.
+    """
     path = folder / "log.csv"
     if not path.is_file():
         return {}
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: float(value) for name, value in rows[-1].items() if value} if rows else {}
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {name: float(value) for name, value in rows[-1].items() if value} if rows else {}
+    except (ValueError, TypeError, csv.Error) as error:
+        raise UserError(
+            f"{path}: no log of a training ({error!s:.100}); delete {folder} to train it again"
+        ) from error
 
 
 @dataclass
