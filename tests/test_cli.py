@@ -34,6 +34,13 @@ def test_any_other_exception_keeps_its_traceback():
         run(fail(ValueError("operands could not be broadcast together with shapes (2,) (3,)")))
 
 
+def test_little_is_imported_before_signals_are_handled():
+    code = "import sys, nuclei.cli; print(sorted({'tqdm', 'numpy', 'pandas', 'torch'} & set(sys.modules)))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert answer.stdout == "[]\n"
+
+
 WAITS = """
 import atexit, signal, time
 from nuclei.cli import run
