@@ -21,20 +21,11 @@ from types import FrameType
 
 import numpy as np
 import torch
-from sample_archives import TEST_ZIP, TRAIN_ZIP
-from torture.mutations import TOKENS, mutate
+from torture.kinds import Kind, RefusedError, make_kinds
+from torture.mutations import mutate
 
-from nuclei.config import Config, ModelConfig
-from nuclei.config_files import read_config
-from nuclei.data.archive import unpack
-from nuclei.data.prepared_images import Images
 from nuclei.errors import UserError
-from nuclei.inference.weights import load_trained, read_ensemble
-from nuclei.io.tables import read_splits
-from nuclei.models.factory import build_model
 from nuclei.submission import rle
-from nuclei.submission.solution import read_solution
-from nuclei.submission.submission import read_sizes, read_submission, validate
 
 SECONDS = 10
 MEMORY = 2**30
@@ -42,10 +33,6 @@ RUN_LENGTH_CASES = 10
 """Run-length cases for each mutated file."""
 BATCH = 200
 """Files that one process reads: one that is killed names its batch."""
-ROOT = Path(__file__).parents[2]
-SIZES = {"a": (12, 10), "b": (20, 20)}
-CPU = torch.device("cpu")
-CONFIG = Config(name="tiny", model=ModelConfig(width=4, depth=2))
 
 
 class Hang(BaseException):
@@ -62,6 +49,7 @@ def main() -> int:
     found += in_process(lambda: check_run_lengths(lengths, arguments.seed))
     with tempfile.TemporaryDirectory() as folder:
         kinds = make_kinds(Path(folder))
+        found += read_good_files(kinds, Path(folder))
         for first in range(0, arguments.cases, BATCH):
             cases = range(first, min(first + BATCH, arguments.cases))
             found += in_process(lambda cases=cases: check_files(kinds, cases, arguments.seed, Path(folder)))
@@ -141,50 +129,20 @@ def check_text(chance: random.Random) -> None:
 
 # --- files --------------------------------------------------------------------------------------
 
-Kind = tuple[bytes, str, Callable[[Path], object]]
-"""A good file, the name that it is written under, and what reads it."""
 
-
-def make_kinds(folder: Path) -> dict[str, Kind]:
-    index = "image_id,subset,image,label,height,width,nuclei,modality,group,source\n"
-    index += "".join(f"{name},test,images/{name}.png,,12,10,,purple_tissue,g{name},s\n" for name in "ab")
-    submission = "ImageId,EncodedPixels\na,1 3 20 2\na,40 5\nb,7 7\n"
-    solution = "ImageId,EncodedPixels,Height,Width,Usage\na,1 3,12,10,Private\nb,7 7,20,20,Ignored\n"
-    splits = "image_id,fold,group,modality,nuclei\na,0,g,purple_tissue,3\nb,1,h,purple_tissue,0\n"
-    network = build_model(CONFIG.model, 3, pretrained=False).state_dict()
-    torch.save(
-        {"config": CONFIG.model_dump(), "model": network, "fold": 0, "trained_on": ["a"]}, folder / "good.pt"
-    )
-    shipped = next(iter((ROOT / "src/nuclei/weights").glob("*.safetensors")))
-    return {
-        "submission": (
-            submission.encode(),
-            "a.csv",
-            lambda path: (read_submission(path), validate(path, SIZES)),
-        ),
-        "index": (index.encode(), "index.csv", lambda path: (read_sizes(path), read_index(path))),
-        "solution": (solution.encode(), "a.csv", read_solution),
-        "splits": (splits.encode(), "splits.csv", read_splits),
-        "config": ((ROOT / "configs/unet_small.toml").read_bytes(), "a.toml", read_config),
-        "card of an ensemble": ((ROOT / "weights/ensemble.json").read_bytes(), "ensemble.json", read_ensemble),
-        "weights": (shipped.read_bytes(), "fold_0.safetensors", lambda path: load_trained(path, CPU)),
-        "checkpoint": ((folder / "good.pt").read_bytes(), "model.pt", lambda path: load_trained(path, CPU)),
-        "training archive": (TRAIN_ZIP, "stage1_train.zip", lambda path: unpack_beside(path, "stage1_train")),
-        "test archive": (TEST_ZIP, "stage1_test.zip", lambda path: unpack_beside(path, "stage1_test")),
-    }
-
-
-def read_index(path: Path) -> None:
-    images = Images(path.parent)
-    for image_id in images.ids("test"):
-        images.size(image_id), images.modality(image_id), images.source(image_id)
-
-
-def unpack_beside(path: Path, subset: str) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        unpack(path, subset, Path(folder) / "out")
-        outside = {entry.name for entry in Path(folder).iterdir()} - {"out"}
-        assert not outside, f"written outside of the folder: {outside}"
+def read_good_files(kinds: dict[str, Kind], folder: Path) -> list[str]:
+    """Faults of the files as they are; it also imports here what every process of a batch would import."""
+    faults = []
+    for kind, (content, name, read) in kinds.items():
+        path = folder / kind / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        try:
+            read(path)
+        except Exception as error:
+            if kind != "card of an ensemble":  # its members are not there
+                faults.append(describe(kind, -1, error))
+    return faults
 
 
 def check_files(kinds: dict[str, Kind], cases: range, seed: int, folder: Path) -> list[str]:
@@ -194,15 +152,15 @@ def check_files(kinds: dict[str, Kind], cases: range, seed: int, folder: Path) -
         chance = random.Random(f"{seed} {case}")
         kind = list(kinds)[case % len(kinds)]
         content, name, read = kinds[kind]
-        path = folder / str(os.getpid()) / name
-        path.parent.mkdir(exist_ok=True)
+        path = folder / str(os.getpid()) / kind / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(spoil(kind, content, chance))
         before = time.monotonic()
         try:
             with limit():
                 read(path)
             outcomes["read"] += 1
-        except (UserError, OSError) as error:
+        except (UserError, RefusedError, OSError) as error:
             outcomes["refused"] += 1
             if len(str(error)) > 6000:
                 faults.append(f"{kind}, case {case}: a message of {len(str(error))} characters")
@@ -267,6 +225,5 @@ def describe(kind: str, case: int, error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    assert TOKENS
     torch.set_num_threads(1)
     sys.exit(main())

@@ -1,14 +1,19 @@
-"""Kills the whole demo at moments spread evenly over its stages, and looks at what the plain command makes of it.
+"""Disturbs the demo at moments spread evenly over its stages, and looks at what the plain command makes of it.
 
-A chain is one folder in which the run is stopped once in every stage, each time by the same means
-and at the same fraction of the stage, and continued by the plain command. At its end every result
-must have the bytes of an undisturbed run, and no stage that was finished may have begun again.
-`python -m torture.kills --kills 200` is a part of `make torture`.
+A case begins with a copy of the folder as it was when a stage began in an undisturbed run. The plain
+command is started and disturbed in that stage; started once more, it must do what was left of that
+stage, and nothing that was finished. Where the folder then is that of the undisturbed run, file by
+file, all that follows is known to end in the same bytes. Where it is so right after the disturbance,
+as where a stage died before it wrote anything, only the stage that would begin is looked at. Every
+`WHOLE`-th case goes on to the end all the same. `python -m torture.kills --kills 200` is a part of `make torture`.
 """
 
 import argparse
-import os
-import signal
+import hashlib
+import json
+import re
+import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -16,239 +21,271 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import cache, partial
 from pathlib import Path
+from queue import SimpleQueue
 
-from torture.demo import STAGE, Demo, Run, children, write_archive
+from torture.attacks import STRIKES, Moment, Stage, full_disk, stop, two_at_once, unmount
+from torture.demo import STAGE, Demo, Run, processor_seconds, results, state, write_archive
 
-FRACTIONS = (0.5, 0.9, 0.1, 0.97, 0.3, 0.8, 0.65, 0.2)
-"""Of a stage's time, for one chain after the other."""
-AT_ITS_END = 2.0
-"""As a fraction: when the stage's last file has its name, and the process is still there."""
-FULL_DISKS = (2_000, 60_000, 300_000)
-"""Largest file in bytes that a run may write, one run after the other."""
-
-
-def kill_group(run: Run) -> None:
-    run.signal_group(signal.SIGKILL)
-
-
-def kill_one(run: Run) -> None:
-    """SIGKILL of the stage's own process: make lives, and ends with an error."""
-    for child in children(run.process.pid):
-        os.kill(child, signal.SIGKILL)
+WHOLE = 20
+DELAYS = (0.0, 0.005, 0.02, 0.1)
+"""Seconds after a stage's last file got its name, for the kills at the process's own end."""
+RECORD = re.compile(r".*/(training|prediction|weights|members)\.json")
+"""What make writes before a stage, so that its inputs are known."""
+STARTING = re.compile(r'/scripts/\w+\.py", line \d+, in <module>\n +(from|import) |Fatal Python error: init')
+ROOM = (0.0, 0.3, 0.7)
+"""On the full disk, as a fraction of what the stage writes."""
+Say = Callable[[str], None]
 
 
-def kill_make(run: Run) -> None:
-    """SIGKILL of make alone: the stage's process lives on and writes its files."""
-    run.process.kill()
+@dataclass(frozen=True)
+class Case:
+    """An attack on a stage at a moment."""
 
-
-def terminate(run: Run) -> None:
-    run.signal_group(signal.SIGTERM)
-
-
-def interrupt(run: Run) -> None:
-    run.signal_group(signal.SIGINT)
-
-
-MEANS: tuple[Callable[[Run], None], ...] = (kill_group, kill_one, terminate, interrupt, kill_make)
-
-
-@dataclass
-class Clean:
-    """An undisturbed run: its stages with their seconds and last files, and all digests."""
-
-    stages: list[str]
-    seconds: list[float]
-    last_files: list[str]
-    digests: dict[str, str]
+    name: str
+    stage: int
+    moment: Moment
+    attack: Callable[[Demo, Stage, Moment], list[Run]]
+    goes_on: bool
+    """Whether the case goes on to the end of the demo in any case."""
 
 
 @dataclass
 class Report:
-    """What the chains have shown."""
+    """What the cases have shown."""
 
-    kills: Counter[str] = field(default_factory=Counter)
-    chains: int = 0
+    done: Counter[str] = field(default_factory=Counter)
+    whole: int = 0
+    """Cases that went on to the end of the demo."""
+    known: int = 0
+    """Cases that left the folder as it is in the undisturbed run, or as another case left it."""
+    proven: set[str] = field(default_factory=set)
+    """Digests of states from which the plain command went on as it should."""
     faults: list[str] = field(default_factory=list)
 
 
-def measure(folder: Path, archive: Path) -> Clean:
-    """Runs the demo undisturbed."""
-    demo = Demo(folder, archive)
-    run = demo.start()
-    before: set[str] = set()
-    last_files: list[str] = []
+# --- the undisturbed run --------------------------------------------------------------------------
+
+
+def measure(demo: Demo, copies: Path) -> tuple[list[Stage], dict[str, str]]:
+    """Runs the demo undisturbed: its stages, and the digests of all results at the end."""
+    demo.fill()
+    copies.mkdir()
+    run, seconds = demo.start(copies=copies), Counter[int]()
     while run.poll():
-        if len(run.began) > len(last_files) + 1:  # one more has begun, so the one before it is done
-            before = note_last(demo, before, last_files)
+        for process, _ in run.began[-1:]:
+            seconds[process] = max(seconds[process], processor_seconds(process))
         time.sleep(0.01)
     if run.process.returncode:
         raise SystemExit(f"the undisturbed run failed: {run.tail()}")
-    note_last(demo, before, last_files)
-    times = [began for began, _ in run.began] + [time.monotonic()]
-    seconds = [after - at for at, after in pairwise(times)]
-    return Clean([stage for _, stage in run.began], seconds, last_files, demo.digests())
+    shutil.copytree(demo.folder, copies / str(len(run.began) + 1))
+    stages = []
+    for number, (process, command) in enumerate(run.began, 1):
+        before, after = copies / str(number), copies / str(number + 1)
+        stages.append(Stage(command, last_file(before, after), seconds[process], before, after))
+    return stages, results(demo.folder)
 
 
-def note_last(demo: Demo, before: set[str], last_files: list[str]) -> set[str]:
-    """Adds the newest of the files that a stage wrote; returns all that are there now."""
-    files = demo.files()
-    new = [path for name, path in files.items() if name not in before]
+def last_file(before: Path, after: Path) -> str:
+    """The newest of the results that a stage wrote; empty for a page that is written every time."""
+    names = results(after).keys() - results(before).keys()
+    new = [after / name for name in names if not RECORD.fullmatch(name)]
     newest = max(new, key=lambda path: path.stat().st_mtime_ns, default=None)
-    last_files.append(str(newest.relative_to(demo.folder)) if newest else "")
-    return set(files)
+    return str(newest.relative_to(after)) if newest else ""
 
 
-def torture(kills: int, jobs: int, say: Callable[[str], None] = print) -> Report:
-    """Chains of kills until there were `kills`, two makes at once, and runs on a full disk."""
-    report = Report()
+# --- the cases ------------------------------------------------------------------------------------
+
+
+def plan(kills: int, stages: int) -> list[Case]:
+    """`kills` runs that are stopped, as many at every stage, and beside them two makes at once and full disks.
+
+    Of a stage's kills three quarters are spread evenly over its time and the rest is at its own end;
+    the means take turns, and begin with another one in every stage.
+    """
+    cases = []
+    for number in range(kills):
+        stage, turn = number % stages, number // stages
+        at_end, others = turn % 4 == 3, (kills // stages + 1) * 3 // 4
+        delay, place = (
+            DELAYS[(turn // 4 + stage) % len(DELAYS)],
+            (turn - turn // 4 + (stage % 5) / 5) / max(others, 1),
+        )
+        moment = Moment(at_its_end=True, delay=delay) if at_end else Moment(min(place, 0.99))
+        strike = STRIKES[(turn + stage) % len(STRIKES)]
+        attack = partial(stop, strike=strike)
+        cases.append(Case(strike.__name__, stage, moment, attack, number % WHOLE == WHOLE - 1))
+    return cases
+
+
+def plan_others(stages: int) -> Iterator[Case]:
+    for stage in range(stages):
+        moment = Moment((stage % 4 + 0.5) / 4)
+        yield Case("two makes at once", stage, moment, partial(two_at_once, killed=False), stage % 10 == 0)
+        yield Case("two makes at once, one killed", stage, moment, partial(two_at_once, killed=True), False)
+        yield Case("full disk", stage, Moment(ROOM[stage % len(ROOM)]), full_disk, stage % 10 == 5)
+
+
+def try_case(case: Case, demo: Demo, stages: list[Stage], final: dict[str, str], report: Report) -> list[str]:
+    """Faults of one attack, of what it left, and of the plain command after it."""
+    stage = stages[case.stage]
+    label = f"{case.name} at {case.moment} of {name_of(stage.command)} ({case.stage + 1})"
+    shutil.rmtree(demo.place, ignore_errors=True)
+    demo.fill(stage.before)
+    try:
+        runs = case.attack(demo, stage, case.moment)
+        faults = check_stop(case, runs, stages) + check_whole(demo, stage, final)
+        hit = max((find_stage(stages, command) for run in runs for _, command in run.began), default=case.stage)
+        faults += go_on(case, demo, stages, hit, final, report)
+    except Exception as error:  # of the torture itself, too: the other cases go on
+        faults = [f"{type(error).__name__}: {error}"]
+    finally:
+        unmount(demo.folder)
+    report.done[case.name + (", at the process's end" if case.moment.at_its_end else "")] += 1
+    report.faults += [f"{label}: {fault}" for fault in faults]
+    return faults
+
+
+def check_stop(case: Case, runs: list[Run], stages: list[Stage]) -> list[str]:
+    """What is wrong with the runs that were disturbed, by what they said and began."""
+    faults = [f"a traceback: {run.tail()}" for run in runs if shows_traceback(run)]
+    for run in runs:
+        first = find_stage(stages, run.began[0][1]) if run.began else case.stage
+        if first < case.stage:
+            faults.append(f"began with {run.began[0][1]}")
+    for run in runs:
+        ended_well = not run.process.returncode or "Error 99" in run.says()
+        if case.name == "two makes at once" and not ended_well:
+            faults.append(f"a make failed: {run.tail()}")
+        if case.name == "full disk" and not ended_well and not re.search("error: .*(?:/|no room)", run.says()):
+            faults.append(f"no error that names a file: {run.tail()}")
+    if case.name.endswith("one killed") and runs[1].process.returncode and "Error 99" not in runs[1].says():
+        faults.append(f"the make that was not killed failed: {runs[1].tail()}")
+    return faults
+
+
+def shows_traceback(run: Run) -> bool:
+    """But for a Ctrl-C while Python itself starts and a script's first lines are imported: nothing can catch that."""
+    _, *traces = run.says().split("Traceback (most recent call last)")
+    return any("KeyboardInterrupt" not in trace or not STARTING.search(trace) for trace in traces)
+
+
+def check_whole(demo: Demo, stage: Stage, final: dict[str, str]) -> list[str]:
+    """Results under their real names that are not whole. A report of before may still be there."""
+    found = results(demo.folder)
+    return [f"{name} is there and not whole" for name in found if found[name] != final.get(name)]
+
+
+def go_on(
+    case: Case, demo: Demo, stages: list[Stage], hit: int, final: dict[str, str], report: Report
+) -> list[str]:
+    """The plain command: what it does again, and what is there when the next stage begins, or at the end.
+
+    In a folder that is known already, no stage is let begin: which one would is all there is to see.
+    """
+    done = [bool(stage.last_file) and (demo.folder / stage.last_file).is_file() for stage in stages]
+    first = hit + 1 if done[hit] else hit
+    found = state(demo.folder)
+    known = digest(found) in report.proven or found == state_of(stages[first].before)
+    goes_on = case.goes_on or first == len(stages) - 1
+    report.whole, report.known = report.whole + goes_on, report.known + (known and not goes_on)
+    last = len(stages) - 1 if goes_on else first - 1 if known else max(first, hit)
+    run = demo.start(only=None if goes_on else "none" if known else stages[last].command)
+    code = run.wait()
+    faults = [] if run.wait_for_stages() else ["a process of a stage does not end"]
+    if shows_traceback(run):
+        faults.append(f"a traceback: {run.tail()}")
+    expected = [stage.command for stage in stages[first : last + (1 if goes_on else 2)]]
+    began = [command for _, command in run.began]
+    if began != expected or bool(code) == goes_on:
+        again = [command for command in began if done[find_stage(stages, command)]]
+        said = f"finished stages began again: {again}; " if again else ""
+        return [*faults, f"{said}the plain command ended with {code} after {began}: {run.tail()}"]
+    if goes_on:
+        faults += differences(results(demo.folder), final)
+    faults += differences(state(demo.folder), state_of(stages[last].after) if goes_on or not known else found)
+    if not faults:
+        report.proven.add(digest(found))
+    return faults
+
+
+@cache
+def state_of(copy: Path) -> dict[str, str]:
+    return state(copy)
+
+
+def digest(found: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def differences(found: dict[str, str], expected: dict[str, str]) -> list[str]:
+    names = sorted(found.keys() | expected.keys())
+    return [f"{name} is not that of the undisturbed run" + ("" if name in expected else ", which has none")
+            for name in names if found.get(name) != expected.get(name)]  # fmt: skip
+
+
+def find_stage(stages: list[Stage], command: str) -> int:
+    return next(number for number, stage in enumerate(stages) if stage.command == command)
+
+
+def name_of(command: str) -> str:
+    found = STAGE.search(command)
+    return found[1] if found else command
+
+
+def torture(kills: int, jobs: int, tell: Say, only: str = "", keep: Path | None = None) -> Report:
+    """All cases, or those whose name has `only` in it; `keep` is a folder for copies of those with faults."""
+    report, free = Report(), SimpleQueue[Demo]()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         archive = write_archive(folder / "archive")
-        clean = measure(folder / "clean", archive)
-        say(
-            f"undisturbed: {len(clean.stages)} stages in {sum(clean.seconds):.0f} s, {len(clean.digests)} files"
-        )
-        plans = list(plan(kills, len(clean.stages)))
+        stages, final = measure(Demo(folder / "undisturbed", archive), folder / "copies")
+        total = sum(stage.seconds for stage in stages)
+        tell(f"undisturbed: {len(stages)} stages in {total:.0f} processor seconds, {len(final)} results")
+        cases = [*plan(kills, len(stages)), *plan_others(len(stages) if kills >= len(stages) else 1)]
+        for job in range(jobs):
+            free.put(Demo(folder / f"case_{job}", archive))
+
+        def do(number: int, case: Case) -> None:
+            demo = free.get()
+            faults = try_case(case, demo, stages, final, report)
+            tell(
+                f"{number} of {len(cases)}: {case.name}, {case.moment} of {name_of(stages[case.stage].command)}"
+            )
+            tell("".join(f"  FAULT {fault}\n" for fault in faults).rstrip())
+            if keep and faults:
+                shutil.copytree(demo.place, keep / str(number), dirs_exist_ok=True)
+            free.put(demo)
+
         with ThreadPoolExecutor(jobs) as pool:
-            work = [pool.submit(chain, folder / f"chain_{number}", archive, clean, *one, report, say)
-                    for number, one in enumerate(plans)]  # fmt: skip
-            work += [pool.submit(two_at_once, folder / "two", archive, clean, report, say)]
-            work += [pool.submit(full_disk, folder / "full", archive, clean, report, say)]
-            for one in work:
-                one.result()
+            chosen = [(number, case) for number, case in enumerate(cases, 1) if only in case.name]
+            for done in [pool.submit(do, number, case) for number, case in chosen]:
+                done.result()
     return report
 
 
-def plan(kills: int, stages: int) -> Iterator[tuple[Callable[[Run], None], float, list[int]]]:
-    """Means, fraction and stages of every chain; every third one kills at the process's own end."""
-    number = 0
-    while kills > 0:
-        fraction = AT_ITS_END if number % 3 == 2 else FRACTIONS[(number - number // 3) % len(FRACTIONS)]
-        count = min(kills, stages)
-        # of few kills, spread over the stages
-        yield MEANS[number % len(MEANS)], fraction, [stages * place // count for place in range(count)]
-        kills -= count
-        number += 1
-
-
-def chain(
-    folder: Path, archive: Path, clean: Clean, means: Callable[[Run], None], fraction: float, stages: list[int],
-    report: Report, say: Callable[[str], None],
-) -> None:  # fmt: skip
-    """One folder, stopped once in every one of the `stages`, and finished."""
-    started, demo, label = time.monotonic(), Demo(folder, archive), f"{means.__name__} at {fraction:g}"
-    for number in stages:
-        finished = finished_stages(demo, clean)
-        run = demo.start()
-        if not wait_for_moment(demo, run, clean, number, fraction):
-            break
-        means(run)
-        run.wait()
-        report.kills[means.__name__ + (", at the process's end" if fraction == AT_ITS_END else "")] += 1
-        check_run(demo, run, finished, f"{label} in {name_of(clean.stages[number])}", report)
-        time.sleep(0.5 if means is kill_make else 0)
-    finish(demo, clean, label, report)
-    say(f"{label}: {len(stages)} kills, {time.monotonic() - started:.0f} s")
-
-
-def finished_stages(demo: Demo, clean: Clean) -> set[str]:
-    """Commands whose last file is there. A process that make's end left behind may still add some."""
-    both = zip(clean.stages, clean.last_files, strict=True)
-    return {stage for stage, last in both if last and (demo.folder / last).is_file()}
-
-
-def name_of(stage: str) -> str:
-    found = STAGE.search(stage)
-    return found[1] if found else stage
-
-
-def wait_for_moment(demo: Demo, run: Run, clean: Clean, number: int, fraction: float) -> bool:
-    """Waits for the moment in a stage; false where make ended before."""
-    last = demo.folder / clean.last_files[number]
-    while run.poll():
-        began = [at for at, stage in run.began if stage == clean.stages[number]]
-        if began and fraction == AT_ITS_END and last.is_file():
-            return True
-        if began and fraction != AT_ITS_END and time.monotonic() - began[0] >= fraction * clean.seconds[number]:
-            return True
-        if not began and last.is_file() and clean.last_files[number]:
-            return True  # it was finished before: a kill in whatever runs now
-        time.sleep(0.005)
-    return False
-
-
-def check_run(demo: Demo, run: Run, finished: set[str], label: str, report: Report) -> None:
-    again = finished & {stage for _, stage in run.began}
-    report.faults += [f"{label}: a finished stage began again: {stage}" for stage in again]
-    if "Traceback" in run.log.read_text(errors="replace"):
-        report.faults.append(f"{label}: a traceback: {run.tail()}")
-
-
-def finish(demo: Demo, clean: Clean, label: str, report: Report) -> None:
-    """The plain command to its end; the results must be those of the undisturbed run, and stay so."""
-    finished, run = finished_stages(demo, clean), demo.start()
-    if run.wait():
-        report.faults.append(f"{label}: the plain command failed: {run.tail()}")
-        return
-    check_run(demo, run, finished, label, report)
-    compare(demo, clean, label, report)
-    report.chains += 1
-
-
-def compare(demo: Demo, clean: Clean, label: str, report: Report) -> None:
-    found = demo.digests()
-    for name in sorted(found.keys() | clean.digests.keys()):
-        if found.get(name) != clean.digests.get(name):
-            report.faults.append(f"{label}: {name} is not that of the undisturbed run")
-
-
-def two_at_once(folder: Path, archive: Path, clean: Clean, report: Report, say: Callable[[str], None]) -> None:
-    """Two makes of the same folder: both succeed, and each fold is trained once."""
-    demo = Demo(folder, archive)
-    runs = [demo.start(), demo.start()]
-    for run in runs:
-        if run.wait():
-            report.faults.append(f"two makes at once: one failed: {run.tail()}")
-    finish(demo, clean, "two makes at once", report)
-    models = [name for name in clean.last_files if name.endswith("model.pt")]
-    rows = [(demo.folder / Path(name).parent / "log.csv").read_text().count("\n") for name in models]
-    said = [run.log.read_text(errors="replace").count("is the result of this training already") for run in runs]
-    say(f"two makes at once: both ended; {sum(said)} of {len(models)} trainings were left to the other one")
-    if len(set(rows)) > 1:
-        report.faults.append(f"two makes at once: logs of {rows} rows")
-
-
-def full_disk(folder: Path, archive: Path, clean: Clean, report: Report, say: Callable[[str], None]) -> None:
-    """Runs that may not write large files, one after the other; then one with room."""
-    demo = Demo(folder, archive)
-    demo.start("--dry-run").wait()  # writes the rules, which are larger than some results
-    for largest in FULL_DISKS:
-        finished, run = finished_stages(demo, clean), demo.start(largest_file=largest)
-        code = run.wait()
-        report.kills["full disk"] += bool(code)
-        check_run(demo, run, finished, f"files of {largest} bytes at most", report)
-        if code and "error: " not in run.log.read_text(errors="replace"):
-            report.faults.append(f"files of {largest} bytes at most: no one-line error: {run.tail()}")
-    finish(demo, clean, "full disk", report)
-    say(f"full disk: {len(FULL_DISKS)} runs")
+def say(line: str) -> None:
+    if line:
+        print(line, flush=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--jobs", type=int, help="chains at once (default: 2, or 1 on a machine that is busy)")
+    parser.add_argument("--kills", type=int, default=200, help="runs that are stopped (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="cases at once (default: %(default)s)")
+    parser.add_argument("--only", default="", help="cases with this word in their name")
+    parser.add_argument("--keep", type=Path, help="folder for copies of what cases with faults left")
     arguments = parser.parse_args()
-    jobs = arguments.jobs or (2 if os.getloadavg()[0] < (os.cpu_count() or 1) else 1)
     started = time.monotonic()
-    report = torture(arguments.kills, jobs, lambda line: print(line, flush=True))
+    report = torture(arguments.kills, arguments.jobs, say, arguments.only, arguments.keep)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print("".join(f"{fault}\n" for fault in report.faults), end="")
-    print(", ".join(f"{count} x {name}" for name, count in sorted(report.kills.items())))
+    print(", ".join(f"{count} x {name}" for name, count in sorted(report.done.items())))
     print(
-        f"{sum(report.kills.values())} runs stopped, {report.chains} folders finished by the plain command, "
-        f"{len(report.faults)} faults; {(time.monotonic() - started) / 60:.1f} minutes, {jobs} at once"
+        f"{report.done.total()} cases, {report.whole} of them to the end of the demo, {report.known} in a known "
+        f"state, {len(report.faults)} faults; "
+        f"{(time.monotonic() - started) / 60:.0f} minutes, {(used.ru_utime + used.ru_stime) / 60:.0f} of a processor"
     )
     return 1 if report.faults else 0
 

@@ -1,6 +1,9 @@
 """Broken variants of a good file, the same ones for the same seed."""
 
+import json
 import random
+import re
+from typing import Any
 
 TOKENS = [
     b"", b" ", b"\n", b"\r", b"\0", b",", b'"', b"\xef\xbb\xbf", b"\xff\xfe", b"-1", b"0", b"1e400", b"nan", b"inf",
@@ -61,7 +64,66 @@ def swap_lines(content: bytes, chance: random.Random) -> bytes:
     return b"".join(lines)
 
 
-CHANGES = (flip, insert, replace_number, replace_number, delete, cut, repeat, swap_lines)
+def retype(content: bytes, chance: random.Random) -> bytes:
+    """Another kind of value: of a part of a JSON, of a section or key of a TOML, of a cell of a table."""
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        return retype_text(content, chance)
+    return json.dumps(retype_part(values, chance)).encode()
+
+
+def retype_part(values: Any, chance: random.Random) -> Any:
+    """Goes down into a random part of the value, and puts another one there."""
+    keys = (
+        list(values)
+        if isinstance(values, dict)
+        else list(range(len(values)))
+        if isinstance(values, list)
+        else []
+    )
+    if not keys or chance.random() < 0.15:
+        return chance.choice(VALUES)
+    key = chance.choice(keys)
+    if isinstance(values, dict) and chance.random() < 0.1:
+        return {("b" if name == key else name): value for name, value in values.items()}
+    values[key] = retype_part(values[key], chance)
+    return values
+
+
+def retype_text(content: bytes, chance: random.Random) -> bytes:
+    value = chance.choice(TEXTS)
+    sections = list(re.finditer(rb"^\[(\w+)\]|^(\w+) *=.*", content, re.MULTILINE))
+    cells = sections or list(re.finditer(rb"[^,\n]+", content))
+    if not cells:
+        return content
+    found = chance.choice(cells)
+    new = (found[1] or found[2]) + b" = " + value if sections else value
+    return content[: found.start()] + new + content[found.end() :]
+
+
+VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    0.5,
+    1e300,
+    10**30,
+    "",
+    "a",
+    "0",
+    "\ud800",
+    [],
+    {},
+    [[]],
+    {"a": 1},
+    ["a", "a"],
+]
+TEXTS = [b"3", b'"x"', b"[]", b"{}", b"nan", b"-1", b"true", b"[[1]]", b"1e300", b"9" * 30, b"''", b'["a", 1]']
+
+
+CHANGES = (retype, retype, flip, insert, replace_number, replace_number, delete, cut, repeat, swap_lines)
 
 
 def place_in(content: bytes, chance: random.Random) -> int:
