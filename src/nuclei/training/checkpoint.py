@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -21,6 +20,7 @@ from nuclei.data.dataset import Crops
 from nuclei.devices import resolve_precision
 from nuclei.io.files import atomic_path, sha256
 from nuclei.models.checkpoint_file import RESULT, load_checkpoint, read_plain, save_synced
+from nuclei.training.fabric import Fabric
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
@@ -34,6 +33,7 @@ from nuclei.publishing.weight_average import average_tensors
 from nuclei.segmentation.corrections import CorrectedPictures, read_corrections
 from nuclei.segmentation.plane import segment_plane
 from nuclei.training.distributed import launch
+from nuclei.training.fabric import Fabric
 from nuclei.training.loop import open_loader, train_epoch
 from nuclei.training.losses import build_loss
 from nuclei.training.optimizer import set_up

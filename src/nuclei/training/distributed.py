@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from lightning_fabric import Fabric
 
 from nuclei.arrays import UInt8Array
 from nuclei.data.prepared_images import Images
@@ -19,6 +18,7 @@ from nuclei.inference.predictor import Predictor, predict_images
 from nuclei.io.locks import folder_lock
 from nuclei.io.probability_maps import Maps, write_maps
 from nuclei.progress import name_job
+from nuclei.training.fabric import Fabric
 
 
 def launch(device: torch.device, devices: int, nodes: int, precision: str = "32-true") -> Fabric:

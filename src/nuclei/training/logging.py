@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-from lightning_fabric import Fabric
 from torch.utils.tensorboard import SummaryWriter
 
 from nuclei.arrays import UInt8Array
@@ -14,6 +13,7 @@ from nuclei.config import Config
 from nuclei.data.splits import Fold
 from nuclei.io.files import write_text
 from nuclei.progress import Progress, name_job
+from nuclei.training.fabric import Fabric
 
 CARDS, OTHERS = {"loss": "learning", "validation_score": "learning"}, "speed"
 """Sections of TensorBoard, which sorts them by name: what was learned first, the images (`validation`) last."""

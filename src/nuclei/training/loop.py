@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -45,6 +44,7 @@ from nuclei.training.checkpoint import (
     resume,
 )
 from nuclei.training.distributed import lock_folder
+from nuclei.training.fabric import Fabric
 from nuclei.training.fine_tuning import find_start, load_start
 from nuclei.training.logging import (
     describe_progress,

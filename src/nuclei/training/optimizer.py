@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -14,6 +13,7 @@ from nuclei.config import TrainingConfig
 from nuclei.errors import UserError
 from nuclei.models.factory import parameter_groups
 from nuclei.training.checkpoint import State, average_weights
+from nuclei.training.fabric import Fabric
 
 
 def set_up(

@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 
 import torch
-from lightning_fabric import Fabric
 from torch.utils.flop_counter import FlopCounterMode
 
 from nuclei.arrays import CHANNELS
@@ -18,6 +17,7 @@ from nuclei.devices import autocast_type
 from nuclei.inference.predictor import Predictor
 from nuclei.models.factory import build_model
 from nuclei.progress import Progress
+from nuclei.training.fabric import Fabric
 from nuclei.training.logging import peak_memory
 from nuclei.training.loop import open_loader, train_epoch, validate
 from nuclei.training.losses import build_loss
