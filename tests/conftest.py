@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -25,10 +26,15 @@ SLOW = (
     "models/test_torchvision_schemas", "evaluation/test_tuning", "data/test_download",
     "data/test_prepare", "data/test_archive", "io/test_files", "io/test_locks", "test_pipeline",
     "test_make", "test_extending", "test_architecture", "test_notebooks", "test_benchmarks",
-    "test_cli", "test_command",
+    "test_cli", "test_command", "test_final_set", "reporting/test_rendering",
+)
+"""Files and folders of tests that train, build many networks, start many processes or open a browser."""
+LONGEST = (
+    "test_pipeline", "models/test_models", "publishing/test_onnx", "submission/test_kaggle_notebook",
+    "training/test_distributed", "training/test_loop", "publishing/test_bioimageio", "test_make",
 )
 # fmt: on
-"""Files and folders of tests that train, build many networks, start many processes or open a browser."""
+"""The files that take longest, the longest first."""
 MODALITIES = ("small_fluorescence", "purple_tissue", "grey_tissue", "small_fluorescence")
 
 
@@ -45,8 +51,9 @@ def pytest_ignore_collect(collection_path, config) -> bool | None:
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """The longest file comes first, so that of two processes none is left alone with it at the end."""
-    items.sort(key=lambda item: item.path.stem != "test_pipeline")
+    """The longest files come first, so that of two processes none is left alone with one at the end."""
+    names = [(ROOT / "tests" / name).with_suffix(".py") for name in LONGEST]
+    items.sort(key=lambda item: names.index(item.path) if item.path in names else len(names))
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +102,15 @@ def tiny_weights(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
     write_weights(path, tensors, make_card(checkpoint, score, "generated images", "CC0-1.0"))
     return path
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[Path]:
+    """The PYTHON for a make whose scripts need not start one by one."""
+    from warm_python import WarmPython
+
+    with WarmPython() as server:
+        yield server.command
 
 
 @pytest.fixture(scope="session")

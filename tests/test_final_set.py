@@ -3,7 +3,6 @@
 import csv
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 class FinalSet:
     """What `make submission score SUBSET=stage2` left in `folder`, and the sizes of the images."""
 
-    def __init__(self, folder: Path, weights: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, weights: Path, python: Path) -> None:
+        self.folder, self.python = folder, python
         self.sizes = write_final_set(folder / "served")
         with StandIn() as server:
             for path in (folder / "served").iterdir():
@@ -35,7 +34,7 @@ class FinalSet:
     def make(self, *settings: str) -> subprocess.CompletedProcess[str]:
         places = [f"{name}={self.folder}/{name.lower()}" for name in ("DATA", "RUNS", "SUBMISSIONS")]
         command = ["make", "--no-print-directory", "-C", str(ROOT), "submission", "score", "SUBSET=stage2"]
-        command += [f"PYTHON={sys.executable}", "DEVICE=cpu", *places, *settings]
+        command += [f"PYTHON={self.python}", "DEVICE=cpu", *places, *settings]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"}
         return subprocess.run(command, capture_output=True, text=True, env=environment)
 
@@ -45,8 +44,8 @@ class FinalSet:
 
 
 @pytest.fixture(scope="module")
-def final_set(tmp_path_factory, tiny_weights) -> FinalSet:
-    made = FinalSet(tmp_path_factory.mktemp("final"), tiny_weights)
+def final_set(tmp_path_factory, tiny_weights, warm_python) -> FinalSet:
+    made = FinalSet(tmp_path_factory.mktemp("final"), tiny_weights, warm_python)
     assert made.answer.returncode == 0, (made.answer.stdout + made.answer.stderr)[-3000:]
     return made
 

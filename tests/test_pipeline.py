@@ -29,8 +29,8 @@ RESULTS = ("*/fold_*/model.pt", "*/fold_*/*.npz", "*/*.npz", "*/cv.json")
 class Pipeline:
     """A folder with configs and an archive in which make is called."""
 
-    def __init__(self, folder: Path, archive: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, archive: Path, python: str | Path) -> None:
+        self.folder, self.python = folder, python
         configs = folder / "configs"
         configs.mkdir(parents=True)
         (configs / "first.toml").write_text(TINY_CONFIG.format(model="", scheme="energy", steps=6, flips=2))
@@ -42,13 +42,13 @@ class Pipeline:
         self.settings += [
             "SPLIT_INTO=2",
             "V=1",
-            f"PYTHON={sys.executable}",
             "DEVICE=cpu",
             f"TRUTH={archive}/stage1_solution.csv",
         ]
 
     def command(self, *arguments: str) -> list[str]:
-        return ["make", "--no-print-directory", "-C", str(ROOT), *self.settings, *arguments]
+        settings = [*self.settings, f"PYTHON={self.python}"]
+        return ["make", "--no-print-directory", "-C", str(ROOT), *settings, *arguments]
 
     def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.command(*arguments), capture_output=True, text=True, env=environment())
@@ -76,11 +76,20 @@ def archive(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(archive, tmp_path_factory) -> Pipeline:
-    pipeline = Pipeline(tmp_path_factory.mktemp("finished"), archive)
-    answer = pipeline.make("leaderboard", "score")
-    assert answer.returncode == 0, answer.stderr[-3000:]
+def finished(archive, tmp_path_factory, warm_python) -> Pipeline:
+    """A whole run whose scripts are processes of their own as a user has them, but for those of the second member."""
+    pipeline = Pipeline(tmp_path_factory.mktemp("finished"), archive, sys.executable)
+    stages = (
+        (sys.executable, "submission", "EXP=first"),
+        (warm_python, "predict", "EXP=second"),
+        (sys.executable, "leaderboard", "score"),
+    )
+    for python, *arguments in stages:
+        pipeline.python = python
+        answer = pipeline.make(*arguments)
+        assert answer.returncode == 0, answer.stderr[-3000:]
     pipeline.printed = answer.stdout
+    pipeline.python = warm_python
     return pipeline
 
 
@@ -226,17 +235,17 @@ def test_a_shipped_ensemble_gives_the_submission_of_the_trained_one(finished):
     shutil.rmtree(elsewhere)
 
 
-def test_two_jobs_at_once_give_the_same_files(finished, archive, tmp_path):
-    parallel = Pipeline(tmp_path, archive)
+def test_two_jobs_at_once_give_the_same_files(finished, archive, tmp_path, warm_python):
+    parallel = Pipeline(tmp_path, archive, warm_python)
     answer = parallel.make("-j2", "leaderboard")
     assert answer.returncode == 0, answer.stderr[-3000:]
     assert parallel.digests() == finished.digests()
 
 
-def test_a_killed_run_goes_on_and_ends_in_the_same_files(finished, archive, tmp_path):
+def test_a_killed_run_goes_on_and_ends_in_the_same_files(finished, archive, tmp_path, warm_python):
     """kill -9 of make and all its children at random moments; the same command again, with other loader workers."""
     moments = random.Random(0)
-    pipeline = Pipeline(tmp_path, archive)
+    pipeline = Pipeline(tmp_path, archive, sys.executable)
     for kill in range(KILLS):
         process = subprocess.Popen(
             pipeline.command("leaderboard", f"WORKERS={kill % 3}"),
@@ -245,9 +254,10 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_files(finished, archive, tmp_
             stderr=subprocess.DEVNULL,
             env=environment(),
         )
-        time.sleep(moments.uniform(1, 12))
+        time.sleep(moments.uniform(1, 12) if pipeline.python == sys.executable else moments.uniform(0.5, 6))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        pipeline.python = warm_python  # from the second kill on, so that more of them fall between starts
     answer = pipeline.make("leaderboard")
     assert answer.returncode == 0, answer.stderr[-3000:]
     assert pipeline.digests() == finished.digests()
@@ -263,7 +273,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_files(finished, archive, tmp_
         ("checkpoint", ["model.pt", "not a readable checkpoint", "train the fold again"]),
     ],
 )
-def test_bad_input_is_named_with_a_remedy_and_loses_nothing(finished, tmp_path, spoil, said):
+def test_bad_input_is_named_with_a_remedy_and_loses_nothing(finished, tmp_path, warm_python, spoil, said):
     data, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(finished.folder / "data", data)
     config = tmp_path / "first.toml"
@@ -287,7 +297,7 @@ def test_bad_input_is_named_with_a_remedy_and_loses_nothing(finished, tmp_path, 
         command = ["scripts/train.py", "--config", config, *places, "--out", out]
         command += ["--fold", "7" if spoil == "fold" else "0"]
     answer = subprocess.run(
-        [sys.executable, *map(str, command)],
+        [warm_python, *map(str, command)],
         cwd=ROOT,
         capture_output=True,
         text=True,

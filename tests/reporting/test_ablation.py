@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from script_runs import run_script
 
 from nuclei.io.files import write_json
 from nuclei.io.tables import read_splits
@@ -102,13 +103,12 @@ def scripts_run(answer):
     return dict(Counter(re.findall(r"scripts/(\w+)\.py", answer.stdout)))
 
 
-def test_make_trains_what_a_step_changes_and_no_more_and_then_has_nothing_to_do(tmp_path):
+def test_make_trains_what_a_step_changes_and_no_more_and_then_has_nothing_to_do(tmp_path, warm_python):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-    generate = [sys.executable, str(ROOT / "scripts/generate.py"), "--out", str(tmp_path / "archive")]
-    subprocess.run([*generate, "--train", "12", "--test", "1"], check=True, env=environment)
+    assert run_script("generate.py", "--out", tmp_path / "archive", "--train", 12, "--test", 1).returncode == 0
     settings = [f"{name.upper()}={tmp_path / name}" for name in ("data", "runs", "ablation")]
     settings += [f"SOURCE={tmp_path / 'archive'}", "FOLDS=0", "MODALITIES=1", "STEPS=1"]
-    settings += [f"PYTHON={sys.executable}", "DEVICE=cpu", "WORKERS=0", "V=1"]
+    settings += [f"PYTHON={warm_python}", "DEVICE=cpu", "WORKERS=0", "V=1"]
 
     def make(*arguments):
         command = ["make", "--no-print-directory", "-C", str(ROOT), *settings, *arguments, "ablation"]

@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from threading import Thread
 
 import numpy as np
 import pandas as pd
 import pytest
+from script_runs import run_script
 
 from nuclei.io.files import read_json
 from nuclei.reporting.comparison import (
@@ -167,15 +167,14 @@ def test_two_tables_written_at_the_same_time_are_both_on_the_page(tmp_path):
     assert "`make learning-curve`" in page
 
 
-def test_make_compares_variants_and_numbers_of_images_and_then_has_nothing_to_do(tmp_path):
+def test_make_compares_variants_and_numbers_of_images_and_then_has_nothing_to_do(tmp_path, warm_python):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-    generate = [sys.executable, str(ROOT / "scripts/generate.py"), "--out", str(tmp_path / "archive")]
-    subprocess.run([*generate, "--train", "20", "--test", "1"], check=True, env=environment)
+    assert run_script("generate.py", "--out", tmp_path / "archive", "--train", 20, "--test", 1).returncode == 0
     settings = [f"{name.upper()}={tmp_path / name}" for name in ("data", "runs", "comparisons")]
     settings += [
         f"SOURCE={tmp_path / 'archive'}",
         "SPLIT_INTO=2",
-        f"PYTHON={sys.executable}",
+        f"PYTHON={warm_python}",
         "DEVICE=cpu",
         "WORKERS=0",
     ]

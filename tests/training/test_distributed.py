@@ -46,10 +46,10 @@ def folder(tmp_path_factory):
     return folder
 
 
-def start(script, folder, processed, devices, *arguments):
+def start(script, folder, processed, devices, *arguments, python=sys.executable):
     command = [
-        sys.executable,
-        ROOT / "scripts" / script,
+        python,
+        f"scripts/{script}",
         "--processed",
         processed,
         "--splits",
@@ -57,12 +57,13 @@ def start(script, folder, processed, devices, *arguments):
     ]
     command += ["--device", "cpu", "--devices", devices, "--threads", 1, *arguments]
     settings = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([str(part) for part in command], env=settings, stderr=subprocess.PIPE, text=True)
+    command = [str(part) for part in command]
+    return subprocess.Popen(command, env=settings, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
-def start_training(folder, processed, devices, name):
+def start_training(folder, processed, devices, name, python=sys.executable):
     arguments = "--config", folder / "tiny.toml", "--fold", 0, "--out", folder / name
-    return start("train.py", folder, processed, devices, *arguments)
+    return start("train.py", folder, processed, devices, *arguments, python=python)
 
 
 def finish(process):
@@ -72,10 +73,10 @@ def finish(process):
 
 
 @pytest.fixture(scope="module")
-def runs(folder, processed):
+def runs(folder, processed, warm_python):
     """Folders of the same run in one process and in two."""
-    for devices in (1, 2):
-        finish(start_training(folder, processed, devices, f"run{devices}"))
+    for devices, python in ((1, warm_python), (2, sys.executable)):
+        finish(start_training(folder, processed, devices, f"run{devices}", python))
     return folder / "run1", folder / "run2"
 
 
@@ -95,11 +96,11 @@ def test_two_processes_leave_the_files_of_one(runs):
     assert one == two == ["log.csv", "model.pt"]
 
 
-def test_shared_prediction_writes_the_same_bytes(folder, processed, runs):
-    for devices in (1, 2):
+def test_shared_prediction_writes_the_same_bytes(folder, processed, runs, warm_python):
+    for devices, python in ((1, warm_python), (2, sys.executable)):
         out = folder / f"maps{devices}"
         arguments = "--checkpoint", runs[0] / "model.pt", "--oof", out / "oof.npz", "--test", out / "test.npz"
-        finish(start("predict.py", folder, processed, devices, *arguments))
+        finish(start("predict.py", folder, processed, devices, *arguments, python=python))
     for name in ("oof.npz", "test.npz"):
         assert (folder / "maps1" / name).read_bytes() == (folder / "maps2" / name).read_bytes()
     assert sorted(file.name for file in (folder / "maps2").iterdir()) == ["oof.npz", "test.npz"]

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +65,8 @@ def statistics(folder):
     return collect_statistics(folder / "processed", folder / "splits.csv")
 
 
-def make_eda(folder, page):
-    arguments = [f"DATA={folder}", f"EDA={page}", f"PYTHON={sys.executable}"]
+def make_eda(python, folder, page):
+    arguments = [f"DATA={folder}", f"EDA={page}", f"PYTHON={python}"]
     return subprocess.run(
         ["make", "eda", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout
@@ -82,16 +81,16 @@ def write_page(folder, page, *options):
 
 
 @pytest.fixture(scope="module")
-def page(folder):
-    make_eda(folder, folder / "eda.html")
+def page(folder, warm_python):
+    make_eda(warm_python, folder, folder / "eda.html")
     return folder / "eda.html"
 
 
-def test_the_same_command_again_does_nothing_and_after_new_folds_does_it_anew(folder, page):
-    assert "Nothing to be done" in make_eda(folder, page)
+def test_the_same_command_again_does_nothing_and_after_new_folds_does_it_anew(folder, page, warm_python):
+    assert "Nothing to be done" in make_eda(warm_python, folder, page)
     later = page.stat().st_mtime + 10
     os.utime(folder / "splits.csv", (later, later))
-    assert "Nothing to be done" not in make_eda(folder, page)
+    assert "Nothing to be done" not in make_eda(warm_python, folder, page)
 
 
 def test_the_table_has_a_row_for_each_image_and_the_nuclei_of_its_label_map(folder, page):
