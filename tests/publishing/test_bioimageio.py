@@ -37,7 +37,7 @@ CARD = read_card(SHIPPED / "encoder_resunet" / "fold_0.safetensors")
 
 def make_predictor(seed: int = 0, **settings: object) -> Predictor:
     torch.manual_seed(seed)
-    config = Config.model_validate({"name": "small", "model": {"width": 4, "depth": 2}, **settings})
+    config = Config.model_validate({"name": "small", "model": {"width": 4, "depth": 1}, **settings})
     return Predictor(build_model(config.model, CHANNELS, pretrained=False), config, torch.device("cpu"), None)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from final_set import write_final_set
 from kaggle_server import KaggleServer, json_answer, point_client_at
+from script_runs import run_script
 from tiny_config import TINY_CONFIG
 
 from nuclei.inference.weights import list_files
@@ -46,10 +47,11 @@ def packed(root, tmp_path_factory) -> Path:
     return folder
 
 
-def code_of(folder: Path, place: Path) -> str:
-    """The code cells as one program, with folders below `place` for Kaggle's."""
+def code_of(folder: Path, place: Path, last: int | None = None) -> str:
+    """The code cells up to a `last` one as one program, with folders below `place` for Kaggle's."""
     cells = json.loads((folder / "notebook/nuclei.ipynb").read_text())["cells"]
-    source = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    source = "\n\n".join(code[:last])
     return source.replace("/kaggle/", f"{place}/").replace("/tmp/nuclei", f"{place}/scratch")
 
 
@@ -62,43 +64,43 @@ def run_on_kaggle(folder: Path, place: Path) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parametrize("unpacked", [False, True], ids=["archive as sent", "archive unpacked by Kaggle"])
-def test_the_cells_run_to_a_submission_that_the_validator_accepts(packed, tmp_path, unpacked):
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT / "src"),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    competition, dataset = tmp_path / "input/competitions/bowl", tmp_path / "input/nuclei-code"
-    generate = [
-        sys.executable,
-        ROOT / "scripts/generate.py",
-        "--out",
-        competition,
-        "--train",
-        "8",
-        "--test",
-        "2",
-    ]
-    subprocess.run(list(map(str, generate)), check=True, env=environment, capture_output=True)
-    shutil.copytree(packed / "dataset", dataset)
-    if unpacked:
-        shutil.unpack_archive(dataset / "nuclei.zip", dataset / "nuclei")
-        (dataset / "nuclei.zip").unlink()
+@pytest.fixture
+def competition(tmp_path) -> Path:
+    """The competition's archives where Kaggle mounts them, below `tmp_path`."""
+    folder = tmp_path / "input/competitions/bowl"
+    assert run_script("generate.py", "--out", folder, "--train", 8, "--test", 2).returncode == 0
+    return folder
+
+
+def test_the_cells_run_to_a_submission_that_the_validator_accepts(packed, tmp_path, competition):
+    shutil.copytree(packed / "dataset", tmp_path / "input/nuclei-code")
     answer = run_on_kaggle(packed, tmp_path)
     assert answer.returncode == 0, (answer.stdout + answer.stderr)[-3000:]
     validate(tmp_path / "working/submission.csv", read_sizes(tmp_path / "scratch/data/processed/index.csv"))
     assert "[tiny](tiny.csv)" in answer.stdout
 
 
+def test_of_an_archive_that_kaggle_unpacked_the_cells_run_the_same_code(packed, tmp_path, competition):
+    dataset = tmp_path / "input/nuclei-code/nuclei"
+    shutil.unpack_archive(packed / "dataset/nuclei.zip", dataset)
+    source = code_of(packed, tmp_path, last=2)
+    answer = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    with zipfile.ZipFile(packed / "dataset/nuclei.zip") as archive:
+        sent = {name: archive.read(name) for name in archive.namelist()}
+    code = tmp_path / "scratch/code"
+    assert {
+        str(path.relative_to(code)): path.read_bytes() for path in code.rglob("*") if path.is_file()
+    } == sent
+
+
 @pytest.fixture(scope="module")
 def predicting(root, tiny_weights, tmp_path_factory) -> Path:
     """Folder with notebook/ and dataset/ of the notebook that predicts the final set, made by its script."""
     folder = tmp_path_factory.mktemp("predicting")
-    command = [sys.executable, ROOT / "scripts/pack_notebook.py", "--root", root, "--out", folder]
-    command += ["--user", "me-too", "--weights", tiny_weights, "--stage", "stage2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    subprocess.run(list(map(str, command)), check=True, env=environment, capture_output=True)
+    settings = ["--user", "me-too", "--weights", tiny_weights, "--stage", "stage2"]
+    answer = run_script("pack_notebook.py", "--root", root, "--out", folder, *settings)
+    assert answer.returncode == 0, answer.stderr
     return folder
 
 
