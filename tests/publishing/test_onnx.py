@@ -25,13 +25,12 @@ SMALL = {"width": 4, "depth": 2}
 TRANSFORMER = {"architecture": "transunet", "transformer_layers": 1, "transformer_heads": 4}
 EXPERIMENTS = {
     "bilinear": {"model": SMALL | {"depth": 1}},
-    "transposed attention": {
-        "model": SMALL | {"upsampling": "transposed", "skip": "attention"},
+    "transposed attention packed": {
+        "model": SMALL | {"upsampling": "transposed", "skip": "attention", "packing": 2},
         "target": {"scheme": "three_class"},
         "intensity": {"window": "none", "normalisation": "z_score"},
     },
     "deep supervision": {"model": SMALL | {"deep_supervision": True, "in_channels": 1}},
-    "packed": {"model": SMALL | {"packing": 2}},
     "transunet": {
         "model": SMALL | TRANSFORMER | {"transformer_patch": 2},
         "intensity": {

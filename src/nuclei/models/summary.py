@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nuclei.arrays import CHANNELS
 from nuclei.config import ModelConfig
+from nuclei.models.compiler import hold_compiler_back
 from nuclei.models.factory import OURS, build_model
 
 
@@ -18,6 +19,7 @@ def summarise(model: ModelConfig, size: int) -> tuple[Any, list[tuple[int, ...]]
     The total of multiply-adds is torch's own count: torchinfo counts a transposed convolution by
     its output and leaves out the products of attention.
     """
+    hold_compiler_back()
     ours = model.architecture in OURS
     # the meta device computes shapes without numbers; the library's networks cannot be built there
     device = "meta" if ours else "cpu"

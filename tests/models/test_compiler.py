@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nuclei.training import fabric
-from nuclei.training.fabric import Placeholder, hold_compiler_back
+from nuclei.models import compiler as adapter
+from nuclei.models.compiler import Placeholder, hold_compiler_back
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,6 +18,7 @@ import sys
 import torch
 from nuclei.config import ModelConfig, TrainingConfig
 from nuclei.models.factory import build_model
+from nuclei.models.summary import summarise
 from nuclei.training import loop, corrections
 from nuclei.training.distributed import launch
 from nuclei.training.optimizer import set_up
@@ -38,6 +39,7 @@ def step(compiled):
     return [parameter.detach() for parameter in state.model.parameters()]
 
 plain = step(compiled=False)
+summarise(ModelConfig(width=2, depth=1), 32)
 assert "torch._dynamo.eval_frame" not in sys.modules, "the compiler is loaded"
 again = step(compiled=True)
 assert "torch._dynamo.eval_frame" in sys.modules, "the compiler is not loaded"
@@ -57,7 +59,7 @@ def compiler(tmp_path, monkeypatch) -> str:
     (package / "__init__.py").write_text("from held_back.part import number\n")
     (package / "part.py").write_text("number = [7]\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(fabric, "COMPILER", "held_back")
+    monkeypatch.setattr(adapter, "COMPILER", "held_back")
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     hold_compiler_back()
     yield "held_back"
@@ -90,7 +92,7 @@ def test_what_is_loaded_already_is_left_alone(compiler):
     assert sys.modules[compiler] is loaded
 
 
-def test_a_training_step_loads_no_compiler_and_a_compiled_network_trains_and_is_recognised():
+def test_a_training_step_and_a_summary_load_no_compiler_and_a_compiled_network_trains_and_is_recognised():
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     answer = subprocess.run([sys.executable, "-c", TRAINS], capture_output=True, text=True, env=environment)
     assert answer.stderr == ""
