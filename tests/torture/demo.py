@@ -27,6 +27,8 @@ RESULTS = (
 """Files that have the same bytes after every run."""
 TIMED = re.compile(r"submissions/(leaderboard\.csv|scores/.*)|.*/events\.out\..*|report.*")
 """Files that hold times or commits, of which only the presence counts."""
+SCRATCH = re.compile(r"\.tfevents\.|/raw/\.incoming/")
+"""Files that may be left: a second log of a training that was stopped, and what a download did not clear away."""
 STAGE = re.compile(r"scripts/(\w+)\.py")
 REFUSED = 99
 """Exit code of a stage that was not to begin."""
@@ -189,7 +191,7 @@ def state(folder: Path) -> dict[str, str]:
     digests = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if path.is_dir() or ".tfevents." in name:
+        if path.is_dir() or SCRATCH.search(name):
             continue
         digests[name] = (
             "" if TIMED.fullmatch(name) else log_digest(path) if path.name == "log.csv" else sha256(path)
