@@ -27,8 +27,9 @@ RESULTS = (
 """Files that have the same bytes after every run."""
 TIMED = re.compile(r"submissions/(leaderboard\.csv|scores/.*)|.*/events\.out\..*|report.*")
 """Files that hold times or commits, of which only the presence counts."""
-SCRATCH = re.compile(r"\.tfevents\.|/raw/\.incoming/")
-"""Files that may be left: a second log of a training that was stopped, and what a download did not clear away."""
+SCRATCH = re.compile(r"\.tfevents\.|/raw/\.incoming/|/\.lock$")
+"""Files that may be left: logs of a training that was stopped, the note of a lock whose holder was killed, which
+the next one writes over, and what a download did not clear away."""
 STAGE = re.compile(r"scripts/(\w+)\.py")
 REFUSED = 99
 """Exit code of a stage that was not to begin."""
