@@ -240,6 +240,16 @@ def test_a_body_that_comes_byte_by_byte_is_given_up_after_a_stated_time(
         http.fetch(url, tmp_path / "file.zip")
 
 
+def test_what_a_server_says_is_shown_in_short_and_cannot_steer_the_terminal(
+    tmp_path: Path, dripping: Callable[[bytes, bytes], str]
+) -> None:
+    head = b"HTTP/1.1 403 \x1b[2J" + b"no" * 5000 + b"\r\nContent-Length: 0\r\n\r\n"
+    with pytest.raises(UserError, match=r"answers 403 \[2Jno.*, expected 200") as refused:
+        http.fetch(dripping(head, b"0"), tmp_path / "file.zip")
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 300
+
+
 def test_a_size_of_a_chunk_without_end_does_not_fill_the_memory(
     tmp_path: Path, dripping: Callable[[bytes, bytes], str]
 ) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from nuclei.io.decoder import Decoder
 from nuclei.io.microscopy import find_pictures, name_results
-from nuclei.io.picture import PixelSize, Reading, check_channel
+from nuclei.io.picture import PixelSize, Reading, check_channel, printable
 
 
 def save(path, array=GREY, **options):
@@ -209,6 +209,10 @@ def test_a_name_that_is_not_utf8_is_read_and_can_be_printed(tmp_path):
     (name,) = find_pictures(tmp_path).pictures
     assert name.encode() == b"a_xff"
     assert np.array_equal(read_one(path).pixels, GREY)
+
+
+def test_a_name_cannot_steer_the_terminal():
+    assert printable("a\nb\x1b[2J\u202ec\u00e9\u202f.png") == "a\\nb\\x1b[2J\\u202ec\u00e9\u202f.png"
 
 
 def test_large_planes_of_a_stack_come_whole_through_the_scratch_folder(tmp_path, monkeypatch):

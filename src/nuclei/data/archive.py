@@ -213,7 +213,7 @@ def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, source: Path) 
                 size += len(chunk)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise DamagedArchiveError(
-            f"{source}: {entry.filename} is damaged ({error}); download the archive again"
+            f"{source}: {entry.filename} is damaged ({error!s:.300}); download the archive again"
         ) from error
     except (RuntimeError, NotImplementedError) as error:  # encrypted, or an unknown compression
         raise UserError(f"{source}: {entry.filename} cannot be unpacked ({error}); {_FOREIGN}") from error

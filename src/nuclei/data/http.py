@@ -111,7 +111,9 @@ def fetch(url: str, path: Path) -> None:
             raise
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             # ValueError: a redirect to what is no address
-            raise UserError(f"{public_url(url)}: cannot be downloaded ({error}); check the address") from error
+            raise UserError(
+                f"{public_url(url)}: cannot be downloaded ({error!s:.300}); check the address"
+            ) from error
     os.replace(part, path)
     _note_path(part).unlink(missing_ok=True)
 
@@ -216,6 +218,7 @@ def _check_status(response: requests.Response, url: str) -> None:
     status, place = response.status_code, public_url(url)
     if status in (200, 206):
         return
+    reason = "".join(filter(str.isprintable, response.reason or ""))[:60]
     if status in TEMPORARY_STATUS:
         wait = response.headers.get("Retry-After", "")
         seconds = float(wait) if wait.isdecimal() else None
@@ -223,9 +226,9 @@ def _check_status(response: requests.Response, url: str) -> None:
             raise UserError(
                 f"{place}: the server answers {status} and asks to wait {seconds:.0f} s; try again then"
             )
-        raise InterruptedAnswerError(f"the server answers {status} {response.reason}", seconds)
+        raise InterruptedAnswerError(f"the server answers {status} {reason}", seconds)
     remedy = REMEDIES.get(status, "check the address")
-    raise UserError(f"{place}: the server answers {status} {response.reason}, expected 200; {remedy}")
+    raise UserError(f"{place}: the server answers {status} {reason}, expected 200; {remedy}")
 
 
 def _continues(response: requests.Response, offset: int, note: PartNote) -> bool:

@@ -155,9 +155,16 @@ def shape_text(axes: str, shape: tuple[int, ...]) -> str:
     return f"{axes} = {' x '.join(map(str, shape))}"
 
 
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
 def printable(path: Path | str) -> str:
-    """The path as text that can be printed and stored: bytes that are not UTF-8 are written as \\xNN."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """The path as text that can be printed and stored: bytes that are not UTF-8 are written as \\xNN.
+
+    So are ends of lines, and what would steer a terminal or turn the direction of writing.
+    """
+    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def allocate(shape: tuple[int, ...], dtype: Any, scratch: Path | None, name: str) -> Any:
