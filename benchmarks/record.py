@@ -16,7 +16,7 @@ SECTIONS = (
     "segment", "metric", "run_lengths", "postprocessing", "opening", "crops", "training", "prediction", "tuning"
 )  # fmt: skip
 START_UP = "start_up"
-WHOLE = ("search", "large")
+WHOLE = ("search", "large", "plane")
 """Whole runs: seconds by the clock and, where it is measured, the most memory that the process held."""
 ON_DEVICE = ("training", "prediction")
 """Sections that are measured on a GPU as well as on the processor."""

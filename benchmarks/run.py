@@ -58,7 +58,7 @@ def _measure(name: str, data: Data, device: torch.device, maps: Path | None) -> 
     if name in record.WHOLE:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            return whole.search(data, folder, maps) if name == "search" else whole.large(data, folder)
+            return whole.search(data, folder, maps) if name == "search" else getattr(whole, name)(data, folder)
     section = trials.TRIALS.get(name) or getattr(segmenting if name == "segment" else rows, name)
     if name in record.ON_DEVICE:
         return [record.plain(row) for row in section(data, device)]

@@ -7,6 +7,8 @@ annotation, and their scores say nothing.
 """
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -19,8 +21,11 @@ from torch import nn
 from nuclei.arrays import LabelMap, UInt8Array
 from nuclei.evaluation.metric import average_precision
 from nuclei.inference.fast import make_fast
-from nuclei.inference.weights import find_best, load_weights
+from nuclei.inference.weights import Weights, find_best, load_weights
+from nuclei.io.picture import Picture
+from nuclei.segmentation.exports import export_plane
 from nuclei.segmentation.plane import segment_plane
+from nuclei.segmentation.results import FOLDERS
 
 SIDE = 1024
 RAYS = 32
@@ -47,6 +52,25 @@ def segment(data: Data) -> Iterator[Row]:
         ("StarDist 2D, its network in torch", stardist(image, truth), 1.0),
     ):
         yield compare(name, peer, ours, work, check, bar, pairs=3)
+    with TemporaryDirectory() as folder:
+        first, second = (
+            with_files(image, weights, Path(folder) / name)
+            for name, weights in (("fast", fast), ("best", best))
+        )
+        yield compare(f"{name}, with all files", "`best`, with all files", first, second, check, pairs=3)
+
+
+def with_files(image: UInt8Array, weights: Weights, out: Path) -> Callable[[], LabelMap]:
+    """From the pixels to all files of a plane."""
+    for name in FOLDERS:
+        (out / name).mkdir(parents=True)
+
+    def work() -> LabelMap:
+        label_map, count = segment_plane(image, weights)
+        export_plane(Picture("plane", image), label_map, count, out)
+        return label_map
+
+    return work
 
 
 def megapixel(data: Data) -> tuple[UInt8Array, LabelMap]:
