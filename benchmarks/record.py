@@ -22,6 +22,8 @@ ON_DEVICE = ("training", "prediction")
 """Sections that are measured on a GPU as well as on the processor."""
 DEVICE = "device"
 """Images a second on a GPU, and how much of it that is."""
+GROWTH = "growth"
+"""How stages grow with the number of images."""
 HEAD = """# Speed against other libraries
 
 Written by `make bench`. Our code and the other one run in turns on the same work. The ratio is their time divided by
@@ -91,6 +93,8 @@ def page(sections: dict[str, Section]) -> str:
         ]
     if DEVICE in sections:
         lines += _device(sections[DEVICE]["rows"], numbers[DEVICE])
+    if GROWTH in sections:
+        lines += _growth(sections[GROWTH]["rows"], numbers[GROWTH])
     lines += ["", trials.HEAD, *table(tuple(trials.TRIALS)), "", trials.NOTES, "## Runs", ""]
     return "\n".join([*lines, *(f"{number}. {run}" for number, run in enumerate(runs, 1))]) + "\n"
 
@@ -141,6 +145,33 @@ def _device(rows: list[dict[str, Any]], run: int) -> list[str]:
             f"{row['mib']:,.0f}",
         ]
         lines.append(f"| {' | '.join([*cells, str(run)])} |")
+    return lines
+
+
+def _growth(rows: list[dict[str, Any]], run: int) -> list[str]:
+    counts = [f"{count:,}" for count in rows[0]["images"]]
+    cells = [
+        "stage",
+        *(f"{count} images" for count in counts),
+        "power",
+        f"peak MiB, {' / '.join(counts)}",
+        "run",
+    ]
+    lines = [
+        "",
+        "Growth with the number of images: the scripts on generated images of 64 x 64 pixels, a tiny network, one",
+        "thread. The power is that of the number of images with which seconds grow from the second column to the",
+        "third, without those of the first; it is 1 where growth is linear.",
+        "",
+        "![processor seconds and memory over the number of images](growth.svg)",
+        "",
+        f"| {' | '.join(cells)} |",
+        "|---" * len(cells) + "|",
+    ]
+    for row in rows:
+        seconds = [f"{value:.1f} s CPU" for value in row["seconds"]]
+        mib = " / ".join(f"{value:.0f}" for value in row["mib"])
+        lines.append(f"| {' | '.join([row['name'], *seconds, format(row['power'], '.2f'), mib, str(run)])} |")
     return lines
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import gpu
+import growth
 import record
 import rows
 import segmenting
@@ -37,7 +38,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=60, help="training images in the sample (default 60)")
     parser.add_argument("--device", default="cpu", help="of training and prediction: cpu, cuda or auto")
     parser.add_argument(
-        "--rows", nargs="*", default=everything, choices=[*everything, record.DEVICE], help="which sections"
+        "--rows",
+        nargs="*",
+        default=everything,
+        choices=[*everything, record.DEVICE, record.GROWTH],
+        help="which sections",
     )
     parser.add_argument("--maps", type=Path, help="out-of-fold maps for `search` (default: blurred annotation)")
     arguments = parser.parse_args()
@@ -55,6 +60,11 @@ def _measure(name: str, data: Data, device: torch.device, maps: Path | None) -> 
         return rows.start_up(ROOT, data)
     if name == record.DEVICE:
         return gpu.device(data, device)
+    if name == record.GROWTH:
+        with tempfile.TemporaryDirectory() as scratch:
+            found = growth.growth(Path(scratch))
+        growth.plot(HERE / "growth.svg", found)
+        return found
     if name in record.WHOLE:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)

@@ -15,9 +15,12 @@ from data import Data
 from harness import Row, compare
 
 from nuclei.data.dataset import Crops
+from nuclei.data.intensity import normalise, window_image
 from nuclei.data.targets import rims
 from nuclei.devices import autocast_type
 from nuclei.evaluation.metric import _overlaps_of_maps
+from nuclei.inference.fast import make_fast
+from nuclei.inference.weights import find_best, load_weights
 from nuclei.models.factory import build_model
 from nuclei.submission.rle import _write, encode_label_map, parse_rows
 
@@ -233,6 +236,39 @@ def forward(data: Data) -> Iterator[Row]:
         yield compare("four flips through the UNet, eager", name, ours, other, check)
 
 
+def fast_forward(data: Data) -> Iterator[Row]:
+    """512x512 through the network of the package as `fast` runs it, against other runtimes."""
+    weights = load_weights(find_best(), torch.device("cpu"))
+    plain, fast = weights.predictors[0], make_fast(weights).predictors[0]
+    image = data.images.image(max(data.ids, key=lambda name: min(data.images.image(name).shape[:2])))
+    image = np.asarray(cv2.resize(image, (512, 512)))
+    pixels = torch.from_numpy(normalise(window_image(image, plain.config.intensity), "half", 3))[None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program: Any = torch.onnx.export(
+            plain.model.float(),
+            (pixels,),
+            dynamo=True,
+            input_names=["pixels"],
+            output_names=["logits"],
+            verbose=False,
+        )
+    graph = program.model_proto.SerializeToString()
+
+    def check(one: Any, other: Any) -> str:
+        apart = np.abs(one.numpy() - torch.sigmoid(torch.as_tensor(other)).numpy())
+        assert apart.mean() < 0.01, apart.mean()
+        return f"probabilities to {apart.mean():.4f} on average, {apart.max():.3f} at most"
+
+    for name, other in (
+        ("OpenVINO, bfloat16", _open_openvino(graph, pixels, "bf16")),
+        ("OpenVINO, float32", _open_openvino(graph, pixels, "f32")),
+        ("ONNX Runtime, float32", _open_onnxruntime(graph, pixels)),
+    ):
+        title = "512x512 pixels through the network of the package, mode fast"
+        yield compare(title, name, lambda: fast.forward(pixels), other, check, pairs=5)
+
+
 def _each(work: Callable[[Any], Any], items: list[Any]) -> list[Any]:
     return [work(item) for item in items]
 
@@ -273,5 +309,6 @@ TRIALS: dict[str, Callable[[Data], Iterator[Row]]] = {
     "decoding": decoding,
     "digits": digits,
     "forward": forward,
+    "fast_forward": fast_forward,
 }
 """What was tried, by the name under which `make bench ROWS=...` runs it."""

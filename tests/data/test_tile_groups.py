@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from nuclei.data import tile_groups
 from nuclei.data.tile_groups import (
     find_groups,
     find_mosaics,
@@ -44,6 +45,18 @@ def test_the_tiles_of_a_picture_are_put_in_their_places_among_strangers(modality
 def test_unrelated_images_stay_alone(modality):
     images = strangers(modality, 12)
     assert find_groups(signatures(images)) == {image_id: image_id for image_id in images}
+
+
+def test_pictures_and_copies_are_found_where_not_all_images_are_compared(monkeypatch):
+    pictures = [tiles_of("purple_tissue", seed, f"x{seed}") for seed in range(3)]
+    images = strangers("purple_tissue", 20)
+    images |= {"copy": (images["stranger7"] * 0.9).astype(np.uint8)}
+    images = signatures(images, *(tiles for tiles, _ in pictures))
+    together = find_groups(images)
+    monkeypatch.setattr(tile_groups, "WINDOW", 16)
+    assert find_groups(images) == together
+    assert together["copy"] == together["stranger7"]
+    assert all(len({together[tile] for tile in places}) == 1 for _, places in pictures)
 
 
 def test_noise_on_one_background_is_no_mosaic():

@@ -2,6 +2,11 @@
 
 Most images of the competition are tiles of a picture that was cut into 2 x 2. If a tile is in
 training and its neighbour in the held-out fold, scores are too high.
+
+Every image is compared with every other one of its size and kind, up to `WINDOW` of them. Of more
+images only those are compared that are near each other in an order in which images of one picture
+are neighbours, so that time grows with the number of images and not with its square.
+Source: Hernandez and Stolfo 1995, the sorted neighbourhood method.
 """
 
 import warnings
@@ -35,6 +40,10 @@ MIN_SIMILARITY = 0.6
 MIN_CORRELATION = 0.8
 """Correlation along the seam of two tiles that are neighbours without the rest of their mosaic.
 Such pairs of the archive have 0.89 or more, the next likely ones, which are no neighbours, 0.42."""
+WINDOW = 1024
+"""Images that are compared with each other; windows overlap by half. No class of the archive has as many."""
+ORDERS = 4
+"""Orders by which thumbnails are compared where there are more of them; duplicates are near each other in one."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ def find_groups(signatures: Mapping[str, ImageSignature]) -> dict[str, str]:
 
     def root(image_id: str) -> str:
         while parent[image_id] != image_id:
-            image_id = parent[image_id]
+            parent[image_id] = image_id = parent[parent[image_id]]
         return image_id
 
     mosaics = find_mosaics(signatures)
@@ -99,15 +108,27 @@ def find_near_duplicates(signatures: Mapping[str, ImageSignature]) -> list[tuple
     if len(ids) < 2:
         return []
     thumbnails = np.stack([signatures[image_id].thumbnail.ravel() for image_id in ids])
-    first, second = np.nonzero(np.triu(thumbnails @ thumbnails.T > MIN_SIMILARITY, 1))
-    return [(ids[i], ids[k]) for i, k in zip(first, second, strict=True)]
+    directions = np.random.default_rng(0).standard_normal((thumbnails.shape[1], ORDERS))
+    pairs: set[tuple[str, str]] = set()
+    for keys in (thumbnails @ directions).T if len(ids) > WINDOW else [np.zeros(len(ids))]:
+        for window in _cut_windows(keys):
+            first, second = np.nonzero(np.triu(thumbnails[window] @ thumbnails[window].T > MIN_SIMILARITY, 1))
+            pairs |= {(ids[i], ids[k]) for i, k in zip(window[first], window[second], strict=True)}
+    return sorted(pairs)
+
+
+def _cut_windows(keys: Float64Array) -> list[npt.NDArray[np.int64]]:
+    """Numbers of the images in ascending order, in windows of `WINDOW` by the order of their keys."""
+    order, half = np.argsort(keys, kind="stable"), WINDOW // 2
+    starts = range(0, max(1, len(order) - half), half)
+    return [np.sort(order[start : start + WINDOW]) for start in starts]
 
 
 def find_mosaics(signatures: Mapping[str, ImageSignature]) -> list[Mosaic]:
     """Pictures cut into 2 x 2 tiles: ids of the top left, top right, bottom left and bottom right tile.
 
     Only tiles of the same size and kind (grey or colour) are put together; a tile is in one mosaic
-    at most, and the choice among rival mosaics is the cheapest of all possible ones.
+    of a window at most, and the choice among rival mosaics is the cheapest of all possible ones.
     """
     mosaics: list[Mosaic] = []
     for ids in _classes(signatures):
@@ -117,7 +138,7 @@ def find_mosaics(signatures: Mapping[str, ImageSignature]) -> list[Mosaic]:
         across, down = _seam_costs(tiles, "right", "left"), _seam_costs(tiles, "bottom", "top")
         for a, b, c, d in _choose_disjoint(*_possible_mosaics(across, down), len(ids)):
             mosaics.append((ids[a], ids[b], ids[c], ids[d]))
-    return sorted(mosaics)
+    return sorted(set(mosaics))
 
 
 def find_neighbours(
@@ -139,7 +160,7 @@ def find_neighbours(
             for pair, join in zip(found, joins, strict=True):
                 if joins.count(join) > 1 or not set(pair) <= mosaic_of.keys():
                     pairs.append(pair)
-    return sorted(pairs)
+    return sorted(set(pairs))
 
 
 def _matching_edges(tiles: Sequence[ImageSignature], side: str, facing: str) -> list[tuple[int, int]]:
@@ -156,11 +177,20 @@ def _matching_edges(tiles: Sequence[ImageSignature], side: str, facing: str) -> 
 
 
 def _classes(signatures: Mapping[str, ImageSignature]) -> list[list[str]]:
-    """Ids of the images of one size and kind, grey or colour: only they can be tiles of one picture."""
+    """Ids of images of one size and kind, grey or colour: only they can be tiles of one picture."""
     classes: dict[tuple[tuple[int, int], bool], list[str]] = {}
     for image_id in sorted(signatures):
         classes.setdefault((signatures[image_id].shape, signatures[image_id].is_grey), []).append(image_id)
-    return [ids for ids in classes.values() if len(ids) > 1]
+    return [window for ids in classes.values() if len(ids) > 1 for window in _windows(ids, signatures)]
+
+
+def _windows(ids: list[str], signatures: Mapping[str, ImageSignature]) -> list[list[str]]:
+    """The ids of a class, in windows by the brightness of their edges where there are many."""
+    if len(ids) <= WINDOW:
+        return [ids]
+    edges = ([outer.mean() for outer, _ in signatures[image_id].edges.values()] for image_id in ids)
+    keys = np.array([np.mean(means) for means in edges])
+    return [[ids[number] for number in window] for window in _cut_windows(keys)]
 
 
 def _seam_costs(tiles: Sequence[ImageSignature], side: str, facing: str) -> Float64Array:
