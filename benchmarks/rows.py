@@ -1,6 +1,7 @@
 """The rows of RESULTS.md: what is held against what, and in what sense the answers are the same."""
 
 import os
+import pty
 import re
 import shutil
 import subprocess
@@ -290,16 +291,16 @@ def _seconds(command: list[Any], until: str) -> float:
     """The processor's time, since other work may run beside it, until the command has said what is looked for."""
     begun = processor_seconds()
     said = ""
-    with subprocess.Popen(
-        [sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        assert process.stdout
+    terminal, end = pty.openpty()  # progress bars are drawn on a terminal alone
+    with subprocess.Popen([sys.executable, *map(str, command)], stdin=end, stdout=end, stderr=end) as process:
+        os.close(end)
         while not re.search(until, said):
-            read = os.read(process.stdout.fileno(), 4096).decode(errors="replace")
-            if not read:
-                raise ValueError(f"{command[0]} ended before it said {until!r}: {said[-500:]}")
-            said += read
+            try:
+                said += os.read(terminal, 4096).decode(errors="replace")
+            except OSError as error:  # no process has the terminal open any more
+                raise ValueError(f"{command[0]} ended before it said {until!r}: {said[-500:]}") from error
         process.kill()
+    os.close(terminal)
     return processor_seconds() - begun
 
 
