@@ -137,8 +137,7 @@ def try_case(case: Case, demo: Demo, stages: list[Stage], final: dict[str, str],
         runs = case.attack(demo, stage, case.moment)
         faults = check_stop(case, runs, stages) + check_whole(demo, stage, final)
         hit = max((find_stage(stages, command) for run in runs for _, command in run.began), default=case.stage)
-        outlived = any(is_running(process) for run in runs for process, _ in run.began)
-        faults += go_on(case, demo, stages, hit, outlived, final, report)
+        faults += go_on(case, demo, stages, hit, runs, final, report)
     except Exception as error:  # of the torture itself, too: the other cases go on
         faults = [f"{type(error).__name__}: {error}"]
     finally:
@@ -179,13 +178,20 @@ def check_whole(demo: Demo, stage: Stage, final: dict[str, str]) -> list[str]:
 
 
 def go_on(
-    case: Case, demo: Demo, stages: list[Stage], hit: int, outlived: bool, final: dict[str, str], report: Report
+    case: Case,
+    demo: Demo,
+    stages: list[Stage],
+    hit: int,
+    earlier: list[Run],
+    final: dict[str, str],
+    report: Report,
 ) -> list[str]:
     """The plain command: what it does again, and what is there when the next stage begins, or at the end.
 
     In a folder that is known already, no stage is let begin: which one would is all there is to see.
     A stage that outlived its make may be done when the plain command looks.
     """
+    outlived = any(is_running(process) for each in earlier for process, _ in each.began)
     done = [bool(stage.last_file) and (demo.folder / stage.last_file).is_file() for stage in stages]
     first = hit + 1 if done[hit] else hit
     found = state(demo.folder)
@@ -195,7 +201,8 @@ def go_on(
     last = len(stages) - 1 if goes_on else first - 1 if known else max(first, hit)
     run = demo.start(only=None if goes_on else "none" if known else stages[last].command)
     code = run.wait()
-    faults = [] if run.wait_for_stages() else ["a process of a stage does not end"]
+    have_ended = all(each.wait_for_stages() for each in (*earlier, run))
+    faults = [] if have_ended else ["a process of a stage does not end"]
     if shows_traceback(run):
         faults.append(f"a traceback: {run.tail()}")
     expected = [stage.command for stage in stages[first : last + (1 if goes_on else 2)]]
