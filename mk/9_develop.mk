@@ -11,9 +11,9 @@ test-quick: $(develop)  ## all but the slow files of tests
 	OMP_NUM_THREADS=1 $(python) -m pytest -q --quick --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # docs/reliability.md says what is attacked and has the last figures
-torture: $(develop)  ## kill a small demo KILLS= times, read CASES= broken files; takes hours
+torture: $(develop)  ## kill a small demo KILLS= times, read CASES= broken files; takes an hour
 	PYTHONPATH="$$PYTHONPATH:tests" OMP_NUM_THREADS=1 $(python) -m torture.fuzz --cases $(cases)
-	PYTHONPATH="$$PYTHONPATH:tests" OMP_NUM_THREADS=1 $(python) -m torture.kills --kills $(kills)
+	PYTHONPATH="$$PYTHONPATH:tests" OMP_NUM_THREADS=1 $(python) -m torture.kills --kills $(kills) --jobs 2
 
 lint: $(develop)  ## ruff and mypy
 	$(python) -m ruff check .

@@ -56,7 +56,7 @@ def test_a_good_checkpoint_is_read(tmp_path, tensors):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"effort": Command()}, "not a readable checkpoint"),
+        ({"effort": Command()}, "it holds more than tensors and plain values; nothing of it was run"),
         ({"fold": None}, "fold: a number"),
         ({"fold": "x" * 5000}, "fold: a number"),
         ({"trained_on": None}, "trained_on: names of images"),

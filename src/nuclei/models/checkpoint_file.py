@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -113,7 +114,10 @@ def read_plain(path: Path) -> Any:
         size = sum(member.file_size for member in archive.infolist())
     if size > path.stat().st_size:
         raise UserError(f"its records claim {size} bytes, the file has {path.stat().st_size}")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch would advise to load the file without this protection
+        raise UserError("it holds more than tensors and plain values; nothing of it was run") from error
 
 
 def _check_content(checkpoint: Mapping[str, Any], path: Path) -> None:
