@@ -118,7 +118,7 @@ def test_settings_of_make_exist(page):
         given = {word.split("=")[0] for word in words if "=" in word}
         assert given <= settings, command
     alone = {span.split("=")[0] for span in code_spans(page) if re.fullmatch(r"[A-Z_]{3,}=[^ ]*", span)}
-    assert alone - {"NUCLEI_DEBUG", "OMP_NUM_THREADS"} <= settings
+    assert alone - {"NUCLEI_DEBUG", "OMP_NUM_THREADS", "THP_MEM_ALLOC_ENABLE"} <= settings
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
