@@ -9,7 +9,7 @@ import math
 import os
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from importlib import import_module
 from multiprocessing import get_context
@@ -53,8 +53,6 @@ validation_images = 4
 [prediction]
 flips = 1
 """
-LINEAR = 1.15
-"""Largest growth that counts as linear: the power of the number of images with which seconds grow."""
 
 
 class Used(NamedTuple):
@@ -68,13 +66,18 @@ def growth(folder: Path, counts: tuple[int, ...] = COUNTS) -> list[dict[str, Any
     """A row for each stage: images, seconds and MiB as lists, and the powers with which they grow."""
     for name in LOADED:
         import_module(name)
-    used = [dict(run_stages(folder / str(count), count)) for count in counts]
+    return make_rows(counts, [dict(run_stages(folder / str(count), count)) for count in counts])
+
+
+def make_rows(counts: Sequence[int], used: Sequence[Mapping[str, Used]]) -> list[dict[str, Any]]:
+    """The rows of the stages from what they used at each number of images."""
     rows = []
     for stage in used[0]:
-        seconds, mib = ([getattr(each[stage], name) for each in used] for name in ("seconds", "mib"))
-        # the start of a process, which is the same for all, does not count
+        seconds, mib = ([getattr(each[stage], name) for each in used] for name in Used._fields)
+        # what few images take is the start, which is the same for all
         beyond = [now - seconds[0] for now in seconds[1:]]
-        power = math.log(beyond[-1] / beyond[0]) / math.log(counts[-1] / counts[-2]) if min(beyond) > 0 else 0.0
+        ratio = math.log(counts[-1] / counts[-2])
+        power = math.log(beyond[-1] / beyond[-2]) / ratio if min(beyond) > 0 else 0.0
         rows.append({"name": stage, "images": list(counts), "seconds": seconds, "mib": mib, "power": power})
     return rows
 

@@ -29,10 +29,14 @@ HEAD = """## Tried
 Above 1 the code in use (first) is faster than what was tried (second).
 """
 NOTES = """\
-None was kept: none gains enough to justify a dependency or more code.
+None was kept: none gains enough to justify a dependency or more code, but for OpenVINO.
 
-- **A compiled forward pass** is a tenth faster, OpenVINO's in bfloat16 a sixth. Each needs a graph
-  for every image size.
+- **OpenVINO in bfloat16** runs the network of mode fast clearly faster than torch (`fast_forward`): it fuses
+  ReLU6, padding and instance normalisation into the passes around them. It is no option yet: a graph
+  is compiled for each image size, and another runtime would have to be kept in step. In float32 it and
+  ONNX Runtime, which has no bfloat16 on a CPU, lose.
+- **A compiled forward pass** of a UNet is a tenth faster, OpenVINO's in bfloat16 a sixth. Each needs a
+  graph for every image size.
 - **Folding batch normalisation** into the convolutions, and ReLU in them, would save 11% and 17% of
   a forward pass of `encoder_unet_long` (measured by leaving them out). 70% of it are convolutions,
   which bfloat16 instructions make twice as fast and no more: prediction stays below its target of 3

@@ -28,7 +28,7 @@ from nuclei.models.weights_file import VERSION, Card, write_weights
 from nuclei.postprocessing.parameters import Parameters, Tuned
 from nuclei.postprocessing.watershed import segment_maps
 
-SIDE, PLANE, STEPS, WORKERS = 20_000, 8_000, 150, 2
+SIDE, PLANE, STEPS, WORKERS = 20_000, 4_000, 150, 2
 WINDOW, NEAR = 1024, 64
 """Sides of what is predicted in one piece where tiles meet, and how near a nucleus lies to the seams there."""
 
