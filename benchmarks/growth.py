@@ -162,7 +162,7 @@ def _run(script: str, arguments: list[str]) -> None:
 def plot(path: Path, rows: list[dict[str, Any]]) -> None:
     """Seconds and MiB over the number of images, both axes logarithmic, with a line of linear growth."""
     with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+        figure, panels = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
         for panel, key, unit in zip(
             panels, ("seconds", "mib"), ("processor seconds", "MiB at most"), strict=True
         ):
@@ -175,7 +175,7 @@ def plot(path: Path, rows: list[dict[str, Any]]) -> None:
             images, images / images[-1] * 1.6 * max(row["seconds"][-1] for row in rows), "k:", label="linear"
         )
         panels[1].set_ylim(100, 10_000)
-        panels[0].legend(fontsize=8)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
         plt.close(figure)
