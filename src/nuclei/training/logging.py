@@ -2,7 +2,9 @@
 
 import resource
 import sys
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -25,7 +27,26 @@ def open_events(fabric: Fabric, folder: Path, step: int) -> AbstractContextManag
     """TensorBoard writer from a step on; None in every process but the first, which writes the
     files.
     """
-    return SummaryWriter(str(folder), purge_step=step) if fabric.is_global_zero else nullcontext()
+    return _name_errors(folder, step) if fabric.is_global_zero else nullcontext()
+
+
+@contextmanager
+def _name_errors(folder: Path, step: int) -> Iterator[SummaryWriter]:
+    """A writer whose errors of the system name its folder.
+
+    Its thread would print a traceback where the disk is full; the writer raises the same error here.
+    """
+    before = threading.excepthook
+    threading.excepthook = lambda told: None if isinstance(told.exc_value, OSError) else before(told)
+    try:
+        with SummaryWriter(str(folder), purge_step=step) as writer:
+            yield writer
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(folder)
+        raise
+    finally:
+        threading.excepthook = before
 
 
 def open_progress(fabric: Fabric, config: Config, fold: Fold, done: int) -> Progress:
