@@ -79,7 +79,7 @@ def write_comparison(book: Book, settings: Settings, steps: str) -> None:
             {} if images == "all" else {"images": int(images)}
         )
         run = f"{curve_folder}/images_{images}_seed_{seed}"
-        write_measured(book, settings, run, configs["unet_plain"], extra, splits=CURVE_SPLITS)
+        write_measured(book, settings, run, configs["resunet"], extra, splits=CURVE_SPLITS)
     book.chapter("tables of the comparison")
     write_table(book, settings, "compare", steps, [f"{folder}/{name}" for name in variants])
     curve = [f"{curve_folder}/images_{images}_seed_{seed}" for images, seed in points]

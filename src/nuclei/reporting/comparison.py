@@ -74,8 +74,8 @@ COMPARE_NOTE = (
     "training, of the GPU or else of the process."
 )
 CURVE_NOTE = (
-    f"`{BASE}` on nested subsets with the same fraction of each modality; a seed decides the images, the first "
-    "weights and the crops. Spread is the standard deviation over the seeds. *Seen sources* are those of which "
+    "The small residual UNet (`configs/compare/resunet.toml`) on nested subsets with the same fraction of each "
+    "modality; a seed decides the images, the first weights and the crops. Spread is the standard deviation over the seeds. *Seen sources* are those of which "
     "training saw other images, *unseen sources* are held out as a whole; both scores are with the post-processing at "
     "which the search starts."
 )
