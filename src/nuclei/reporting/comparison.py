@@ -75,9 +75,9 @@ COMPARE_NOTE = (
 )
 CURVE_NOTE = (
     "The small residual UNet (`configs/compare/resunet.toml`) on nested subsets with the same fraction of each "
-    "modality; a seed decides the images, the first weights and the crops. Spread is the standard deviation over the seeds. *Seen sources* are those of which "
-    "training saw other images, *unseen sources* are held out as a whole; both scores are with the post-processing at "
-    "which the search starts."
+    "modality; a seed decides the images, the first weights and the crops. Spread is the standard deviation over "
+    "the seeds. *Seen sources* are those of which training saw other images, *unseen sources* are held out as a "
+    "whole; both scores are with the post-processing at which the search starts."
 )
 
 
