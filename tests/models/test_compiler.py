@@ -96,3 +96,10 @@ def test_a_training_step_and_a_summary_load_no_compiler_and_a_compiled_network_t
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     answer = subprocess.run([sys.executable, "-c", TRAINS], capture_output=True, text=True, env=environment)
     assert answer.stderr == ""
+
+
+def test_another_version_of_torch_loads_its_compiler_as_ever(compiler, monkeypatch):
+    monkeypatch.setattr(adapter, "version", lambda name: "9.0.0")
+    del sys.modules[compiler]
+    hold_compiler_back()
+    assert compiler not in sys.modules
