@@ -5,7 +5,7 @@ from tiny_networks import Brightness
 
 from nuclei.config import Config, IntensityConfig, ModelConfig, PredictionConfig, TrainingConfig
 from nuclei.inference import predictor as predictor_module
-from nuclei.inference.predictor import Predictor, load_predictor
+from nuclei.inference.predictor import Predictor, fit_scales, load_predictor
 from nuclei.inference.tta import average_over_flips, flips_for_scale, list_flips
 from nuclei.models.checkpoint_file import load_checkpoint
 from nuclei.models.factory import build_model
@@ -97,8 +97,26 @@ def test_scales_are_halved_for_large_nuclei(diameter, scales):
     assert np.array_equal(network(disc(diameter)), fixed(disc(diameter)))
 
 
-def test_an_image_without_nuclei_keeps_the_scales():
-    network = predictor(scales=(1.0, 2.0), halve_scales_from=60.0)
+@pytest.mark.parametrize("diameter", [25, 40, 90])
+def test_scales_bring_nuclei_to_the_diameter_that_is_asked_for(diameter):
+    network = predictor(scales=(0.5, 1.0), fit_diameter=40.0)
+    network.model = Brightness()
+    scales = network.choose_scales(disc(diameter))
+    assert scales[1] == pytest.approx(40 / diameter, rel=0.05)
+    assert scales[0] == pytest.approx(scales[1] / 2, abs=0.001)
+    fixed = predictor(scales=scales)
+    fixed.model = Brightness()
+    assert np.array_equal(network(disc(diameter)), fixed(disc(diameter)))
+
+
+@pytest.mark.parametrize(("factor", "scales"), [(100, (1.0, 2.0)), (1e-3, (0.1, 0.2))])
+def test_scales_of_tiny_and_of_huge_nuclei_are_bounded(factor, scales):
+    assert fit_scales((0.5, 1.0), factor) == scales
+
+
+@pytest.mark.parametrize("sizes", [{"halve_scales_from": 60.0}, {"fit_diameter": 40.0}])
+def test_an_image_without_nuclei_keeps_the_scales(sizes):
+    network = predictor(scales=(1.0, 2.0), **sizes)
     network.model = Brightness()
     assert network.choose_scales(np.zeros((64, 64, 3), np.uint8)) == (1.0, 2.0)
 

@@ -50,14 +50,15 @@ class FastPredictor(Predictor):
         """
         prediction = self.config.prediction
         scales = list_candidates(prediction.scales)
-        if len(scales) == 1 and prediction.halve_scales_from is None:
+        reduced = prediction.halve_scales_from is not None or prediction.fit_diameter is not None
+        if len(scales) == 1 and not reduced:
             return (scales[0],)
         low = min(scales)  # at lower resolutions the nuclei of tissue run together and seem large
         part = crop_middle(image, MEASURED_SIDE)
         diameter = self._measure(part, low, predicted if part.shape == image.shape else None)
         if not diameter and part.shape != image.shape:
             diameter = self._measure(image, low, predicted)
-        return (choose_scale(scales, diameter, prediction.halve_scales_from is not None),)
+        return (choose_scale(scales, diameter, reduced),)
 
     def _measure(self, image: UInt8Array, scale: float, predicted: dict[float, np.ndarray] | None) -> float:
         """Diameter of the nuclei in pixels, 0 without nuclei."""

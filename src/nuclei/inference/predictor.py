@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 PIXELS_PER_BATCH = 2**20
 """Pixels of a batch of flipped images; bounds the memory of a forward pass."""
+LARGEST_FITTED = 2.0
+"""Largest scale to which small nuclei are brought: beyond it an image has no more detail."""
 
 
 class Predictor:
@@ -81,22 +83,27 @@ class Predictor:
     def choose_scales(
         self, image: UInt8Array, predicted: dict[float, np.ndarray] | None = None
     ) -> tuple[float, ...]:
-        """`prediction.scales` for a windowed image (H, W, 3), halved if its nuclei are large.
+        """`prediction.scales` for a windowed image (H, W, 3), as the size of its nuclei asks.
 
-        With `prediction.halve_scales_from`, nuclei are measured in the maps of the scales up to 1.
-        These maps, (3, H, W) float32 by scale, are added to `predicted`, so that they need not be
-        made again.
+        With `prediction.fit_diameter` they are multiplied by that over the diameter of the nuclei, with
+        `prediction.halve_scales_from` halved where nuclei are large. Nuclei are measured in the maps of
+        the smallest scale, or of all up to 1. These maps, (3, H, W) float32 by scale, are added to
+        `predicted`, so that they need not be made again.
         """
-        scales, limit = self.config.prediction.scales, self.config.prediction.halve_scales_from
-        if limit is None:
+        prediction = self.config.prediction
+        scales, limit, fitted = prediction.scales, prediction.halve_scales_from, prediction.fit_diameter
+        if limit is None and fitted is None:
             return scales
         predicted = {} if predicted is None else predicted
+        largest = min(scales) if fitted else max(1, min(scales))
         for index, scale in enumerate(scales):
-            if scale <= max(1, min(scales)):
+            if scale <= largest:
                 predicted[scale] = self._probabilities(image, scale, index)
         mean_CHW = np.mean(list(predicted.values()), axis=0)
         diameter = mean_diameter(segment_maps(np.round(mean_CHW * 255).astype(np.uint8), Parameters()))
-        halvings = max(0, math.floor(math.log2(diameter / limit)) + 1) if diameter else 0
+        if fitted:
+            return fit_scales(scales, fitted / diameter if diameter else 1.0)
+        halvings = max(0, math.floor(math.log2(diameter / limit)) + 1) if diameter and limit else 0
         return tuple(scale / 2**halvings for scale in scales)
 
     def choose_flips(self, scale: float, index: int) -> list[Flip]:
@@ -157,6 +164,12 @@ class Predictor:
             if bottom or right
             else pixels_BCHW
         )
+
+
+def fit_scales(scales: Sequence[float], factor: float) -> tuple[float, ...]:
+    """The scales times a factor, which is bounded so that all are between a tenth and `LARGEST_FITTED`."""
+    bounded = max(0.1 / min(scales), min(factor, LARGEST_FITTED / max(scales)))
+    return tuple(round(scale * bounded, 3) for scale in scales)
 
 
 def scaled_size(size: int, scale: float) -> int:
