@@ -195,7 +195,7 @@ def test_every_variant_overfits_one_batch_under_its_own_loss(config: Config) -> 
     inside = activate(20 * target - 10, config.target)[:, 0] > 0.5
     image = (inside[:, None] + 0.1 * torch.randn(2, 1, 48, 48)).expand(-1, config.model.in_channels, -1, -1)
     model, criterion = build(config.model, CHANNELS), build_loss(config.loss, config.target)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3, fused=True)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=8e-3, fused=True)
     enough = 0.98 if config.model.architecture in AT_A_QUARTER else 0.99
     for _ in range(300):
         output = model(image)
