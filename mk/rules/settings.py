@@ -265,4 +265,6 @@ def read_folds(path: Path) -> list[str]:
             folds = {row["fold"] for row in csv.DictReader(file)}
     except (OSError, KeyError, UnicodeDecodeError, csv.Error):
         return []
-    return sorted(folds, key=int) if all(fold and re.fullmatch("[0-9]{1,9}", fold) for fold in folds) else []
+    if not all(fold and re.fullmatch("[0-9]{1,9}", fold) for fold in folds):
+        return []
+    return sorted(folds, key=int)

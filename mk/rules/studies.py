@@ -14,6 +14,8 @@ from rules.text import RefusedError, nearest, path_text, shell_text
 COMPARE, ABLATION = Path("configs/compare"), Path("configs/ablation")
 CURVE_SPLITS = "splits_curve.csv"
 """Folds of the learning curve: images of seen and of unseen sources are held out together."""
+CURVE_NETWORK = "resunet"
+"""The variant of configs/compare that the learning curve trains."""
 CURVE_STEPS = "1500"
 """Steps of a training of the learning curve: with fewer the steps limit the score, not the images."""
 KINDS = ("folds", "modalities")
@@ -79,7 +81,7 @@ def write_comparison(book: Book, settings: Settings, steps: str) -> None:
             {} if images == "all" else {"images": int(images)}
         )
         run = f"{curve_folder}/images_{images}_seed_{seed}"
-        write_measured(book, settings, run, configs["resunet"], extra, splits=CURVE_SPLITS)
+        write_measured(book, settings, run, configs[CURVE_NETWORK], extra, splits=CURVE_SPLITS)
     book.chapter("tables of the comparison")
     write_table(book, settings, "compare", steps, [f"{folder}/{name}" for name in variants])
     curve = [f"{curve_folder}/images_{images}_seed_{seed}" for images, seed in points]

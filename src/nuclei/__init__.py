@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "finetune", "load", "measure", "read_measurements", "segment", "segment_folder"]
 __version__ = "0.1.0"
 
-# torch then asks Linux for pages of 2 MB: a fifth of a forward pass on a CPU is the kernel giving out small ones
+# torch then asks Linux for pages of 2 MB; with pages of 4 kB a fifth of a forward pass on a CPU is
+# the kernel handing them out
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _MODULES = {

@@ -269,9 +269,9 @@ class PredictionConfig(Section):
     that diameter they are quartered, and so on. It helps where training saw few such large nuclei.
     Off where absent."""
     fit_diameter: Positive | None = None
-    """Diameter in pixels to which the image's nuclei are brought before `scales` apply, so that these
-    are relative: for images of sources that training never saw. Off where absent; in place of
-    `halve_scales_from`."""
+    """Diameter in pixels to which the image is rescaled by the mean diameter of its nuclei; `scales`
+    are then relative to that. For images of sources that training never saw. Off where absent; where
+    it is set, `halve_scales_from` is not used."""
     rim_level: Probability | None = None
     """Relative brightness, from the background (0) to the inside of the nucleus (1), at which the
     image's rims are put by a shift of the foreground map (`postprocessing.rim_calibration`): for images

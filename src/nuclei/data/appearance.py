@@ -137,7 +137,8 @@ def stain_to_fluorescence(image: UInt8Array, generator: np.random.Generator) -> 
     """Renders stained tissue as fluorescence: bright nuclei on a dark background, three equal channels.
 
     Haematoxylin and a fluorescent dye both mark DNA, so its optical density in red, which eosin hardly
-    absorbs, looks like crowded nuclei of a thick section. Black level, brightest value and gamma are drawn.
+    absorbs, looks like crowded nuclei of a thick section. Black level, brightest value and gamma are
+    random.
     """
     red = cv2.GaussianBlur(image[..., 0].astype(np.float32), (0, 0), generator.uniform(0.4, 1.2))
     density = -np.log((red + 1) / 256)

@@ -41,9 +41,9 @@ MIN_CORRELATION = 0.8
 """Correlation along the seam of two tiles that are neighbours without the rest of their mosaic.
 Such pairs of the archive have 0.89 or more, the next likely ones, which are no neighbours, 0.42."""
 WINDOW = 1024
-"""Images that are compared with each other; windows overlap by half. No class of the archive has as many."""
+"""Images that are compared with each other; windows overlap by half. The archive has fewer."""
 ORDERS = 4
-"""Orders by which thumbnails are compared where there are more of them; duplicates are near each other in one."""
+"""Orders by which more thumbnails than that are compared; duplicates are close in one of them."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ def find_near_duplicates(signatures: Mapping[str, ImageSignature]) -> list[tuple
     pairs: set[tuple[str, str]] = set()
     for keys in (thumbnails @ directions).T if len(ids) > WINDOW else [np.zeros(len(ids))]:
         for window in _cut_windows(keys):
-            first, second = np.nonzero(np.triu(thumbnails[window] @ thumbnails[window].T > MIN_SIMILARITY, 1))
+            part = thumbnails[window]
+            first, second = np.nonzero(np.triu(part @ part.T > MIN_SIMILARITY, 1))
             pairs |= {(ids[i], ids[k]) for i, k in zip(window[first], window[second], strict=True)}
     return sorted(pairs)
 

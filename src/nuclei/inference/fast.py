@@ -13,18 +13,15 @@ import numpy as np
 import torch
 
 from nuclei.arrays import UInt8Array
-from nuclei.inference.predictor import Predictor
+from nuclei.inference.predictor import Predictor, measure_diameter
 from nuclei.inference.tta import Flip, list_flips
 from nuclei.inference.weights import Weights
 from nuclei.models.folding import can_fold, fold_normalisation
-from nuclei.postprocessing.label_ops import mean_diameter
-from nuclei.postprocessing.parameters import Parameters
-from nuclei.postprocessing.watershed import segment_maps
 
 DIAMETER = 36.0
 """Pixels across at which nuclei are segmented best at one scale, on sources that training never saw."""
 LARGEST_SCALE = 1.1875
-"""Larger scales cost more than the time of a megapixel allows, and gain little; with it 1024 pixels are 38 x 32."""
+"""Larger scales cost more time than they gain in score. At this one 1024 pixels become 38 * 32."""
 MEASURED_SIDE = 512
 """Longest side, in pixels, of the part of an image in which nuclei are measured."""
 
@@ -65,7 +62,7 @@ class FastPredictor(Predictor):
         maps = self._probabilities(image, scale, 0)
         if predicted is not None:
             predicted[scale] = maps
-        return mean_diameter(segment_maps(np.round(maps * 255).astype(np.uint8), Parameters()))
+        return measure_diameter(maps)
 
     def choose_flips(self, scale: float, index: int) -> list[Flip]:
         """The image itself."""

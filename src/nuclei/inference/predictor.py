@@ -83,12 +83,12 @@ class Predictor:
     def choose_scales(
         self, image: UInt8Array, predicted: dict[float, np.ndarray] | None = None
     ) -> tuple[float, ...]:
-        """`prediction.scales` for a windowed image (H, W, 3), as the size of its nuclei asks.
+        """`prediction.scales` for a windowed image (H, W, 3), adapted to the size of its nuclei.
 
-        With `prediction.fit_diameter` they are multiplied by that over the diameter of the nuclei, with
-        `prediction.halve_scales_from` halved where nuclei are large. Nuclei are measured in the maps of
-        the smallest scale, or of all up to 1. These maps, (3, H, W) float32 by scale, are added to
-        `predicted`, so that they need not be made again.
+        `prediction.fit_diameter` multiplies them by the wanted diameter over the measured one;
+        `prediction.halve_scales_from` halves them where nuclei are large. The first measures nuclei
+        in the maps of the smallest scale, the second in those of all scales up to 1. These maps,
+        (3, H, W) float32 by scale, are added to `predicted`, so that they need not be made again.
         """
         prediction = self.config.prediction
         scales, limit, fitted = prediction.scales, prediction.halve_scales_from, prediction.fit_diameter
@@ -99,8 +99,7 @@ class Predictor:
         for index, scale in enumerate(scales):
             if scale <= largest:
                 predicted[scale] = self._probabilities(image, scale, index)
-        mean_CHW = np.mean(list(predicted.values()), axis=0)
-        diameter = mean_diameter(segment_maps(np.round(mean_CHW * 255).astype(np.uint8), Parameters()))
+        diameter = measure_diameter(np.mean(list(predicted.values()), axis=0))
         if fitted:
             return fit_scales(scales, fitted / diameter if diameter else 1.0)
         halvings = max(0, math.floor(math.log2(diameter / limit)) + 1) if diameter and limit else 0
@@ -166,8 +165,14 @@ class Predictor:
         )
 
 
+def measure_diameter(probabilities_CHW: np.ndarray) -> float:
+    """Mean diameter in pixels of the nuclei in probability maps (3, H, W) float32, 0 without nuclei."""
+    maps = np.round(probabilities_CHW * 255).astype(np.uint8)
+    return mean_diameter(segment_maps(maps, Parameters()))
+
+
 def fit_scales(scales: Sequence[float], factor: float) -> tuple[float, ...]:
-    """The scales times a factor, which is bounded so that all are between a tenth and `LARGEST_FITTED`."""
+    """The scales times a factor, bounded so that all are between a tenth and `LARGEST_FITTED`."""
     bounded = max(0.1 / min(scales), min(factor, LARGEST_FITTED / max(scales)))
     return tuple(round(scale * bounded, 3) for scale in scales)
 

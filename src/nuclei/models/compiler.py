@@ -79,7 +79,7 @@ def load_compiler() -> ModuleType:
 
 
 def hold_compiler_back() -> None:
-    """Puts the placeholder where the compiler is not loaded yet; call it before the import that would load it."""
+    """Puts the placeholder in the compiler's place; call it before the import that would load it."""
     if not version("torch").startswith(TESTED):
         return
     spec = None if COMPILER in sys.modules else find_spec(COMPILER)

@@ -21,7 +21,8 @@ _RELEASED = 1000
 def _lengths() -> npt.NDArray[np.float64]:
     """Length of the line through a boundary pixel, (64,), by how the line goes on from it.
 
-    The index is 1, and 2 for each neighbour on the boundary beside, above or below, 10 for each diagonal one.
+    The index is 1, plus 2 for each neighbour on the boundary beside, above or below, plus 10 for
+    each diagonal one.
     """
     lengths = np.zeros(64)
     lengths[[5, 7, 15, 17, 25, 27]] = 1

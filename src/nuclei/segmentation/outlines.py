@@ -30,9 +30,10 @@ def find_polygons(nuclei: Sequence[Nucleus]) -> list[list[Polygon]]:
 
 
 def trace_masks(masks: Sequence[BoolArray]) -> list[list[Ring]]:
-    """The lines around each mask (H, W): outer ones have a positive area by the shoelace formula, holes a negative one.
+    """The lines around each mask (H, W).
 
-    A line that meets itself at a corner is several.
+    By the shoelace formula outer lines have a positive area, lines around holes a negative one. A line
+    that meets itself at a corner is several.
     """
     rings: list[list[Ring]] = [[] for _ in masks]
     if not masks:

@@ -30,7 +30,7 @@ def make_roi(label: int, polygons: Sequence[Polygon]) -> bytes:
 
 
 def _make_polygon(name: str, ring: Int64Array) -> bytes:
-    """The bytes that roifile writes, ten times as fast: only box, corners and name differ from nucleus to nucleus."""
+    """The bytes that roifile writes, ten times as fast: only box, corners and name vary."""
     left, top = ring.min(axis=0).tolist()
     right, bottom = (ring.max(axis=0) + 1).tolist()
     corners = (ring - (left, top)).astype(">i2").tobytes(order="F")
