@@ -273,9 +273,9 @@ class PredictionConfig(Section):
     are then relative to that. For images of sources that training never saw. Off where absent; where
     it is set, `halve_scales_from` is not used."""
     rim_level: Probability | None = None
-    """Relative brightness, from the background (0) to the inside of the nucleus (1), at which the
-    image's rims are put by a shift of the foreground map (`postprocessing.rim_calibration`): for images
-    of sources that training never saw. Off where absent, and in images with dark nuclei."""
+    """Relative brightness, from the background (0) to the inside of the nucleus (1), at which rims
+    are put by a shift of the foreground map near each nucleus (`postprocessing.rim_calibration`): for
+    images of sources that training never saw. Off where absent, and in images with dark nuclei."""
 
     @model_validator(mode="after")
     def has_flips_to_vary(self) -> Self:

@@ -9,7 +9,7 @@ from nuclei.inference.predictor import Predictor, fit_scales, load_predictor
 from nuclei.inference.tta import average_over_flips, flips_for_scale, list_flips
 from nuclei.models.checkpoint_file import load_checkpoint
 from nuclei.models.factory import build_model
-from nuclei.postprocessing.rim_calibration import apply_lookup, find_lookup
+from nuclei.postprocessing.rim_calibration import calibrate_rims
 from nuclei.synthetic.images import make_image
 
 CPU = torch.device("cpu")
@@ -170,6 +170,5 @@ def test_the_rim_level_calibrates_the_foreground_by_the_image():
     plain, calibrated = predictor(flips=1), predictor(flips=1, rim_level=0.3)
     plain.model = calibrated.model = Brightness()
     maps = plain(image)
-    lookup = find_lookup(maps, image, 0.3)
-    assert np.array_equal(calibrated(image), apply_lookup(maps, lookup))
+    assert np.array_equal(calibrated(image), calibrate_rims(maps, image, 0.3))
     assert not np.array_equal(calibrated(image), maps)

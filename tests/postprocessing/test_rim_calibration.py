@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from nuclei.postprocessing.rim_calibration import apply_lookup, find_lookup
+from nuclei.postprocessing.rim_calibration import calibrate_rims, measure_prior
 
 RADIUS = 12
 
@@ -25,9 +25,9 @@ def picture(inside=150, background=20):
 
 
 def maps(offset):
-    """Maps whose foreground is one half `offset` pixels outside the rims."""
-    foreground = 255 / (1 + np.exp(-(distances() + offset)))
-    return np.repeat(np.round(foreground).astype(np.uint8)[None], 3, 0)
+    """Maps whose foreground is one half `offset` pixels outside the rims; the core is the same."""
+    foreground = np.round(255 / (1 + np.exp(-(distances() + offset)))).astype(np.uint8)
+    return np.stack([foreground, np.zeros_like(foreground), foreground])
 
 
 def area(foreground):
@@ -37,37 +37,70 @@ def area(foreground):
 @pytest.mark.parametrize("offset", [-1.5, 1.5])
 def test_rims_drawn_too_far_in_or_out_come_to_the_level_asked_for(offset):
     given = maps(offset)
-    calibrated = apply_lookup(given, find_lookup(given, picture(), 0.5))
+    calibrated = calibrate_rims(given, picture(), 0.5)
     assert abs(area(given[0]) - 1) > 0.2
     assert abs(area(calibrated[0]) - 1) < 0.1
 
 
 def test_a_higher_level_draws_smaller_nuclei():
     given = maps(0.0)
-    areas = [area(apply_lookup(given, find_lookup(given, picture(), level))[0]) for level in (0.3, 0.5, 0.7)]
+    areas = [area(calibrate_rims(given, picture(), level)[0]) for level in (0.3, 0.5, 0.7)]
     assert areas == sorted(areas, reverse=True)
     assert areas[0] > 1.05 * areas[2]
 
 
 def test_only_the_foreground_changes():
     given = maps(1.5)
-    calibrated = apply_lookup(given, find_lookup(given, picture(), 0.5))
+    calibrated = calibrate_rims(given, picture(), 0.5)
     assert not np.array_equal(calibrated[0], given[0])
     assert np.array_equal(calibrated[1:], given[1:])
 
 
+def test_nuclei_of_one_image_move_each_to_its_own_rim():
+    """Half of the nuclei are drawn too large, half too small: no one threshold fits both."""
+    offset = np.where(np.arange(210) < 105, 1.2, -1.2)
+    given = maps(offset)
+    calibrated = calibrate_rims(given, picture(), 0.5)
+    for half in (np.s_[:, :105], np.s_[:, 105:]):
+        nuclei = np.count_nonzero(distances()[half] > 0)
+        before, after = (np.count_nonzero(part[0][half] >= 128) / nuclei for part in (given, calibrated))
+        assert abs(after - 1) < 0.75 * abs(before - 1)
+
+
 @pytest.mark.parametrize("background", [150, 200])
 def test_nuclei_that_are_not_brighter_than_the_background_leave_the_maps_as_they_are(background):
-    assert find_lookup(maps(1.5), picture(inside=150, background=background), 0.5) is None
+    given = maps(1.5)
+    assert np.array_equal(calibrate_rims(given, picture(inside=150, background=background), 0.5), given)
 
 
 @pytest.mark.parametrize("value", [0, 255])
 def test_maps_without_rims_are_not_calibrated(value):
-    assert find_lookup(np.full((3, 160, 210), value, np.uint8), picture(), 0.5) is None
+    given = np.full((3, 160, 210), value, np.uint8)
+    assert np.array_equal(calibrate_rims(given, picture(), 0.5), given)
+
+
+def two_nuclei(offset):
+    given = maps(offset)
+    given[:, 50:] = 0
+    given[:, :, 105:] = 0
+    return given
 
 
 def test_two_nuclei_are_too_few_to_measure():
-    given = maps(1.5)
-    given[:, 50:] = 0
-    given[:, :, 105:] = 0
-    assert find_lookup(given, picture(), 0.5) is None
+    given = two_nuclei(1.5)
+    assert measure_prior(given, picture()) is None
+    assert np.array_equal(calibrate_rims(given, picture(), 0.5), given)
+
+
+def test_a_part_with_few_nuclei_is_calibrated_by_those_of_the_whole_image():
+    given = two_nuclei(1.5)
+    calibrated = calibrate_rims(given, picture(), 0.5, measure_prior(maps(1.5), picture()))
+    inside = np.count_nonzero(distances()[:50, :105] > 0)
+    assert abs(np.count_nonzero(given[0] >= 128) / inside - 1) > 0.2
+    assert abs(np.count_nonzero(calibrated[0] >= 128) / inside - 1) < 0.1
+
+
+def test_a_part_without_nuclei_is_calibrated_by_those_of_the_whole_image():
+    faint = np.full((3, 160, 210), 100, np.uint8)
+    calibrated = calibrate_rims(faint, picture(), 0.5, measure_prior(maps(-1.5), picture()))
+    assert (calibrated[0] > 128).all()

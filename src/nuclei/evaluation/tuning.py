@@ -24,7 +24,7 @@ from nuclei.io.names import check_name
 from nuclei.io.parallel import open_pool
 from nuclei.io.probability_maps import Maps
 from nuclei.io.tables import SOURCE, read_splits
-from nuclei.postprocessing.parameters import Parameters, Tuned
+from nuclei.postprocessing.parameters import NEUTRAL, Parameters, Tuned
 from nuclei.postprocessing.watershed import segment_maps
 from nuclei.progress import Progress, name_job
 
@@ -57,11 +57,9 @@ COARSE_IMAGES = CACHED_IMAGES
 """At most so many images in the coarse search; half steps are tried on all."""
 MIN_FINE_IMAGES = 100
 """Fewer images cannot tell half steps apart, so none are tried."""
-START = Parameters(foreground_threshold=0.5, seed_threshold=0.2, min_relative_area=0.0)
-"""Start of the search: a pixel with a probability of at least one half belongs to a nucleus.
-
-A parameter leaves it only on a gain that holds over sources: thresholds that suit the sources of
-the training images cost several times their gain on other sources.
+START = NEUTRAL
+"""Start of the search. A parameter leaves it only on a gain that holds over sources: thresholds that
+suit the sources of the training images cost several times their gain on other sources.
 """
 PASSES = 2
 """Maximum number of rounds of the coarse search over all parameters."""

@@ -28,7 +28,7 @@ from nuclei.models.blocks import TileOffset
 from nuclei.models.factory import build_model
 from nuclei.postprocessing.label_ops import mean_diameter
 from nuclei.postprocessing.parameters import Parameters
-from nuclei.postprocessing.rim_calibration import Lookup, apply_lookup, find_lookup
+from nuclei.postprocessing.rim_calibration import calibrate_rims
 from nuclei.postprocessing.watershed import segment_maps
 from nuclei.progress import show_progress
 
@@ -72,13 +72,8 @@ class Predictor:
         for index, scale in enumerate(scales):
             total += predicted[scale] if scale in predicted else self._probabilities(windowed, scale, index)
         maps = np.round(total * (255 / len(scales))).clip(0, 255).astype(np.uint8)
-        lookup = self.find_rim_lookup(maps, windowed)
-        return maps if lookup is None else apply_lookup(maps, lookup)
-
-    def find_rim_lookup(self, maps: UInt8Array, image: UInt8Array) -> Lookup | None:
-        """The calibration of the maps of a windowed image that `prediction.rim_level` asks for."""
         level = self.config.prediction.rim_level
-        return None if level is None else find_lookup(maps, image, level)
+        return maps if level is None else calibrate_rims(maps, windowed, level)
 
     def choose_scales(
         self, image: UInt8Array, predicted: dict[float, np.ndarray] | None = None

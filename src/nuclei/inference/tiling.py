@@ -10,8 +10,9 @@ What avoids seams:
 - The intensity window, and the statistics of z_score, are those of the whole image.
 - Bilinear upsampling with aligned corners depends on the position in the image, and is told it
   (`models.blocks.BilinearUpsampling`).
-- Where scales depend on the size of the nuclei, that of the middle tile decides for all tiles, and
-  so do its rims where the foreground map is calibrated by them.
+- Where scales depend on the size of the nuclei, that of the middle tile decides for all tiles. Where
+  the foreground map is calibrated by the rims of the nuclei, the middle tile gives what all have in
+  common, and a tile is calibrated with a margin.
 - A scaled tile is cut out of the scaled image, which is resampled there only, and so are its maps.
 
 What a network computes over the whole image (transformers, channel attention, instance and group
@@ -33,7 +34,7 @@ from nuclei.inference.predictor import Predictor, scaled_size
 from nuclei.inference.tta import Flip
 from nuclei.io.probability_maps import mean_of_maps
 from nuclei.models.blocks import TileOffset
-from nuclei.postprocessing.rim_calibration import Lookup, apply_lookup
+from nuclei.postprocessing.rim_calibration import calibrate_rims, measure_prior
 
 WHOLE = 2**21
 """Images of up to this many pixels are predicted whole."""
@@ -41,6 +42,8 @@ MARGIN = 256
 """Pixels read around a tile on each side; with these, maps of an EfficientNet encoder differ by at
 most 1 of 255.
 """
+RIM_MARGIN = 64
+"""Pixels around a tile whose maps are calibrated with it."""
 SIDE = 832
 """Side of a tile without its margin."""
 
@@ -227,16 +230,21 @@ class _TiledNetwork:
         self.predictor, self.scaled, self.margin = predictor, scaled, margin
         image = scaled.read(middle)
         self.scales = predictor.choose_scales(image)
-        self.lookup: Lookup | None = None
-        if predictor.config.prediction.rim_level is not None:
-            self.lookup = predictor.find_rim_lookup(self._predict(middle), image)
+        self.level = predictor.config.prediction.rim_level
+        self.prior = None if self.level is None else measure_prior(self._predict(middle, margin), image)
 
     def __call__(self, tile: Box) -> UInt8Array:
-        maps = self._predict(tile)
-        return maps if self.lookup is None else apply_lookup(maps, self.lookup)
+        if self.level is None or self.prior is None:
+            return self._predict(tile, self.margin)
+        # nuclei at the tile's edge are seen with what surrounds them, as in the neighbouring tile
+        around = min(RIM_MARGIN, self.margin)
+        read = tile.grow(around, self.scaled.shape)
+        maps = self._predict(read, self.margin - around)
+        maps = calibrate_rims(maps, self.scaled.read(read), self.level, self.prior)
+        return np.ascontiguousarray(maps[(slice(None), *tile.inside(read).slices)])
 
-    def _predict(self, tile: Box) -> UInt8Array:
-        return predict_tile(self.predictor, self.scaled, self.scales, tile, self.margin)
+    def _predict(self, box: Box, margin: int) -> UInt8Array:
+        return predict_tile(self.predictor, self.scaled, self.scales, box, margin)
 
 
 def predict_tile(

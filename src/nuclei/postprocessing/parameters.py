@@ -122,6 +122,12 @@ class Parameters:
         return cls(**values)
 
 
+NEUTRAL = Parameters(foreground_threshold=0.5, seed_threshold=0.2, min_relative_area=0.0)
+"""Parameters that hold on sources that training never saw: a pixel with a probability of at least
+one half belongs to a nucleus.
+"""
+
+
 @dataclass(frozen=True)
 class Tuned:
     """Tuned parameters: general ones, and others for modalities in which those scored better."""

@@ -4,8 +4,11 @@ Networks learn how bright annotators of the sources in training drew rims, for t
 resolution of those sources. On images of other sources the rim at probability one half is too far
 out or too far in. Annotators of different laboratories agree on something else: they draw the rim
 where brightness has fallen to about 0.42 of the way from the local background (0) to the inside of
-the nucleus (1). So each image gets the threshold at which the map's rims have that brightness, and
-the map is shifted in log-odds until this threshold is one half.
+the nucleus (1).
+
+So each nucleus gets the threshold at which the foreground map has that brightness around it, and the
+map near it is shifted in log-odds until this threshold is one half. The pixels around one nucleus are
+few, so a fixed number of pixels with the brightness of all nuclei of the image is added to them.
 """
 
 from typing import NamedTuple
@@ -13,10 +16,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from nuclei.arrays import FOREGROUND, BoolArray, Float32Array, Int64Array, UInt8Array
-from nuclei.postprocessing.label_ops import label_components
-from nuclei.postprocessing.parameters import Parameters
-from nuclei.postprocessing.watershed import measure_certainty
+from nuclei.arrays import FOREGROUND, BoolArray, Float32Array, Int64Array, LabelMap, UInt8Array
+from nuclei.postprocessing.parameters import NEUTRAL
+from nuclei.postprocessing.watershed import measure_certainty, segment_maps
 
 RING = (4.0, 8.0)
 """Distances from a nucleus, in pixels, between which its local background is measured."""
@@ -28,19 +30,50 @@ MIN_RING, MIN_INSIDE = 20, 5
 """Fewest pixels of a background ring, and of an inside, that are measured."""
 MIN_CONTRAST = 3.0
 """Smallest difference of grey levels between inside and background."""
-MIN_COMPONENTS = 3
-"""Fewest foreground components with which an image is calibrated."""
+MIN_NUCLEI = 3
+"""Fewest nuclei with which an image is calibrated."""
 SMOOTHING = 10.0
 """Standard deviation, in steps of 1/255, with which brightness is averaged over probabilities."""
+PRIOR = 300.0
+"""Pixels of the image's mean nucleus that are added to those of each nucleus."""
 LOWEST, HIGHEST = 0.2, 0.95
 """Bounds of the threshold, as fractions of the image's certainty."""
 
-Lookup = UInt8Array
-"""New value of each value of the foreground map, (256,) uint8."""
+
+class RimBrightness(NamedTuple):
+    """Relative brightness of the pixels near rims by their foreground value: 0 background, 1 inside.
+
+    Of each nucleus, (N, 256), or of the mean nucleus of an image, (256,).
+    """
+
+    pixels: Float32Array
+    """Number of pixels with each foreground value, smoothed over the values."""
+    total: Float32Array
+    """Sum of their relative brightness."""
+
+
+class RimPrior(NamedTuple):
+    """What the nuclei of an image have in common."""
+
+    brightness: RimBrightness
+    """Of its mean nucleus with `PRIOR` pixels, (256,)."""
+    certainty: float
+    """`watershed.measure_certainty`, at least `Parameters.min_certainty`."""
+
+
+class _Rims(NamedTuple):
+    """What an image's nuclei show of their rims."""
+
+    nearest: Int64Array
+    """Nearest nucleus of every pixel, from 1 on (H, W)."""
+    brightness: RimBrightness
+    """(N + 1, 256); all 0 for nuclei that are not clearly brighter than their background."""
+    enough: bool
+    """Whether there are `MIN_NUCLEI` such nuclei, and no more of others, as in stained tissue."""
 
 
 class _Contrast(NamedTuple):
-    """Brightness around and inside each foreground component, and which have enough pixels of both."""
+    """Brightness around and inside each nucleus, and which have enough pixels of both."""
 
     background: Float32Array
     inside: Float32Array
@@ -48,103 +81,135 @@ class _Contrast(NamedTuple):
 
     @property
     def bright(self) -> BoolArray:
-        """Components clearly brighter than their background."""
+        """Nuclei clearly brighter than their background."""
         return self.measured & (self.inside - self.background > MIN_CONTRAST)
 
 
-def find_lookup(maps: UInt8Array, image: UInt8Array, level: float) -> Lookup | None:
-    """The calibration of the foreground of maps (3, H, W) uint8 of an RGB image (H, W, 3) uint8.
+def calibrate_rims(
+    maps: UInt8Array, image: UInt8Array, level: float, prior: RimPrior | None = None
+) -> UInt8Array:
+    """Maps (3, H, W) uint8 of an RGB image (H, W, 3) uint8, with a calibrated foreground.
 
-    `level` is the relative brightness at the rim: 0 that of the background, 1 that of the inside.
-    None where it cannot be measured: fewer than three foreground components brighter than their
-    background, or, as in stained tissue, most of them darker.
+    `level` is the relative brightness at rims: 0 that of the background, 1 that of the inside.
+    `prior` is that of the whole image where this is a part of it. Without it the maps are returned
+    as they are where there is none: see `measure_prior`.
     """
-    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-    certainty = max(measure_certainty(maps), Parameters().min_certainty)
-    relative = _relative_brightness(maps[FOREGROUND], grey, 0.5 * certainty)
-    if relative is None:
-        return None
-    threshold = _threshold_at(relative, level, certainty)
-    return _shift_log_odds(0.5 * certainty, threshold)
-
-
-def apply_lookup(maps: UInt8Array, lookup: Lookup) -> UInt8Array:
-    """The maps (3, H, W) uint8 with new foreground values."""
+    rims = _find_rims(maps, image)
+    prior = prior or _pool(rims, maps)
+    if prior is None:
+        return maps
+    brightness, nearest = (rims.brightness, rims.nearest) if rims else (_nothing(), np.zeros((1, 1), np.int64))
+    thresholds = _find_thresholds(brightness, prior, level)
+    lookups = _shift_log_odds(0.5 * prior.certainty, thresholds)
     calibrated = maps.copy()
-    calibrated[FOREGROUND] = lookup[maps[FOREGROUND]]
+    calibrated[FOREGROUND] = lookups[nearest, maps[FOREGROUND]]
     return calibrated
 
 
-def _relative_brightness(
-    foreground: UInt8Array, grey: UInt8Array, threshold: float
-) -> tuple[Float32Array, UInt8Array] | None:
-    """Relative brightness of the pixels near rims, and their foreground values."""
-    mask = (foreground >= 255 * threshold).astype(np.uint8)
+def measure_prior(maps: UInt8Array, image: UInt8Array) -> RimPrior | None:
+    """What the nuclei have in common; None with fewer than three that are clearly brighter than their
+    background, or, as in stained tissue, more that are not.
+    """
+    return _pool(_find_rims(maps, image), maps)
+
+
+def _pool(rims: _Rims | None, maps: UInt8Array) -> RimPrior | None:
+    if rims is None or not rims.enough:
+        return None
+    pixels, total = (part.sum(axis=0) for part in rims.brightness)
+    weight = PRIOR / pixels.sum()
+    certainty = max(measure_certainty(maps), NEUTRAL.min_certainty)
+    return RimPrior(RimBrightness(pixels * weight, total * weight), certainty)
+
+
+def _nothing() -> RimBrightness:
+    """That of no nucleus, whose threshold is that of the prior."""
+    return RimBrightness(*(np.zeros((1, 256), np.float32) for _ in RimBrightness._fields))
+
+
+def _find_rims(maps: UInt8Array, image: UInt8Array) -> _Rims | None:
+    """None for an image without nuclei, or without background."""
+    nuclei = segment_maps(maps, NEUTRAL)
+    mask = (nuclei > 0).astype(np.uint8)
     if not mask.any() or mask.all():
         return None
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     # single noisy pixels would blur the relation of brightness to probability
-    brightness = np.asarray(cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 0.7), np.float32)
-    components, outside, inside = _measure_distances(mask)
-    contrast = _measure_contrast(brightness, components, outside, inside)
+    brightness = np.asarray(cv2.GaussianBlur(grey, (0, 0), 0.7), np.float32)
+    nearest, outside, inside = _measure_distances(nuclei, mask)
+    contrast = _measure_contrast(brightness, nearest, outside, inside)
     bright = contrast.bright
-    if bright.sum() < max(MIN_COMPONENTS, contrast.measured.sum() / 2):
-        return None
     near_rim = ((outside > 0) & (outside <= BAND)) | ((inside > 0) & (inside <= BAND))
-    band = near_rim & bright[components]
-    of = components[band]
-    height = contrast.inside[of] - contrast.background[of]
-    return (brightness[band] - contrast.background[of]) / height, foreground[band]
+    band = near_rim & bright[nearest]
+    nucleus = nearest[band]
+    relative = (brightness[band] - contrast.background[nucleus]) / (contrast.inside - contrast.background)[
+        nucleus
+    ]
+    found = _collect(nucleus, maps[FOREGROUND][band], relative, len(bright))
+    return _Rims(nearest, found, bool(bright.sum() >= max(MIN_NUCLEI, contrast.measured.sum() / 2)))
 
 
-def _measure_distances(mask: UInt8Array) -> tuple[Int64Array, Float32Array, Float32Array]:
-    """Nearest component of every pixel; its distance from the foreground, and from the background."""
-    _, labels = label_components(mask, np.flatnonzero(mask))
+def _measure_distances(nuclei: LabelMap, mask: UInt8Array) -> tuple[Int64Array, Float32Array, Float32Array]:
+    """Nearest nucleus of every pixel; its distance from all nuclei, and from the background."""
     outside, pixel = cv2.distanceTransformWithLabels(
         1 - mask, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    component_of_pixel = np.zeros(int(pixel.max()) + 1, np.int64)
-    component_of_pixel[pixel[mask > 0]] = labels
+    nucleus_of_pixel = np.zeros(int(pixel.max()) + 1, np.int64)
+    nucleus_of_pixel[pixel[mask > 0]] = nuclei[mask > 0]
     padded = np.pad(mask, 1, constant_values=1)  # the edge of the image is no rim
     inside = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1]
-    return component_of_pixel[pixel], np.asarray(outside, np.float32), np.asarray(inside, np.float32)
+    return nucleus_of_pixel[pixel], np.asarray(outside, np.float32), np.asarray(inside, np.float32)
 
 
 def _measure_contrast(
-    brightness: Float32Array, components: Int64Array, outside: Float32Array, inside: Float32Array
+    brightness: Float32Array, nearest: Int64Array, outside: Float32Array, inside: Float32Array
 ) -> _Contrast:
-    size = int(components.max()) + 1
+    size = int(nearest.max()) + 1
     in_ring = (outside >= RING[0]) & (outside <= RING[1])
-    background, ring_pixels = _means(brightness, components, in_ring, size)
-    interior, inside_pixels = _means(brightness, components, inside >= INSIDE, size)
+    background, ring_pixels = _means(brightness, nearest, in_ring, size)
+    interior, inside_pixels = _means(brightness, nearest, inside >= INSIDE, size)
     return _Contrast(background, interior, (ring_pixels >= MIN_RING) & (inside_pixels >= MIN_INSIDE))
 
 
 def _means(
-    brightness: Float32Array, components: Int64Array, chosen: BoolArray, size: int
+    brightness: Float32Array, nearest: Int64Array, chosen: BoolArray, size: int
 ) -> tuple[Float32Array, Int64Array]:
-    """Mean brightness of each component's chosen pixels, and their number."""
-    counts = np.bincount(components[chosen], minlength=size)
-    sums = np.bincount(components[chosen], brightness[chosen], minlength=size)
+    """Mean brightness of each nucleus's chosen pixels, and their number."""
+    counts = np.bincount(nearest[chosen], minlength=size)
+    sums = np.bincount(nearest[chosen], brightness[chosen], minlength=size)
     return (sums / np.maximum(counts, 1)).astype(np.float32), counts
 
 
-def _threshold_at(relative: tuple[Float32Array, UInt8Array], level: float, certainty: float) -> float:
-    """Probability of the pixels whose mean relative brightness is `level`, within the bounds."""
-    brightness, values = relative
-    counts = np.bincount(values, minlength=256).astype(float)
-    sums = np.bincount(values, np.clip(brightness, -0.5, 1.5), minlength=256)
-    steps = np.arange(-24, 25)
-    kernel = np.exp(-0.5 * (steps / SMOOTHING) ** 2)
-    means = np.convolve(sums, kernel, "same") / np.maximum(np.convolve(counts, kernel, "same"), 1e-9)
-    low, high = (int(bound * certainty * 255) for bound in (LOWEST, HIGHEST))
+def _collect(nucleus: Int64Array, values: UInt8Array, relative: Float32Array, size: int) -> RimBrightness:
+    """Relative brightness of pixels by their nucleus, of which there are `size`, and foreground value."""
+    cell = nucleus * 256 + values
+    counted = np.bincount(cell, minlength=size * 256)
+    summed = np.bincount(cell, np.clip(relative, -0.5, 1.5), minlength=size * 256)
+    return RimBrightness(*(_smooth(part.reshape(size, 256).astype(np.float32)) for part in (counted, summed)))
+
+
+def _smooth(by_value: Float32Array) -> Float32Array:
+    """Each row (N, 256) smoothed over the foreground values."""
+    return np.asarray(
+        cv2.GaussianBlur(by_value, (49, 1), SMOOTHING, borderType=cv2.BORDER_CONSTANT), np.float32
+    )
+
+
+def _find_thresholds(brightness: RimBrightness, prior: RimPrior, level: float) -> Float32Array:
+    """Probability at which the mean brightness around each nucleus is `level`, within the bounds, (N,)."""
+    pixels, total = (own + common for own, common in zip(brightness, prior.brightness, strict=True))
+    low, high = (int(bound * prior.certainty * 255) for bound in (LOWEST, HIGHEST))
     # brightness rises with probability; a dip is noise
-    reached = np.flatnonzero(np.maximum.accumulate(means)[low:high] >= level)
-    return float(low + reached[0] if reached.size else high) / 255
+    reached = np.maximum.accumulate(total / np.maximum(pixels, 1e-6), axis=1)[:, low:high] >= level
+    values = np.where(reached.any(axis=1), low + reached.argmax(axis=1), high)
+    return (values / 255).astype(np.float32)
 
 
-def _shift_log_odds(target: float, threshold: float) -> Lookup:
-    """The lookup that shifts log-odds so that the probability `threshold` becomes `target`."""
-    probabilities = np.clip(np.arange(256) / 255, 1 / 512, 1 - 1 / 512)
-    ratio = target / (1 - target) * (1 - threshold) / threshold
-    odds = ratio * probabilities / (1 - probabilities)
+def _shift_log_odds(target: float, thresholds: Float32Array) -> UInt8Array:
+    """For each threshold the new value of each value, (N, 256), with log-odds shifted so that the threshold
+    becomes `target`.
+    """
+    probabilities = np.clip(np.arange(256, dtype=np.float32) / 255, 1 / 512, 1 - 1 / 512)
+    ratios = target / (1 - target) * (1 - thresholds) / thresholds
+    odds = ratios[:, None] * (probabilities / (1 - probabilities))
     return np.asarray(np.round(255 * odds / (1 + odds)), np.uint8)
