@@ -15,14 +15,16 @@ def main() -> None:
     parser.add_argument("--splits", type=Path, help="data/splits.csv")
     parser.add_argument("--oof", type=Path, help="output: maps of the held-out images, .npz")
     parser.add_argument("--test", type=Path, help="output: maps of the test images, .npz; skipped where absent")
-    parser.add_argument("--config", type=Path, help="use its [prediction] instead of the checkpoint's")
+    parser.add_argument(
+        "--config", type=Path, help="its [prediction] instead; with --weights an ensemble's card"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
     parser.add_argument("--devices", type=int, default=1, help="processes or GPUs per machine (default: 1)")
     parser.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
     parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
     given = parser.parse_args()
-    if not (given.splits if given.oof else given.test) or (given.weights and (given.config or given.oof)):
-        parser.error("--checkpoint needs --oof with --splits, or --test; --weights needs --test, no --config")
+    if not (given.splits if given.oof else given.test) or (given.weights and given.oof):
+        parser.error("--checkpoint needs --oof with --splits, or --test; --weights needs --test")
 
     from nuclei.config_files import read_config
     from nuclei.data.prepared_images import Images
@@ -43,7 +45,7 @@ def main() -> None:
     torch.set_num_threads(given.threads or torch.get_num_threads())
     fabric = launch(choose_device(given.device), given.devices, given.nodes)
     if given.weights:
-        predictor, fold = load_trained(given.weights, fabric.device), None
+        predictor, fold = load_trained(given.weights, fabric.device, given.config), None
     else:
         checkpoint = load_checkpoint(given.checkpoint)
         if given.oof:

@@ -532,6 +532,9 @@ def test_score_without_a_solution_says_how_to_get_one(make):
 def test_submit_with_weights_sends_what_submission_with_weights_wrote(make):
     weights = f"WEIGHTS={ROOT}/weights/ensemble.json"
     make.run("submission", weights)
+    predicted = [call for call in make.calls() if call[0].endswith("predict.py")]
+    cards = {call[call.index("--config") + 1] for call in predicted}
+    assert cards == {f"{ROOT}/weights/ensemble.json"}  # whose prediction replaces that of its networks
     (written,) = (make.folder / "submissions").glob("*.csv")
     assert make.run("submit", weights) == ["submit"]
     (call,) = (call for call in make.calls() if call[0].endswith("submit.py"))

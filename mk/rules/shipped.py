@@ -106,7 +106,7 @@ def write_shipped(book: Book, settings: Settings) -> None:
                 [out],
                 [*needs, index],
                 "predict",
-                f"--weights {shell_text(str(file))}",
+                f"--weights {shell_text(str(file))}{' --config $(weights)' if is_card else ''}",
                 f"--processed {processed} --test {path_text(out)} --device $(device)",
                 after=after,
             )

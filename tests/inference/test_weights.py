@@ -124,6 +124,17 @@ def test_an_ensemble_is_its_members_by_their_weights_with_parameters_of_its_own(
     )
 
 
+def test_the_prediction_on_the_card_of_an_ensemble_replaces_that_of_its_networks(tmp_path):
+    path = write_ensemble(tmp_path)
+    values = json.loads(path.read_text())
+    assert "prediction" not in values
+    asked = PredictionConfig(flips=1, scales=(0.71, 1.0), rim_level=0.4)
+    path.write_text(json.dumps(values | {"prediction": asked.model_dump(mode="json")}))
+    assert {predictor.config.prediction for predictor in load_weights(path, CPU).predictors} == {asked}
+    own = load_weights(tmp_path / "one", CPU).predictors[0].config.prediction
+    assert load_trained(tmp_path / "one/fold_0.safetensors", CPU).config.prediction == own != asked
+
+
 def test_an_ensemble_whose_member_was_made_again_is_refused(tmp_path):
     path = write_ensemble(tmp_path, scores=(0.5, 0.3))
     for read in (lambda source: load_weights(source, CPU), read_tuned, find_files):
@@ -358,6 +369,8 @@ def test_a_file_with_an_unsafe_name_in_a_folder_is_refused(tmp_path):
             r"weights\.all is for \['other'\], expected one for each",
         ),
         (lambda card: card["weights"]["all"].update(one=0), "weights.all.one = 0: .* greater than 0"),
+        (lambda card: card.update(prediction={"scales": [1e9]}), "prediction"),
+        (lambda card: card.update(prediction={"flip": 1}), "prediction"),
         (lambda card: card.update(parameters=DEEP), "not valid JSON .*recursion limit"),
     ],
 )

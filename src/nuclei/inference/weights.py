@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nuclei.arrays import UInt8Array
+from nuclei.config import PredictionConfig
 from nuclei.data.modality import ALL
 from nuclei.errors import UserError
 from nuclei.io.files import sha256
@@ -57,8 +58,12 @@ class Weights:
         return mean_of_maps([predictor(image) for predictor in self.predictors], self.weights)
 
 
-def load_weights(path: Path | str, device: "torch.device") -> Weights:
+def load_weights(
+    path: Path | str, device: "torch.device", prediction: PredictionConfig | None = None
+) -> Weights:
     """The networks of a file, of all files of a folder, or of an ensemble's card (.json).
+
+    They predict as their cards say, or as `prediction` does, or the ensemble's card.
 
     Raises:
         UserError: as in `read_weights`; a folder without files, or with those of several
@@ -68,7 +73,7 @@ def load_weights(path: Path | str, device: "torch.device") -> Weights:
     if path.suffix == CARD_SUFFIX:
         return _load_ensemble(path, device)
     files = find_files(path)
-    loaded = [_load_file(file, device) for file in files]
+    loaded = [_load_file(file, device, prediction) for file in files]
     cards = [card for card, _ in loaded]
     if any((card.name, card.parameters) != (cards[0].name, cards[0].parameters) for card in cards):
         names = ", ".join(f"{file.name}: {card.name}" for file, card in zip(files, cards, strict=True))
@@ -84,7 +89,9 @@ def load_weights(path: Path | str, device: "torch.device") -> Weights:
 
 def _load_ensemble(path: Path, device: "torch.device") -> Weights:
     ensemble = read_ensemble(path)
-    members = {name: load_weights(find_member(path, name), device) for name in ensemble.members}
+    members = {
+        name: load_weights(find_member(path, name), device, ensemble.prediction) for name in ensemble.members
+    }
     weights = ensemble.weights[ALL]
     return Weights(
         path,
@@ -96,11 +103,16 @@ def _load_ensemble(path: Path, device: "torch.device") -> Weights:
     )
 
 
-def _load_file(path: Path, device: "torch.device") -> "tuple[Card, Predictor]":
+def _load_file(
+    path: Path, device: "torch.device", prediction: PredictionConfig | None = None
+) -> "tuple[Card, Predictor]":
     from nuclei.inference.predictor import load_predictor
 
     card, tensors = read_weights(path)
-    return card, load_predictor({"config": card.config, "model": tensors}, str(path), device)
+    predictor = load_predictor({"config": card.config, "model": tensors}, str(path), device)
+    if prediction:
+        predictor.config = predictor.config.model_copy(update={"prediction": prediction})
+    return card, predictor
 
 
 def read_ensemble(path: Path) -> EnsembleCard:
@@ -121,8 +133,10 @@ def read_ensemble(path: Path) -> EnsembleCard:
     return card
 
 
-def load_trained(path: Path, device: "torch.device") -> "Predictor":
+def load_trained(path: Path, device: "torch.device", ensemble: Path | None = None) -> "Predictor":
     """The network of one file: a checkpoint (.pt) or shared weights (.safetensors).
+
+    Shared weights predict as the card of an `ensemble` says, where it is given and does.
 
     Raises:
         UserError: as in `load_checkpoint` and `read_weights`.
@@ -132,7 +146,8 @@ def load_trained(path: Path, device: "torch.device") -> "Predictor":
 
     if path.suffix != SUFFIX:
         return load_predictor(load_checkpoint(path), str(path), device)
-    return _load_file(path, device)[1]
+    prediction = read_ensemble(ensemble).prediction if ensemble else None
+    return _load_file(path, device, prediction)[1]
 
 
 def read_tuned(path: Path | str) -> Tuned:

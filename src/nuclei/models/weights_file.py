@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from safetensors import SafetensorError, safe_open
 
+from nuclei.config import PredictionConfig
 from nuclei.data.modality import ALL
 from nuclei.data.set_provenance import SetProvenance
 from nuclei.errors import UserError
@@ -43,6 +44,7 @@ MAX_VALUES = 32
 _KEY = "nuclei"
 _REMEDY = "fetch or make it again"
 _RENAMED = {"shares": "weights"}
+_OPTIONAL = ("unseen", "external", "prediction")
 
 Score = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -71,7 +73,7 @@ class CardRecord(Record):
     @model_serializer(mode="wrap")
     def _leave_out_unknown(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = serialise(self)
-        return {key: value for key, value in values.items() if key not in ("unseen", "external") or value}
+        return {key: value for key, value in values.items() if key not in _OPTIONAL or value}
 
 
 class Card(CardRecord):
@@ -110,7 +112,7 @@ class EnsembleCard(CardRecord):
 
     `members` maps each folder's name to its score when the card was made, by which a folder that
     was made again is noticed. `weights` are the ensemble weights of the members by modality, under
-    `all` those of any other image.
+    `all` those of any other image. `prediction` replaces that of every network.
     """
 
     version: Literal[1]
@@ -119,6 +121,7 @@ class EnsembleCard(CardRecord):
     parameters: TunedRecord
     score: Score
     images: Count
+    prediction: PredictionConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -136,6 +139,8 @@ class EnsembleCard(CardRecord):
                 raise UserError(
                     f"weights.{modality} is for {sorted(weights)}, expected one for each of {sorted(self.members)}"
                 )
+        if self.prediction:
+            _check_settings(self.prediction.model_dump(), "prediction", MAX_SETTING)
         return self
 
 
