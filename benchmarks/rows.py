@@ -43,6 +43,13 @@ ROOT = Path(__file__).parents[1]
 CONFIGS, WEIGHTS = ROOT / "configs", ROOT / "weights/encoder_resunet/fold_0.safetensors"
 BEGUN = r"\| [1-9]\d*/"
 """What a progress bar says once a first step is done."""
+SIDE = 256
+FIRST = f"""
+from nuclei import segment
+from nuclei.synthetic.images import make_image
+print("found", segment(make_image("small_fluorescence", 0, {SIDE}, {SIDE})[0], device="cpu").max())
+"""
+"""The first label map of a new process."""
 
 
 def metric(data: Data) -> Iterator[Row]:
@@ -257,6 +264,7 @@ def start_up(root: Path, data: Data) -> list[dict[str, Any]]:
     with TemporaryDirectory() as folder:
         out, picture = Path(folder) / "x/fold_0", data.processed / "images" / f"{data.ids[0]}.png"
         train = ["train.py", "--config", config, *processed, "--splits", data.splits, "--fold", 0, "--out", out]
+        small = [root / "configs/unet_small.toml" if part == config else part for part in train]
         segment = ["segment.py", "--images", picture, "--out", out]
         predict = [
             "predict.py",
@@ -272,11 +280,15 @@ def start_up(root: Path, data: Data) -> list[dict[str, Any]]:
             for command in (train, predict, segment, folds)
         ]
         runs += [
-            ("`train.py` (encoder_unet) to its first step", train, BEGUN, None),
+            ("`train.py` (unet_small) to its first step", small, BEGUN, 4.0),
+            ("`train.py` (encoder_unet) to its first step", train, BEGUN, 4.0),
             ("`predict.py` (encoder_unet) to its first image", predict, BEGUN, None),
-            ("`segment.py` (five encoder_unets) to its first image", segment, BEGUN, None),
+            ("`segment.py`, one picture, to its last line", segment, r"\d nucle", None),
         ]
         runs = [(name, [scripts / first, *others], until, bar) for name, (first, *others), until, bar in runs]
+        runs.append(
+            (f"`nuclei.segment` of {SIDE} x {SIDE} pixels, imports included", ["-c", FIRST], "found", None)
+        )
         measured = []
         for name, command, until, bar in [*helps, *runs]:
             seconds = []
