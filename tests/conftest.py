@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from nuclei.io.images import write_image, write_label_map
 from nuclei.synthetic.images import make_image
 
 ROOT = Path(__file__).parents[1]
-# The processes that tests start share what is compiled of this project, instead of compiling it each.
+# The processes that tests start share what is compiled of this project, instead of compiling it each;
+# so do the runs of pytest what it compiles of the tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # fmt: off
 SLOW = (

@@ -1,10 +1,9 @@
 """A training of seconds, on the prepared images of conftest."""
 
-from lightning_fabric import Fabric
-
 from nuclei.config import AugmentationConfig, Config, ModelConfig, TrainingConfig
 from nuclei.data.splits import Fold
 from nuclei.models.checkpoint_file import load_checkpoint
+from nuclei.training.fabric import Fabric
 from nuclei.training.loop import fit
 
 CONFIG = Config(

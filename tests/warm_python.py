@@ -4,6 +4,7 @@
 Python. A script gets the arguments, environment, folder, standard streams and exit code of a process of its own.
 A command that is killed takes the script and its workers with it. For tests of what scripts do together.
 What a script imports and how it starts needs the ordinary Python, as in the first run of test_pipeline.
+The project is the one below `source`, whatever PYTHONPATH a make sets.
 """
 
 import atexit
@@ -50,7 +51,7 @@ sys.exit(int(code) if code else 1)  # no code: the script was killed
 class WarmPython:
     """The running server; `command` is the path that a make takes as its PYTHON."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: Path = SOURCE) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="warm"))  # the path of a socket has to be short
         path, self.command = self.folder / "socket", self.folder / "python"
         client = self.folder / "client.py"
@@ -59,7 +60,7 @@ class WarmPython:
         self.command.chmod(0o755)
         self.server = subprocess.Popen(
             [sys.executable, __file__, str(path)],
-            env=os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
         )
         assert self.server.stdout

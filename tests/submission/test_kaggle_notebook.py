@@ -13,6 +13,7 @@ from final_set import write_final_set
 from kaggle_server import KaggleServer, json_answer, point_client_at
 from script_runs import run_script
 from tiny_config import TINY_CONFIG
+from warm_python import WarmPython
 
 from nuclei.inference.weights import list_files
 from nuclei.submission.kaggle_client import connect
@@ -55,26 +56,38 @@ def code_of(folder: Path, place: Path, last: int | None = None) -> str:
     return source.replace("/kaggle/", f"{place}/").replace("/tmp/nuclei", f"{place}/scratch")
 
 
-def run_on_kaggle(folder: Path, place: Path) -> subprocess.CompletedProcess[str]:
-    """Runs the cells as Kaggle would; `place` holds input/ and gets working/."""
+def run_on_kaggle(
+    folder: Path, place: Path, python: str | Path = sys.executable
+) -> subprocess.CompletedProcess[str]:
+    """Runs the cells as Kaggle would, and the scripts by `python`; `place` holds input/ and gets working/."""
     (place / "working").mkdir()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment.pop("PYTHONPATH", None)
-    command = [sys.executable, "-c", code_of(folder, place)]
+    source = f"import sys\nsys.executable = {str(python)!r}\n{code_of(folder, place)}"
+    command = [sys.executable, "-c", source]
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-@pytest.fixture
-def competition(tmp_path) -> Path:
-    """The competition's archives where Kaggle mounts them, below `tmp_path`."""
-    folder = tmp_path / "input/competitions/bowl"
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory) -> Path:
+    """Folder of the competition's archives."""
+    folder = tmp_path_factory.mktemp("archives")
     assert run_script("generate.py", "--out", folder, "--train", 8, "--test", 2).returncode == 0
     return folder
 
 
+@pytest.fixture
+def competition(archives, tmp_path) -> Path:
+    """The archives where Kaggle mounts them, below `tmp_path`."""
+    return shutil.copytree(archives, tmp_path / "input/competitions/bowl")
+
+
 def test_the_cells_run_to_a_submission_that_the_validator_accepts(packed, tmp_path, competition):
+    """Its many scripts are forks of one process with the packed code; those of the other notebook start one by one."""
     shutil.copytree(packed / "dataset", tmp_path / "input/nuclei-code")
-    answer = run_on_kaggle(packed, tmp_path)
+    shutil.unpack_archive(packed / "dataset/nuclei.zip", tmp_path / "packed")
+    with WarmPython(tmp_path / "packed/src") as warm:
+        answer = run_on_kaggle(packed, tmp_path, warm.command)
     assert answer.returncode == 0, (answer.stdout + answer.stderr)[-3000:]
     validate(tmp_path / "working/submission.csv", read_sizes(tmp_path / "scratch/data/processed/index.csv"))
     assert "[tiny](tiny.csv)" in answer.stdout

@@ -75,8 +75,8 @@ def finish(process):
 @pytest.fixture(scope="module")
 def runs(folder, processed, warm_python):
     """Folders of the same run in one process and in two."""
-    for devices, python in ((1, warm_python), (2, sys.executable)):
-        finish(start_training(folder, processed, devices, f"run{devices}", python))
+    for devices in (1, 2):
+        finish(start_training(folder, processed, devices, f"run{devices}", warm_python))
     return folder / "run1", folder / "run2"
 
 
@@ -97,17 +97,19 @@ def test_two_processes_leave_the_files_of_one(runs):
 
 
 def test_shared_prediction_writes_the_same_bytes(folder, processed, runs, warm_python):
-    for devices, python in ((1, warm_python), (2, sys.executable)):
+    for devices in (1, 2):
         out = folder / f"maps{devices}"
         arguments = "--checkpoint", runs[0] / "model.pt", "--oof", out / "oof.npz", "--test", out / "test.npz"
-        finish(start("predict.py", folder, processed, devices, *arguments, python=python))
+        finish(start("predict.py", folder, processed, devices, *arguments, python=warm_python))
     for name in ("oof.npz", "test.npz"):
         assert (folder / "maps1" / name).read_bytes() == (folder / "maps2" / name).read_bytes()
     assert sorted(file.name for file in (folder / "maps2").iterdir()) == ["oof.npz", "test.npz"]
     assert np.ptp(Maps(folder / "maps2" / "oof.npz")["image00"]) > 0
 
 
-def test_a_run_that_loses_a_process_ends_with_words_and_goes_on_to_the_same_weights(folder, processed, runs):
+def test_a_run_that_loses_a_process_ends_with_words_and_goes_on_to_the_same_weights(
+    folder, processed, runs, warm_python
+):
     lost = start_training(folder, processed, 2, "lost")
     while not (folder / "lost" / "last.pt").exists():
         assert lost.poll() is None, lost.communicate()[1][-2000:]
@@ -118,7 +120,7 @@ def test_a_run_that_loses_a_process_ends_with_words_and_goes_on_to_the_same_weig
     assert lost.returncode != 0
     assert "error: another process of this run has ended" in messages
     assert not (folder / "lost" / "model.pt").exists()
-    assert "resuming" in finish(start_training(folder, processed, 2, "lost"))
+    assert "resuming" in finish(start_training(folder, processed, 2, "lost", warm_python))
     whole, resumed = (load_checkpoint(run / "model.pt")["model"] for run in (runs[1], folder / "lost"))
     for name, weights in whole.items():
         assert torch.allclose(weights, resumed[name], rtol=1e-4, atol=1e-6), name

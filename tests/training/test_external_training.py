@@ -1,12 +1,12 @@
 import cv2
 import numpy as np
 import pytest
-from lightning_fabric import Fabric
 from tiny_training import CONFIG
 
 from nuclei.data.external_sets import add_external
 from nuclei.data.splits import Fold
 from nuclei.models.checkpoint_file import load_checkpoint
+from nuclei.training.fabric import Fabric
 from nuclei.training.loop import fit
 
 

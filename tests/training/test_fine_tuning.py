@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
 from tiny_training import CONFIG, train
 
 from nuclei.config import ModelConfig
@@ -17,6 +16,7 @@ from nuclei.models.weights_file import write_weights
 from nuclei.postprocessing.parameters import Parameters
 from nuclei.publishing.model_card import make_card
 from nuclei.training import fine_tuning
+from nuclei.training.fabric import Fabric
 from nuclei.training.loop import fit
 from nuclei.training.pseudo_labels import label_test_images
 
