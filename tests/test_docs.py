@@ -165,10 +165,14 @@ def test_the_citation_names_the_version_of_the_package():
 
 def test_readme_commands_are_understood_by_make():
     """`make -n`: what would be done for each command of the README, without doing it."""
-    for command, words in make_commands(README):
-        if words and not any(is_example(word) for word in words if "=" not in word):
-            written = command.strip().split(" #")[0]
-            answer = subprocess.run(
-                ["bash", "-c", f"{written} -n PYTHON=python3"], cwd=ROOT, capture_output=True, text=True
-            )
-            assert answer.returncode == 0, f"{written}\n{answer.stderr[-500:]}"
+    commands = {
+        command.strip().split(" #")[0].rstrip()
+        for command, words in make_commands(README)
+        if words and not any(is_example(word) for word in words if "=" not in word)
+    }
+    assert len(commands) > 15
+    for written in sorted(commands):
+        answer = subprocess.run(
+            ["bash", "-c", f"{written} -n PYTHON=python3"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert answer.returncode == 0, f"{written}\n{answer.stderr[-500:]}"
