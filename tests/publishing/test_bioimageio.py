@@ -11,11 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip(
-    "bioimageio.core", reason="bioimageio.core is not installed: pip install --editable '.[publish]'"
-)
-pytest.importorskip("onnxruntime")
-
 from nuclei.arrays import CHANNELS
 from nuclei.config import Config
 from nuclei.inference.predictor import Predictor
@@ -41,8 +36,17 @@ def make_predictor(seed: int = 0, **settings: object) -> Predictor:
     return Predictor(build_model(config.model, CHANNELS, pretrained=False), config, torch.device("cpu"), None)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _libraries() -> None:
+    """Imported by the process that runs this file, and not by all that collect it: it takes seconds."""
+    pytest.importorskip(
+        "bioimageio.core", reason="bioimageio.core is not installed: pip install --editable '.[publish]'"
+    )
+    pytest.importorskip("onnxruntime")
+
+
 @pytest.fixture(scope="module")
-def onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def onnx(_libraries: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The graph of `make_predictor()`."""
     predictor = make_predictor()
     path = tmp_path_factory.mktemp("exported") / "model.onnx"

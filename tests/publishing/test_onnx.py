@@ -9,9 +9,6 @@ import pytest
 import torch
 from script_runs import run_script
 
-pytest.importorskip("onnxscript")
-pytest.importorskip("onnxruntime")
-
 from nuclei.arrays import CHANNELS
 from nuclei.config import Config, IntensityConfig
 from nuclei.data.intensity import window_image
@@ -25,14 +22,13 @@ SMALL = {"width": 4, "depth": 2}
 TRANSFORMER = {"architecture": "transunet", "transformer_layers": 1, "transformer_heads": 4}
 EXPERIMENTS = {
     "bilinear": {"model": SMALL | {"depth": 1}},
-    "transposed attention packed": {
-        "model": SMALL | {"upsampling": "transposed", "skip": "attention", "packing": 2},
-        "target": {"scheme": "three_class"},
-        "intensity": {"window": "none", "normalisation": "z_score"},
+    "deep supervision packed": {
+        "model": SMALL | {"deep_supervision": True, "in_channels": 1, "packing": 2},
     },
-    "deep supervision": {"model": SMALL | {"deep_supervision": True, "in_channels": 1}},
-    "transunet": {
-        "model": SMALL | TRANSFORMER | {"transformer_patch": 2},
+    "transunet with attention, transposed and packed": {
+        "model": SMALL
+        | TRANSFORMER
+        | {"transformer_patch": 2, "upsampling": "transposed", "skip": "attention", "packing": 2},
         "intensity": {
             "window": "level",
             "window_level": 120.0,
@@ -40,10 +36,20 @@ EXPERIMENTS = {
             "normalisation": "imagenet",
         },
     },
-    "smp-unet": {"model": {"architecture": "smp-unet", "encoder": "resnet18", "decoder_channels": (32, 16)}},
+    "smp-unet of three classes": {
+        "model": {"architecture": "smp-unet", "encoder": "resnet18", "decoder_channels": (32, 16)},
+        "target": {"scheme": "three_class"},
+        "intensity": {"window": "none", "normalisation": "z_score"},
+    },
     # its convolutions pad as TensorFlow does, by the image's size
     "encoder_unet": {"model": {"architecture": "encoder_unet", "encoder": "tu-tf_efficientnet_lite0"}},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _libraries() -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
 
 
 def make_network(name: str) -> tuple[torch.nn.Module, Config]:
@@ -53,7 +59,9 @@ def make_network(name: str) -> tuple[torch.nn.Module, Config]:
 
 
 # the plain one is a part of the others, and the script below exports the one with deep supervision
-@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in ("bilinear", "deep supervision")])
+@pytest.mark.parametrize(
+    "name", [name for name in EXPERIMENTS if name not in ("bilinear", "deep supervision packed")]
+)
 def test_both_files_answer_like_the_network_on_odd_sizes(name, tmp_path, monkeypatch):
     # every stage with one block, and one with a second, which is residual: more of them take most of a minute
     monkeypatch.setattr(
@@ -67,7 +75,7 @@ def test_both_files_answer_like_the_network_on_odd_sizes(name, tmp_path, monkeyp
 
 
 @pytest.fixture(scope="module")
-def traced():
+def traced(_libraries):
     """The config of the plain network and its graph."""
     model, config = make_network("bilinear")
     return config, onnx.trace(model, config)
@@ -127,7 +135,7 @@ def test_a_network_that_asks_for_the_size_is_refused_in_words():
 
 
 def test_the_script_writes_both_files_of_a_checkpoint(tmp_path):
-    model, config = make_network("deep supervision")
+    model, config = make_network("deep supervision packed")
     checkpoint = {"config": config.model_dump(), "model": model.state_dict(), "fold": 0, "trained_on": []}
     torch.save(checkpoint, tmp_path / "model.pt")
     out = ["--onnx", tmp_path / "model.onnx", "--program", tmp_path / "model.pt2"]
