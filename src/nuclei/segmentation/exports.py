@@ -22,6 +22,7 @@ from nuclei.data.intensity import Limits, apply_limits, display_limits, percenti
 from nuclei.io.files import atomic_path, write_text
 from nuclei.io.picture import Picture, PixelSize
 from nuclei.segmentation import measurements, preview
+from nuclei.segmentation.flat_masks import flatten_masks
 from nuclei.segmentation.outlines import Polygon, find_polygons
 from nuclei.segmentation.rois import make_roi
 
@@ -164,28 +165,28 @@ def _export_nuclei(
     shown: list[preview.Shape],
 ) -> Iterable[Any]:
     """The features of all nuclei; on the way their regions, measurements and shapes for the page are written."""
-    writer = None
+    writer, empty = csv.writer(table, lineterminator="\n"), True
     for batch in measurements.list_batches(label_map, picture.pixels):
-        rows, outlines = measurements.measure(batch, picture.pixel_size), find_polygons(batch)
-        for row, polygons in zip(rows, outlines, strict=True):
+        flat = flatten_masks([nucleus.mask for nucleus in batch])
+        rows = measurements.measure(batch, picture.pixel_size, flat)
+        for row, polygons in zip(rows, find_polygons(batch, flat), strict=True):
             label, area = int(row["label"]), int(row["area"])
             rois.writestr(f"{label:05d}.roi", make_roi(label, polygons))
-            if writer is None:
-                writer = csv.DictWriter(table, list(row), lineterminator="\n")
-                writer.writeheader()
-            writer.writerow(
-                {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
-            )
+            if empty:
+                writer.writerow(row)
+                empty = False
+            writer.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in row.values())
             if len(shown) < preview.MOST:
                 shown.append(preview.make_shape(row, polygons))
             yield make_feature(label, area, polygons)
-    if writer is None:
+    if empty:
         table.write("label,area\n")
 
 
 def write_geojson(file: Any, features: Iterable[dict[str, Any]]) -> None:
     """Writes a FeatureCollection to an open text file, one feature at a time."""
+    encoder = json.JSONEncoder(separators=(",", ":"))
     file.write('{"type": "FeatureCollection", "features": [')
     for number, feature in enumerate(features):
-        file.write(("," if number else "") + "\n" + json.dumps(feature, separators=(",", ":")))
+        file.write(("," if number else "") + "\n" + encoder.encode(feature))
     file.write("\n]}\n")

@@ -135,7 +135,9 @@ def _inscribed_radius(label_map: LabelMap, label: int, box: tuple[slice, slice] 
     """Radius in pixels of the largest circle in an object; 1 for a label without pixels."""
     if box is None:
         return 1.0
-    mask = np.pad((label_map[box] == label).astype(np.uint8), 1)
+    height, width = (side.stop - side.start for side in box)
+    mask = np.zeros((height + 2, width + 2), np.uint8)
+    mask[1:-1, 1:-1] = label_map[box] == label
     return float(cv2.distanceTransform(mask, cv2.DIST_L2, 5).max()) - 0.5
 
 

@@ -71,15 +71,17 @@ def list_batches(label_map: Labels, pixels: npt.NDArray[Any]) -> Iterator[list[N
         yield batch
 
 
-def measure(nuclei: Sequence[Nucleus], pixel_size: PixelSize | None) -> list[dict[str, float]]:
+def measure(
+    nuclei: Sequence[Nucleus], pixel_size: PixelSize | None, flat: FlatMasks | None = None
+) -> list[dict[str, float]]:
     """Measurements in pixels, and in micrometres where the size of a pixel is known; coordinates of pixels' middles.
 
     Where pixels are not square there is no perimeter in micrometres: its estimate holds for square
-    ones.
+    ones. `flat` are the masks of the nuclei, which are flattened here where it is absent.
     """
     if not nuclei:
         return []
-    flat = flatten_masks([nucleus.mask for nucleus in nuclei])
+    flat = flat or flatten_masks([nucleus.mask for nucleus in nuclei])
     rows, columns = flat.locate(flat.indices, flat.owners)
     areas = np.bincount(flat.owners).astype(np.float64)
     middles = [np.bincount(flat.owners, axis) / areas for axis in (rows, columns)]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
-from nuclei.arrays import BoolArray, Int64Array
+from nuclei.arrays import Int64Array
 from nuclei.segmentation.flat_masks import FlatMasks, flatten_masks
 from nuclei.segmentation.measurements import Nucleus
 
@@ -20,25 +20,27 @@ Polygon = list[Ring]
 """An outer ring and the holes in it."""
 
 
-def find_polygons(nuclei: Sequence[Nucleus]) -> list[list[Polygon]]:
-    """The polygons of each nucleus in the image's coordinates."""
-    traced = trace_masks([nucleus.mask for nucleus in nuclei])
+def find_polygons(nuclei: Sequence[Nucleus], flat: FlatMasks | None = None) -> list[list[Polygon]]:
+    """The polygons of each nucleus in the image's coordinates.
+
+    `flat` are the masks of the nuclei, which are flattened here where it is absent.
+    """
+    traced = trace_masks(flat or flatten_masks([nucleus.mask for nucleus in nuclei]))
     return [
         group_rings([ring + np.array([nucleus.left, nucleus.top]) for ring in rings])
         for nucleus, rings in zip(nuclei, traced, strict=True)
     ]
 
 
-def trace_masks(masks: Sequence[BoolArray]) -> list[list[Ring]]:
-    """The lines around each mask (H, W).
+def trace_masks(flat: FlatMasks) -> list[list[Ring]]:
+    """The lines around each mask.
 
     By the shoelace formula outer lines have a positive area, lines around holes a negative one. A line
     that meets itself at a corner is several.
     """
-    rings: list[list[Ring]] = [[] for _ in masks]
-    if not masks:
+    rings: list[list[Ring]] = [[] for _ in flat.offsets]
+    if not rings:
         return rings
-    flat = flatten_masks(masks)
     starts, directions, owners, following = _find_edges(flat)
     first, order = _order_rings(following)
     turns = np.empty(len(starts), bool)

@@ -1,5 +1,7 @@
 """What the results page shows of a plane: a smaller picture, and the outline and figures of each nucleus."""
 
+from functools import reduce
+from operator import add
 from typing import Any
 
 import cv2
@@ -50,11 +52,11 @@ class Preview(BaseModel):
 
 def make_shape(row: dict[str, float], polygons: list[list[Any]]) -> Shape:
     """The shape of a nucleus by its measurements and polygons; of colours the mean intensity of all three."""
-    names = [name for name in row if name.startswith("intensity_mean")]
+    means = [value for name, value in row.items() if name.startswith("intensity_mean")]
     return Shape(
         label=int(row["label"]),
         area=int(row["area"]),
-        intensity=float(f"{np.mean([row[name] for name in names]):.5g}"),
+        intensity=float(f"{reduce(add, means) / len(means):.5g}"),
         x=round(row["centroid_x"], 1),
         y=round(row["centroid_y"], 1),
         rings=[ring.ravel().tolist() for polygon in polygons for ring in polygon],

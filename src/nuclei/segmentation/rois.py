@@ -24,15 +24,15 @@ def make_roi(label: int, polygons: Sequence[Polygon]) -> bytes:
     name = f"{label:05d}"
     if len(polygons) == len(polygons[0]) == 1:
         (ring,) = polygons[0]
-        if ring.max() < _LARGEST and len(ring) < _LARGEST:
+        if len(ring) < _LARGEST and ring.max() < _LARGEST:
             return _make_polygon(name, ring)
     return _make_by_library(name, polygons)
 
 
 def _make_polygon(name: str, ring: Int64Array) -> bytes:
     """The bytes that roifile writes, ten times as fast: only box, corners and name vary."""
-    left, top = ring.min(axis=0).tolist()
-    right, bottom = (ring.max(axis=0) + 1).tolist()
+    xs, ys = ring.T.tolist()  # lists of a few dozen numbers are faster than NumPy's calls
+    left, top, right, bottom = min(xs), min(ys), max(xs) + 1, max(ys) + 1
     corners = (ring - (left, top)).astype(">i2").tobytes(order="F")
     header, second = map(bytearray, _template())
     struct.pack_into(">hhhhH", header, _BOUNDS, top, left, bottom, right, len(ring))
