@@ -89,3 +89,8 @@ def test_the_comparison_shows_the_image_as_it_is_and_each_kind_in_its_colour():
     assert tuple(drawn[2, 120 + 45]) == KIND_COLOURS["extra"]
     assert tuple(drawn[20, 120 + 30]) == KIND_COLOURS["merged"]
     assert tuple(drawn[2, 120 + 2]) == KIND_COLOURS["hit"]
+
+
+def test_a_strip_keeps_a_pixel_of_its_short_side_when_it_is_made_smaller():
+    encoded = base64.b64decode(embed_image(np.zeros((2, 4000, 3), np.uint8), 320, kind="jpeg").split(",")[1])
+    assert cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR).shape == (1, 320, 3)

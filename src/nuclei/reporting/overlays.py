@@ -74,7 +74,8 @@ def embed_image(image: UInt8Array, side: int, quality: int = 82, kind: Literal["
     """
     scale = side / max(image.shape[:2])
     if scale < 1:
-        image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+        fy, fx = (max(scale, 1 / side) for side in image.shape[:2])  # a strip keeps a pixel
+        image = np.asarray(cv2.resize(image, None, fx=fx, fy=fy, interpolation=cv2.INTER_AREA), np.uint8)
     setting = cv2.IMWRITE_WEBP_QUALITY if kind == "webp" else cv2.IMWRITE_JPEG_QUALITY
     done, encoded = cv2.imencode(f".{kind}", np.ascontiguousarray(image[..., ::-1]), [setting, quality])
     if not done:

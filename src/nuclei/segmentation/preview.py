@@ -70,7 +70,8 @@ def make_preview(picture: Picture, nuclei: list[Shape], count: int, limits: Limi
     shown = apply_limits(np.ascontiguousarray(picture.pixels[::step, ::step]), limits)
     scale = SIDE / max(shown.shape[:2])
     if scale < 1:
-        shown = np.asarray(cv2.resize(shown, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+        fy, fx = (max(scale, 1 / side) for side in shown.shape[:2])
+        shown = np.asarray(cv2.resize(shown, None, fx=fx, fy=fy, interpolation=cv2.INTER_AREA), np.uint8)
     size = picture.pixel_size
     return Preview(
         name=picture.name,
