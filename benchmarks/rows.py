@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -304,6 +305,7 @@ def _seconds(command: list[Any], until: str) -> float:
     begun = processor_seconds()
     said = ""
     terminal, end = pty.openpty()  # progress bars are drawn on a terminal alone
+    termios.tcsetwinsize(end, (24, 100))  # and on one that has a size
     with subprocess.Popen([sys.executable, *map(str, command)], stdin=end, stdout=end, stderr=end) as process:
         os.close(end)
         while not re.search(until, said):

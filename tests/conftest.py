@@ -28,7 +28,7 @@ SLOW = (
     "inference/test_tiling", "models/test_models", "models/test_custom",
     "models/test_torchvision_schemas", "evaluation/test_tuning", "data/test_download",
     "data/test_prepare", "data/test_archive", "io/test_files", "io/test_locks", "test_pipeline",
-    "test_make", "test_extending", "test_architecture", "test_notebooks", "test_benchmarks",
+    "models/test_compiler", "test_make", "test_architecture", "test_notebooks", "test_benchmarks",
     "test_cli", "test_command", "test_final_set", "reporting/test_rendering",
 )
 """Files and folders of tests that train, build many networks, start many processes or open a browser."""
