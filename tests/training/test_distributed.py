@@ -107,9 +107,7 @@ def test_shared_prediction_writes_the_same_bytes(folder, processed, runs, warm_p
     assert np.ptp(Maps(folder / "maps2" / "oof.npz")["image00"]) > 0
 
 
-def test_a_run_that_loses_a_process_ends_with_words_and_goes_on_to_the_same_weights(
-    folder, processed, runs, warm_python
-):
+def test_a_run_that_loses_a_process_ends_with_words_and_goes_on_to_the_same_weights(folder, processed, runs):
     lost = start_training(folder, processed, 2, "lost")
     while not (folder / "lost" / "last.pt").exists():
         assert lost.poll() is None, lost.communicate()[1][-2000:]
@@ -120,7 +118,7 @@ def test_a_run_that_loses_a_process_ends_with_words_and_goes_on_to_the_same_weig
     assert lost.returncode != 0
     assert "error: another process of this run has ended" in messages
     assert not (folder / "lost" / "model.pt").exists()
-    assert "resuming" in finish(start_training(folder, processed, 2, "lost", warm_python))
+    assert "resuming" in finish(start_training(folder, processed, 2, "lost"))
     whole, resumed = (load_checkpoint(run / "model.pt")["model"] for run in (runs[1], folder / "lost"))
     for name, weights in whole.items():
         assert torch.allclose(weights, resumed[name], rtol=1e-4, atol=1e-6), name
