@@ -59,6 +59,13 @@ def test_pictures_and_copies_are_found_where_not_all_images_are_compared(monkeyp
     assert all(len({together[tile] for tile in places}) == 1 for _, places in pictures)
 
 
+def test_of_too_many_possible_mosaics_the_cheapest_are_the_pictures(monkeypatch):
+    pictures = [tiles_of("purple_tissue", seed, f"x{seed}") for seed in range(3)]
+    images = signatures(strangers("purple_tissue", 20), *(tiles for tiles, _ in pictures))
+    monkeypatch.setattr(tile_groups, "MAX_CANDIDATES", 0)
+    assert find_mosaics(images) == sorted(places for _, places in pictures)
+
+
 def test_noise_on_one_background_is_no_mosaic():
     rng = np.random.default_rng(0)
     noise = {f"noise{k}": np.repeat(rng.normal(20, 2, (64, 64, 1)).astype(np.uint8), 3, 2) for k in range(12)}

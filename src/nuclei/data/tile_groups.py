@@ -29,6 +29,9 @@ NEIGHBOURS = 12
 MAX_COST = 0.6
 """Mean cost of a mosaic's four seams above which it is none; true mosaics of the archive stay below
 0.4."""
+MAX_CANDIDATES = 8
+"""Possible mosaics for each tile up to which the best disjoint ones are found exactly (the archive has
+5.4 at most). Beyond it, as with many small dark images, that takes minutes: the cheapest come first."""
 MAX_PAIR_COST = 1.0
 """Cost of a single seam above which two tiles are no neighbours."""
 MIN_EVIDENCE = 2.0
@@ -255,9 +258,13 @@ def _typical(cost: Float64Array) -> Float64Array:
 
 
 def _choose_disjoint(quads: npt.NDArray[np.int64], costs: Float64Array, n_tiles: int) -> list[list[int]]:
-    """The mosaics that together save most (MAX_COST - cost each) with every tile used once at most."""
+    """The mosaics that together save most (MAX_COST - cost each) with every tile used once at most;
+    of very many the cheapest.
+    """
     if not len(quads):
         return []
+    if len(quads) > MAX_CANDIDATES * n_tiles:
+        return _choose_cheapest(quads, costs)
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import coo_matrix
 
@@ -274,4 +281,15 @@ def _choose_disjoint(quads: npt.NDArray[np.int64], costs: Float64Array, n_tiles:
     )
     assert solution.x is not None, solution.message
     chosen: list[list[int]] = quads[solution.x > 0.5].tolist()
+    return chosen
+
+
+def _choose_cheapest(quads: npt.NDArray[np.int64], costs: Float64Array) -> list[list[int]]:
+    """Disjoint mosaics, the cheapest first."""
+    chosen: list[list[int]] = []
+    used: set[int] = set()
+    for quad in quads[np.argsort(costs, kind="stable")].tolist():
+        if used.isdisjoint(quad):
+            chosen.append(quad)
+            used.update(quad)
     return chosen
