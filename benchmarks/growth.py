@@ -25,7 +25,7 @@ from nuclei.reporting.plots import STYLE
 from nuclei.synthetic.images import make_image
 
 ROOT = Path(__file__).parents[1]
-COUNTS = (64, 664, 6640)
+COUNTS = (64, 664, 1660, 6640)
 LOADED = (
     "torch",
     "lightning_fabric",
