@@ -160,8 +160,8 @@ def _growth(rows: list[dict[str, Any]], run: int) -> list[str]:
     lines = [
         "",
         "Growth with the number of images: the scripts on generated images of 64 x 64 pixels, a tiny network, one",
-        "thread. The power is that of the number of images with which seconds grow from the second column to the",
-        "third, without those of the first; it is 1 where growth is linear.",
+        "thread. The power is that of the number of images with which seconds grow between the last two columns,",
+        "without those of the first; it is 1 where growth is linear.",
         "",
         "![processor seconds and memory over the number of images](growth.svg)",
         "",
