@@ -29,6 +29,8 @@ MEASURED_SIDE = 512
 class FastPredictor(Predictor):
     """`Predictor` at one scale, chosen for each image, without flips."""
 
+    tile_margin = 128
+
     def __init__(self, predictor: Predictor) -> None:
         network, autocast = predictor.model, predictor.autocast
         self.kind = torch.float32

@@ -48,6 +48,10 @@ class Predictor:
         UserError: a network whose input channels images do not have.
     """
 
+    tile_margin = 256
+    """Pixels read around a tile of a large image on each side; with these, maps of an EfficientNet
+    encoder differ by at most 1 of 255 from those of the whole image."""
+
     def __init__(
         self, model: nn.Module, config: Config, device: torch.device, autocast: torch.dtype | None
     ) -> None:

@@ -38,14 +38,13 @@ from nuclei.postprocessing.rim_calibration import calibrate_rims, measure_prior
 
 WHOLE = 2**21
 """Images of up to this many pixels are predicted whole."""
-MARGIN = 256
-"""Pixels read around a tile on each side; with these, maps of an EfficientNet encoder differ by at
-most 1 of 255.
-"""
 RIM_MARGIN = 64
 """Pixels around a tile whose maps are calibrated with it."""
-SIDE = 832
+SIDE = 1024
 """Side of a tile without its margin."""
+ENLARGED = 1408
+"""Longest side of what is predicted at once of an enlarged tile, without its margin; a larger one would
+take more memory than a whole image of `WHOLE` pixels."""
 
 
 class Box(NamedTuple):
@@ -206,17 +205,17 @@ def predict_tiles(
     predictors: Sequence[Predictor],
     image: Pixels,
     side: int = SIDE,
-    margin: int = MARGIN,
+    margin: int | None = None,
     weights: Sequence[float] | None = None,
 ) -> Iterator[tuple[Box, UInt8Array]]:
     """Yields the image's tiles, each with the mean of the networks' maps (3, H, W) uint8, weighted
-    if asked.
+    if asked. The margin is that of each network where none is given.
     """
     measured = [measure_image(predictor, image) for predictor in predictors]
     tiles = list_tiles(measured[0].shape, side)
     middle = tiles[len(tiles) // 2]
     networks = [
-        _TiledNetwork(predictor, scaled, middle, margin)
+        _TiledNetwork(predictor, scaled, middle, predictor.tile_margin if margin is None else margin)
         for predictor, scaled in zip(predictors, measured, strict=True)
     ]
     for tile in tiles:
@@ -252,9 +251,10 @@ def predict_tile(
     scaled: ScaledImage,
     scales: tuple[float, ...],
     tile: Box,
-    margin: int = MARGIN,
+    margin: int | None = None,
 ) -> UInt8Array:
     """Maps of one tile, the mean over scales of the image: probability * 255, (3, H, W) uint8."""
+    margin = predictor.tile_margin if margin is None else margin
     total = np.zeros((CHANNELS, tile.bottom - tile.top, tile.right - tile.left), np.float32)
     for index, scale in enumerate(scales):
         flips = predictor.choose_flips(scale, index)
@@ -271,7 +271,7 @@ def _predict_at_scale(
     rows, row_weights = resample(scaled.shape[0], scaled.image.shape[0], tile.top, tile.bottom)
     columns, column_weights = resample(scaled.shape[1], scaled.image.shape[1], tile.left, tile.right)
     maps = np.zeros((CHANNELS, rows.stop - rows.start, columns.stop - columns.start), np.float32)
-    for part in list_tiles(maps.shape[1:]):  # an enlarged tile would take more memory than others
+    for part in list_tiles(maps.shape[1:], ENLARGED):
         box = part.shift(rows.start, columns.start)
         maps[(slice(None), *part.slices)] = _average_flips(predictor, scaled, box, flips, margin)
     return np.asarray(row_weights @ maps @ column_weights.T)
