@@ -15,9 +15,7 @@ def main() -> None:
     parser.add_argument("--splits", type=Path, help="data/splits.csv")
     parser.add_argument("--oof", type=Path, help="output: maps of the held-out images, .npz")
     parser.add_argument("--test", type=Path, help="output: maps of the test images, .npz; skipped where absent")
-    parser.add_argument(
-        "--config", type=Path, help="its [prediction] instead; with --weights an ensemble's card"
-    )
+    parser.add_argument("--config", type=Path, help="its [prediction] instead; with --weights an ensemble's")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
     parser.add_argument("--devices", type=int, default=1, help="processes or GPUs per machine (default: 1)")
     parser.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
