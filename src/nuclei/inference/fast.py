@@ -30,6 +30,7 @@ class FastPredictor(Predictor):
     """`Predictor` at one scale, chosen for each image, without flips."""
 
     tile_margin = 128
+    """Half of that of mode best: on a mosaic of the competition's images the score is no lower."""
 
     def __init__(self, predictor: Predictor) -> None:
         network, autocast = predictor.model, predictor.autocast

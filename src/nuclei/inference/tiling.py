@@ -34,7 +34,7 @@ from nuclei.inference.predictor import Predictor, scaled_size
 from nuclei.inference.tta import Flip
 from nuclei.io.probability_maps import mean_of_maps
 from nuclei.models.blocks import TileOffset
-from nuclei.postprocessing.rim_calibration import calibrate_rims, measure_prior
+from nuclei.postprocessing.rim_calibration import RimPrior, calibrate_rims, measure_prior
 
 WHOLE = 2**21
 """Images of up to this many pixels are predicted whole."""
@@ -230,7 +230,9 @@ class _TiledNetwork:
         image = scaled.read(middle)
         self.scales = predictor.choose_scales(image)
         self.level = predictor.config.prediction.rim_level
-        self.prior = None if self.level is None else measure_prior(self._predict(middle, margin), image)
+        self.prior: RimPrior | None = None
+        if self.level is not None:
+            self.prior = measure_prior(self._predict(middle, margin), image)
 
     def __call__(self, tile: Box) -> UInt8Array:
         if self.level is None or self.prior is None:

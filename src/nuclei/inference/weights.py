@@ -109,10 +109,8 @@ def _load_file(
     from nuclei.inference.predictor import load_predictor
 
     card, tensors = read_weights(path)
-    predictor = load_predictor({"config": card.config, "model": tensors}, str(path), device)
-    if prediction:
-        predictor.config = predictor.config.model_copy(update={"prediction": prediction})
-    return card, predictor
+    asked = {"prediction": prediction.model_dump(mode="json")} if prediction else {}
+    return card, load_predictor({"config": card.config | asked, "model": tensors}, str(path), device)
 
 
 def read_ensemble(path: Path) -> EnsembleCard:

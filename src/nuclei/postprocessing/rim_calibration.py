@@ -16,7 +16,15 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from nuclei.arrays import FOREGROUND, BoolArray, Float32Array, Int64Array, LabelMap, UInt8Array
+from nuclei.arrays import (
+    FOREGROUND,
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    Int64Array,
+    LabelMap,
+    UInt8Array,
+)
 from nuclei.postprocessing.parameters import NEUTRAL
 from nuclei.postprocessing.watershed import measure_certainty, segment_maps
 
@@ -65,7 +73,7 @@ class _Rims(NamedTuple):
     """What an image's nuclei show of their rims."""
 
     nearest: Int64Array
-    """Nearest nucleus of every pixel, from 1 on (H, W)."""
+    """Nearest nucleus of every pixel, from 1 on (H, W); 0 without nuclei."""
     brightness: RimBrightness
     """(N + 1, 256); all 0 for nuclei that are not clearly brighter than their background."""
     enough: bool
@@ -98,11 +106,10 @@ def calibrate_rims(
     prior = prior or _pool(rims, maps)
     if prior is None:
         return maps
-    brightness, nearest = (rims.brightness, rims.nearest) if rims else (_nothing(), np.zeros((1, 1), np.int64))
-    thresholds = _find_thresholds(brightness, prior, level)
+    thresholds = _find_thresholds(rims.brightness, prior, level)
     lookups = _shift_log_odds(0.5 * prior.certainty, thresholds)
     calibrated = maps.copy()
-    calibrated[FOREGROUND] = lookups[nearest, maps[FOREGROUND]]
+    calibrated[FOREGROUND] = lookups[rims.nearest, maps[FOREGROUND]]
     return calibrated
 
 
@@ -113,8 +120,8 @@ def measure_prior(maps: UInt8Array, image: UInt8Array) -> RimPrior | None:
     return _pool(_find_rims(maps, image), maps)
 
 
-def _pool(rims: _Rims | None, maps: UInt8Array) -> RimPrior | None:
-    if rims is None or not rims.enough:
+def _pool(rims: _Rims, maps: UInt8Array) -> RimPrior | None:
+    if not rims.enough:
         return None
     pixels, total = (part.sum(axis=0) for part in rims.brightness)
     weight = PRIOR / pixels.sum()
@@ -122,17 +129,12 @@ def _pool(rims: _Rims | None, maps: UInt8Array) -> RimPrior | None:
     return RimPrior(RimBrightness(pixels * weight, total * weight), certainty)
 
 
-def _nothing() -> RimBrightness:
-    """That of no nucleus, whose threshold is that of the prior."""
-    return RimBrightness(*(np.zeros((1, 256), np.float32) for _ in RimBrightness._fields))
-
-
-def _find_rims(maps: UInt8Array, image: UInt8Array) -> _Rims | None:
-    """None for an image without nuclei, or without background."""
+def _find_rims(maps: UInt8Array, image: UInt8Array) -> _Rims:
     nuclei = segment_maps(maps, NEUTRAL)
     mask = (nuclei > 0).astype(np.uint8)
-    if not mask.any() or mask.all():
-        return None
+    if not mask.any() or mask.all():  # no rims: all thresholds are those of the prior
+        nothing = np.zeros((1, 256), np.float32)
+        return _Rims(np.zeros(mask.shape, np.int64), RimBrightness(nothing, nothing), enough=False)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     # single noisy pixels would blur the relation of brightness to probability
     brightness = np.asarray(cv2.GaussianBlur(grey, (0, 0), 0.7), np.float32)
@@ -142,11 +144,11 @@ def _find_rims(maps: UInt8Array, image: UInt8Array) -> _Rims | None:
     near_rim = ((outside > 0) & (outside <= BAND)) | ((inside > 0) & (inside <= BAND))
     band = near_rim & bright[nearest]
     nucleus = nearest[band]
-    relative = (brightness[band] - contrast.background[nucleus]) / (contrast.inside - contrast.background)[
-        nucleus
-    ]
+    height = contrast.inside - contrast.background
+    relative = (brightness[band] - contrast.background[nucleus]) / height[nucleus]
     found = _collect(nucleus, maps[FOREGROUND][band], relative, len(bright))
-    return _Rims(nearest, found, bool(bright.sum() >= max(MIN_NUCLEI, contrast.measured.sum() / 2)))
+    enough = bright.sum() >= max(MIN_NUCLEI, contrast.measured.sum() / 2)
+    return _Rims(nearest, found, bool(enough))
 
 
 def _measure_distances(nuclei: LabelMap, mask: UInt8Array) -> tuple[Int64Array, Float32Array, Float32Array]:
@@ -181,33 +183,35 @@ def _means(
 
 
 def _collect(nucleus: Int64Array, values: UInt8Array, relative: Float32Array, size: int) -> RimBrightness:
-    """Relative brightness of pixels by their nucleus, of which there are `size`, and foreground value."""
+    """Relative brightness of pixels by their nucleus, one of `size`, and their foreground value."""
     cell = nucleus * 256 + values
     counted = np.bincount(cell, minlength=size * 256)
     summed = np.bincount(cell, np.clip(relative, -0.5, 1.5), minlength=size * 256)
-    return RimBrightness(*(_smooth(part.reshape(size, 256).astype(np.float32)) for part in (counted, summed)))
+    return RimBrightness(_smooth(counted.reshape(size, 256)), _smooth(summed.reshape(size, 256)))
 
 
-def _smooth(by_value: Float32Array) -> Float32Array:
+def _smooth(by_value: Int64Array | Float64Array) -> Float32Array:
     """Each row (N, 256) smoothed over the foreground values."""
-    return np.asarray(
-        cv2.GaussianBlur(by_value, (49, 1), SMOOTHING, borderType=cv2.BORDER_CONSTANT), np.float32
-    )
+    rows = by_value.astype(np.float32)
+    smoothed = cv2.GaussianBlur(rows, (49, 1), SMOOTHING, borderType=cv2.BORDER_CONSTANT)
+    return np.asarray(smoothed, np.float32)
 
 
 def _find_thresholds(brightness: RimBrightness, prior: RimPrior, level: float) -> Float32Array:
-    """Probability at which the mean brightness around each nucleus is `level`, within the bounds, (N,)."""
+    """Probability, within the bounds, at which brightness around each nucleus is `level`, (N,)."""
     pixels, total = (own + common for own, common in zip(brightness, prior.brightness, strict=True))
     low, high = (int(bound * prior.certainty * 255) for bound in (LOWEST, HIGHEST))
     # brightness rises with probability; a dip is noise
-    reached = np.maximum.accumulate(total / np.maximum(pixels, 1e-6), axis=1)[:, low:high] >= level
+    rising = np.maximum.accumulate(total / np.maximum(pixels, 1e-6), axis=1)
+    reached = rising[:, low:high] >= level
     values = np.where(reached.any(axis=1), low + reached.argmax(axis=1), high)
     return (values / 255).astype(np.float32)
 
 
 def _shift_log_odds(target: float, thresholds: Float32Array) -> UInt8Array:
-    """For each threshold the new value of each value, (N, 256), with log-odds shifted so that the threshold
-    becomes `target`.
+    """New value of each foreground value for each threshold, (N, 256).
+
+    Log-odds are shifted so that the threshold becomes `target`.
     """
     probabilities = np.clip(np.arange(256, dtype=np.float32) / 255, 1 / 512, 1 - 1 / 512)
     ratios = target / (1 - target) * (1 - thresholds) / thresholds

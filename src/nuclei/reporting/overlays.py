@@ -66,16 +66,22 @@ def svg_path(outlines: list[Outline]) -> str:
     return "".join(parts)
 
 
+def shrink(image: UInt8Array, side: int) -> UInt8Array:
+    """An image (H, W, 3) uint8 of at most `side` pixels on each side; no side becomes less than a pixel."""
+    scale = side / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    fy, fx = (max(scale, 1 / pixels) for pixels in image.shape[:2])
+    return np.asarray(cv2.resize(image, None, fx=fx, fy=fy, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def embed_image(image: UInt8Array, side: int, quality: int = 82, kind: Literal["webp", "jpeg"] = "webp") -> str:
     """Data URI of an RGB image (H, W, 3) uint8 as WebP or JPEG, at most `side` pixels long.
 
     Raises:
         UserError: OpenCV cannot encode it.
     """
-    scale = side / max(image.shape[:2])
-    if scale < 1:
-        fy, fx = (max(scale, 1 / side) for side in image.shape[:2])  # a strip keeps a pixel
-        image = np.asarray(cv2.resize(image, None, fx=fx, fy=fy, interpolation=cv2.INTER_AREA), np.uint8)
+    image = shrink(image, side)
     setting = cv2.IMWRITE_WEBP_QUALITY if kind == "webp" else cv2.IMWRITE_JPEG_QUALITY
     done, encoded = cv2.imencode(f".{kind}", np.ascontiguousarray(image[..., ::-1]), [setting, quality])
     if not done:

@@ -1,16 +1,13 @@
 """What the results page shows of a plane: a smaller picture, and the outline and figures of each nucleus."""
 
-from functools import reduce
-from operator import add
 from typing import Any
 
-import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from nuclei.data.intensity import Limits, apply_limits
 from nuclei.io.picture import Picture
-from nuclei.reporting.overlays import embed_image
+from nuclei.reporting.overlays import embed_image, shrink
 
 SIDE = 2048
 """Longer side of the picture on the page at most."""
@@ -56,7 +53,7 @@ def make_shape(row: dict[str, float], polygons: list[list[Any]]) -> Shape:
     return Shape(
         label=int(row["label"]),
         area=int(row["area"]),
-        intensity=float(f"{reduce(add, means) / len(means):.5g}"),
+        intensity=float(f"{sum(means) / len(means):.5g}"),
         x=round(row["centroid_x"], 1),
         y=round(row["centroid_y"], 1),
         rings=[ring.ravel().tolist() for polygon in polygons for ring in polygon],
@@ -67,11 +64,7 @@ def make_preview(picture: Picture, nuclei: list[Shape], count: int, limits: Limi
     """The page's data of a plane, its pixels shown between the limits."""
     height, width = picture.pixels.shape[:2]
     step = max(1, -(-max(height, width) // (2 * SIDE)))
-    shown = apply_limits(np.ascontiguousarray(picture.pixels[::step, ::step]), limits)
-    scale = SIDE / max(shown.shape[:2])
-    if scale < 1:
-        fy, fx = (max(scale, 1 / side) for side in shown.shape[:2])
-        shown = np.asarray(cv2.resize(shown, None, fx=fx, fy=fy, interpolation=cv2.INTER_AREA), np.uint8)
+    shown = shrink(apply_limits(np.ascontiguousarray(picture.pixels[::step, ::step]), limits), SIDE)
     size = picture.pixel_size
     return Preview(
         name=picture.name,
