@@ -20,7 +20,7 @@ class MessageHandler(logging.StreamHandler):
     """Writes messages to stderr, never into the line of a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # imported here and in no other place: until `run` takes over, Ctrl-C shows a traceback of Python
+        # only imported here: until `run` takes over, Ctrl-C shows a traceback of Python
         from nuclei.progress import above_bars
 
         with above_bars():

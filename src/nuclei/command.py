@@ -10,7 +10,7 @@ from nuclei.cli import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code: 1 for an error that the user can repair, in one line."""
+    """Runs the command; returns its exit code, 1 for an error that the user can repair."""
     parsed = make_parser().parse_args(arguments)
     return run(lambda: _print(parsed.act(parsed)))
 

@@ -195,10 +195,10 @@ class AugmentationConfig(Section):
     copy_paste: Probability = 0.0
     """Probability that nuclei of the crop are pasted again at other places in it."""
     stain_to_fluorescence: Probability = 0.0
-    """Probability that a crop of stained tissue is rendered as fluorescence, see `data.appearance`."""
+    """Probability that a crop of stained tissue is rendered as fluorescence (`data.appearance`)."""
     place: Literal["host", "device"] = "host"
     """host: by albumentations in loader processes, the reference; device: in batches on the device
-    that trains, see `data.device_augmentation`, for a GPU that the processor's cores cannot feed."""
+    that trains, see `data.device_augmentation`, for a GPU that the CPU cannot feed."""
 
     @model_validator(mode="after")
     def can_be_done_there(self) -> Self:
@@ -269,13 +269,14 @@ class PredictionConfig(Section):
     that diameter they are quartered, and so on. It helps where training saw few such large nuclei.
     Off where absent."""
     fit_diameter: Positive | None = None
-    """Diameter in pixels to which the image is rescaled by the mean diameter of its nuclei; `scales`
-    are then relative to that. For images of sources that training never saw. Off where absent; where
-    it is set, `halve_scales_from` is not used."""
+    """Diameter in pixels to which the image is rescaled by the mean diameter of its nuclei;
+    `scales` are then relative to that. For images of sources that training never saw. Off where
+    absent; where it is set, `halve_scales_from` is not used."""
     rim_level: Probability | None = None
     """Relative brightness, from the background (0) to the inside of the nucleus (1), at which rims
-    are put by a shift of the foreground map near each nucleus (`postprocessing.rim_calibration`): for
-    images of sources that training never saw. Off where absent, and in images with dark nuclei."""
+    are put by a shift of the foreground map near each nucleus (`postprocessing.rim_calibration`):
+    for images of sources that training never saw. Off where absent, and in images with dark
+    nuclei."""
 
     @model_validator(mode="after")
     def has_flips_to_vary(self) -> Self:

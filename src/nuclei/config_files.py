@@ -1,4 +1,4 @@
-"""Configs as TOML files: `extends`, old names of keys, and errors that name the nearest valid key."""
+"""Configs as TOML files: `extends`, old key names, errors that name the nearest valid key."""
 
 import difflib
 import logging
@@ -74,7 +74,7 @@ def parse_config(values: dict[str, Any], source: str) -> Config:
 
 
 def _read_chain(path: Path) -> dict[Path, dict[str, Any]]:
-    """Tables by path: of a TOML file, of the one that it extends, of the one that this extends ..."""
+    """Tables by path: of a TOML file and, in order, of all files that it extends."""
     tables: dict[Path, dict[str, Any]] = {}
     while True:
         tables[path] = _read_table(path)

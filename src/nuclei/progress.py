@@ -38,7 +38,7 @@ def bar_fits() -> bool:
 
 
 def above_bars() -> AbstractContextManager[None]:
-    """While it is open, the bars of this process are cleared, so that a message has a line of its own."""
+    """Clears the bars of this process while open, so that a message has a line of its own."""
     return tqdm.external_write_mode(file=sys.stderr) if bar_fits() else nullcontext()
 
 

@@ -89,7 +89,7 @@ def crowd_nuclei(
 
 
 def add_haze(image: UInt8Array, generator: np.random.Generator) -> UInt8Array:
-    """Adds the rotated and blurred crop to itself, as light of nuclei out of focus in thick tissue."""
+    """Out-of-focus light of thick tissue: adds the rotated and blurred crop to itself."""
     blurred = cv2.GaussianBlur(np.rot90(image, int(generator.integers(1, 4))), (0, 0), generator.uniform(3, 12))
     strength = generator.uniform(0.2, 0.7)
     hazy = image.astype(np.float32) + strength * blurred
@@ -97,7 +97,7 @@ def add_haze(image: UInt8Array, generator: np.random.Generator) -> UInt8Array:
 
 
 def local_background(image: UInt8Array, label_map: LabelMap, side: int = 49) -> Float32Array:
-    """Mean of the background pixels in a square of `side` pixels around each pixel, (H, W, 3) float32."""
+    """Local mean of the background in squares of `side` pixels, (H, W, 3) float32."""
     outside = (label_map == 0).astype(np.float32)
     if not outside.any():
         return np.full(image.shape, np.percentile(image, 5), np.float32)
@@ -134,11 +134,11 @@ def jitter_stains(image: UInt8Array, generator: np.random.Generator) -> UInt8Arr
 
 
 def stain_to_fluorescence(image: UInt8Array, generator: np.random.Generator) -> UInt8Array:
-    """Renders stained tissue as fluorescence: bright nuclei on a dark background, three equal channels.
+    """Renders stained tissue as fluorescence: bright nuclei, dark background, 3 equal channels.
 
-    Haematoxylin and a fluorescent dye both mark DNA, so its optical density in red, which eosin hardly
-    absorbs, looks like crowded nuclei of a thick section. Black level, brightest value and gamma are
-    random.
+    Haematoxylin and a fluorescent dye both mark DNA, so its optical density in red, which eosin
+    hardly absorbs, looks like crowded nuclei of a thick section. Black level, brightest value and
+    gamma are random.
     """
     red = cv2.GaussianBlur(image[..., 0].astype(np.float32), (0, 0), generator.uniform(0.4, 1.2))
     density = -np.log((red + 1) / 256)

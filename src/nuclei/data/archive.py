@@ -41,7 +41,7 @@ _FOREIGN = "this is not the competition's archive. Nothing was unpacked; downloa
 
 @dataclass(frozen=True)
 class Member:
-    """One file of an archive; `path` is `<id>/images/<file>` or `<id>/masks/<file>`, `size` in bytes."""
+    """A file of an archive: `path` is `<id>/images/<file>` or `<id>/masks/<file>`, `size` bytes."""
 
     path: str
     size: int
@@ -129,7 +129,7 @@ def _write_png(source: Path, folder: Path, member: Member, content: bytes) -> No
 
 
 def check_image_ids(source: Path, ids: Collection[str]) -> None:
-    """Refuses image ids that are not safe in tables, pages and commands; `source` names their place.
+    """Refuses image ids that are unsafe in tables, pages and commands; `source` is named in errors.
 
     Raises:
         UserError: as of `check_name`, with the number of such ids.

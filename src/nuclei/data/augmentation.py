@@ -38,9 +38,9 @@ def _hidden(module: str) -> Iterator[None]:
         del sys.modules[module]
 
 
-# Imported without this, albumentations asks a server for its newest version and waits for the answer.
+# Without this, importing albumentations asks a server for its newest version and waits.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-# It can share transforms on the Hugging Face hub, whose client takes a tenth of a training's start to import.
+# Its client of the Hugging Face hub takes a tenth of a training's start to import.
 with _hidden("huggingface_hub"):
     import albumentations as A
 
@@ -88,7 +88,7 @@ class Augmentation:
 def change_appearance(
     image: UInt8Array, label_map: LabelMap, generator: np.random.Generator
 ) -> tuple[UInt8Array, LabelMap]:
-    """Crowds, dims and blurs nuclei and changes the exposure of fluorescence, the stains of tissue."""
+    """The preset `laboratories`: crowding, dim and blurred nuclei, exposure, stains, focus."""
     if is_fluorescence(image):
         if generator.random() < 0.15:
             image, label_map = crowd_nuclei(image, label_map, generator)
@@ -135,7 +135,7 @@ def draw_crop(
 def paste_nuclei(
     image: UInt8Array, label_map: LabelMap, generator: np.random.Generator, most: int = 8
 ) -> tuple[UInt8Array, LabelMap]:
-    """Copy-paste: some nuclei are pasted again beside themselves, below others, so that more touch."""
+    """Copy-paste: pastes copies of some nuclei beside them, under others, so that more touch."""
     labels = np.unique(label_map)[1:]
     if not len(labels):
         return image, label_map

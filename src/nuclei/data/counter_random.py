@@ -1,4 +1,4 @@
-"""Random numbers that are a function of counters alone: the same on every device, in any order and batch.
+"""Counter-based random numbers: the same on every device, in any order and batch.
 
 A 32-bit hash of the counters takes the place of a generator's state. Everything is integer
 arithmetic until the last division, so a processor and a GPU draw the same numbers.
@@ -13,7 +13,7 @@ from nuclei.arrays import Float64Array, Int64Array
 
 _MASK = 2**32 - 1
 _MULTIPLIER = 0x45D9F3B
-"""Below 2**31, so that a product with a 32-bit number fits int64. Source: Mueller, a 32-bit hash (2012)."""
+"""Below 2**31: a product with a 32-bit number fits int64. Source: Mueller, 32-bit hash (2012)."""
 
 
 Numbers = TypeVar("Numbers", Int64Array, torch.Tensor)
@@ -27,7 +27,7 @@ def mix(values: Numbers) -> Numbers:
 
 
 def seeds_of(*counters: int | Int64Array) -> Int64Array:
-    """One seed in 0..2**32 - 1 for each combination of counters, such as seed, fold, epoch and positions (N,)."""
+    """A seed in 0..2**32 - 1 for each combination of counters: seed, fold, epoch, positions."""
     seeds = np.zeros(np.broadcast_shapes(*(np.shape(each) for each in counters)), np.int64)
     for counter in counters:
         low = np.asarray(counter, np.int64)

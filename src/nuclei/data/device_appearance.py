@@ -1,4 +1,4 @@
-"""Colour, contrast, blur and noise of a batch of crops on a device, as the presets of `augmentation` have them.
+"""Colour, contrast, blur and noise augmentation of a batch of crops on a device (GPU).
 
 Images are (B, 3, H, W) float32 in 0..255. Every change works on the crops that drew it, all at
 once. Parameters are (B,) float32, so one call serves crops of different strengths.
@@ -54,7 +54,7 @@ def shift_hue(
     hue = torch.where(spread > 0, hue, 0.0) + hue_B[:, None, None] / 60
     saturation = (spread / value.clamp_min(1e-6) + saturation_B[:, None, None] / 255).clamp(0, 1)
     value = (value + value_B[:, None, None]).clamp(0, 255)
-    # a channel falls from the value by a trapezium of the hue; red, green and blue are 2 sixths apart
+    # a channel falls from the value by a trapezium of the hue; red, green and blue are 1/3 apart
     channels = []
     for offset in (5.0, 3.0, 1.0):
         place = (hue + offset).remainder(6)
@@ -82,7 +82,7 @@ def sharpen(image_B3HW: torch.Tensor, alpha_B: torch.Tensor, lightness_B: torch.
 def blur(
     maps_BCHW: torch.Tensor, sigma_B: torch.Tensor, radius_B: torch.Tensor | None, most: int
 ) -> torch.Tensor:
-    """Gaussian blur by kernels that end `most` pixels from their middle, or earlier at `radius_B`."""
+    """Gaussian blur; kernels end `most` pixels from their middle, or earlier at `radius_B`."""
     places = torch.arange(-most, most + 1, device=maps_BCHW.device)
     kernel_BK = torch.exp(-(places**2) / (2 * sigma_B[:, None] ** 2))
     if radius_B is not None:
@@ -148,7 +148,7 @@ def _equalise_levels(levels_BHW: torch.Tensor, clip_B: torch.Tensor) -> torch.Te
 
 
 def _spread(excess_T1: torch.Tensor) -> torch.Tensor:
-    """What is clipped of each tile's histogram given to all levels, the rest to some, as OpenCV does."""
+    """What is cut off each tile's histogram, spread over all levels as OpenCV does."""
     levels = torch.arange(LEVELS, device=excess_T1.device)
     each = (excess_T1 / LEVELS).floor()
     rest = excess_T1 - each * LEVELS
@@ -157,7 +157,7 @@ def _spread(excess_T1: torch.Tensor) -> torch.Tensor:
 
 
 def split_lightness(image_B3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """CIE Lab of sRGB: lightness (B, 1, H, W) scaled to 0..255, and a and b (B, 2, H, W) over 500 and 200."""
+    """CIE Lab of sRGB: lightness (B, 1, H, W) in 0..255, and a / 500, b / 200 (B, 2, H, W)."""
     values = (image_B3HW / 255).clamp(0, 1)
     linear = torch.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     matrix = torch.tensor(TO_XYZ / WHITE[:, None], dtype=torch.float32, device=values.device)

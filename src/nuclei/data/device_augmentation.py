@@ -36,7 +36,7 @@ DRAWS = (
 
 @dataclass(frozen=True)
 class Ranges:
-    """A preset: probability of each group of changes, weights of its kinds, ranges of their strengths."""
+    """A preset: probability of each group of changes, weights of its kinds, ranges of strengths."""
 
     flips: int = 8
     """8: flips and transposes; 4: quarter turns; 1: none."""
@@ -86,7 +86,7 @@ RANGES = {
 
 
 class Draws:
-    """The numbers in (0, 1) that decide a batch, by name (B,), and the ranges that they choose from."""
+    """Random numbers in (0, 1) of a batch by name, each (B,), and the ranges that they scale to."""
 
     def __init__(self, seeds: Int64Array, device: torch.device) -> None:
         self.seeds, self.device = seeds, device
@@ -120,7 +120,7 @@ class Draws:
 def draw_windows(
     draws: Draws, sizes: Int64Array, side: int, scales: tuple[float, float]
 ) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Side, top and left of the square window of each crop in its image; as `augmentation.draw_crop`.
+    """Side, top and left of each crop's square window in its image; as `augmentation.draw_crop`.
 
     A window larger than its image has it in the middle. `sizes` (B, 2) are heights and widths.
     """
@@ -177,7 +177,7 @@ def _warp(
 def _turn(
     draws: Draws, ranges: Ranges, rows: torch.Tensor, columns: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Flips, quarter turns and transposes. Bits of the number drawn: flip rows, flip columns, transpose."""
+    """Flips and transposes. Bits of the number drawn: flip rows, flip columns, transpose."""
     number = np.floor(draws["flip"] * ranges.flips).astype(int)
     if ranges.flips == 4:
         # of the eight the four quarter turns, drawn with a probability by the range below it
@@ -194,7 +194,7 @@ def _turn(
 
 
 def change_appearance(image_B3HW: torch.Tensor, draws: Draws, ranges: Ranges) -> torch.Tensor:
-    """All changes of a preset but those of the geometry, in its order; (B, 3, H, W) float32 in 0..255."""
+    """All changes of a preset but the geometric ones, in order; (B, 3, H, W) float32 in 0..255."""
     batch = _Batch(image_B3HW, draws)
     if ranges.laboratories:
         _change_laboratory(batch)
@@ -309,7 +309,7 @@ def add_haze(
 
 
 def change_stains(image_B3HW: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
-    """Changes the amount of each stain, see `appearance.jitter_stains`; three factors and three offsets (B,)."""
+    """Stain jitter, see `appearance.jitter_stains`; three factors and three offsets, each (B,)."""
     stains, inverse = (torch.from_numpy(each).to(image_B3HW.device) for each in (STAINS, np.linalg.inv(STAINS)))
     density = -torch.log((image_B3HW + 1) / 256)
     amounts = torch.einsum("bchw,cs->bshw", density, inverse)

@@ -1,4 +1,4 @@
-"""Images, label maps and core maps of a training as uint8 on a device, sampled in batches of any size of image.
+"""Training images, label maps and core maps in device memory, sampled in batches.
 
 All pixels of all images lie one after the other in flat buffers, so images of different sizes are
 sampled together. Letters: B batch, C channels, H height, W width, P pixels of all images.
@@ -20,7 +20,7 @@ QUARTERS = ((-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25))
 
 
 class DeviceImages:
-    """Images (H, W, 3) uint8 with their label maps on a device. `core` is `target.core` of the config."""
+    """Images (H, W, 3) uint8 and label maps on a device. `core` is the config's `target.core`."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class DeviceImages:
         columns_BHW: torch.Tensor,
         steps: Float64Array,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Colours (B, 3, H, W) float32 in 0..255, labels (B, H, W) int64, core maps (B, H, W) float32.
+        """Samples colours (B, 3, H, W) float32 in 0..255, labels (B, H, W) int64 and core maps.
 
         Rows and columns are places in image `numbers` (B,) in pixels; beyond an image it is
         mirrored. `steps` (B,) are the image's pixels from one sample to the next. Labels are those
@@ -120,7 +120,7 @@ class DeviceImages:
 
 
 class _Pixels:
-    """Where the pixels of each image of a batch are in the flat buffers: row plus column is the index."""
+    """Indices of each image's pixels in the flat buffers: row plus column is the index."""
 
     def __init__(self, table_4B: torch.Tensor, far: bool) -> None:
         self.start, self.height, self.width = (row[:, None, None] for row in table_4B[:3])
@@ -136,7 +136,7 @@ class _Pixels:
 
 
 def mirror(places: torch.Tensor, length: torch.Tensor, far: bool) -> torch.Tensor:
-    """Places 0..length - 1 of whole numbers: the image and its mirror images, again and again if `far`."""
+    """Reflection padding of integer positions into 0..length - 1; repeated if `far`."""
     if far:
         places = places.remainder(2 * length)
     places = torch.where(places < 0, -1 - places, places)

@@ -16,7 +16,7 @@ from nuclei.data.targets import LARGEST_GAIN, disc
 def make_targets(
     labels_BHW: torch.Tensor, core_BHW: torch.Tensor, label_count: int, config: Config
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Target (B, 3, H, W) float32 in the config's scheme, and pixel weights (B, 1, H, W) if the loss uses them."""
+    """Target (B, 3, H, W) float32 of the config's scheme; pixel weights (B, 1, H, W) or None."""
     target, loss = config.target, config.loss
     areas_BL = count_pixels(labels_BHW, label_count)
     border_BHW = find_borders(labels_BHW, areas_BL, target.border_scale, target.border_max)
@@ -47,7 +47,7 @@ def count_pixels(labels_BHW: torch.Tensor, label_count: int) -> torch.Tensor:
 
 
 def _gains(areas_BL: torch.Tensor) -> torch.Tensor:
-    """Mean area of the crop's nuclei over the area of each, at most LARGEST_GAIN; 0 where there is none."""
+    """Mean area of the crop's nuclei over each one's area, at most LARGEST_GAIN; 0 if absent."""
     present = areas_BL > 0
     mean_B1 = areas_BL.sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp_min(1)
     return torch.where(present, (mean_B1 / areas_BL.clamp_min(1)).clamp_max(LARGEST_GAIN), 0.0)

@@ -31,7 +31,7 @@ Row = tuple[str, int, str, str]
 
 
 def download(source: str, raw: Path, stage: str = "stage1") -> Path:
-    """Path of the manifest (CSV: file, bytes, sha256, source), written when all folders are complete.
+    """Path of the manifest (CSV: file, bytes, sha256, source), written last, when all is complete.
 
     `stage` is a name of `download_sources.STAGES`. `source` is `bbbc`, `kaggle`, `fixes`, a folder
     or an http(s) address that holds the zips of the stage (a folder may hold them unpacked). A
@@ -148,7 +148,7 @@ def _stage(
 
 
 def _fetch_and_unpack(subset: str, origin: Origin, place: Path, folder: Path) -> archive.Tree:
-    """Downloads a zip to `place` and unpacks it, twice at most; keeps none that is damaged or refused."""
+    """Downloads and unpacks a zip to `place`, in two attempts; keeps no damaged or refused one."""
     assert origin.fetch is not None
     for attempts_left in (1, 0):
         try:
@@ -177,7 +177,7 @@ def _unpack_or_set_aside(place: Path, subset: str, folder: Path) -> archive.Tree
 
 
 def _read_kept(raw: Path, names: Collection[str]) -> dict[str, str]:
-    """Name and source of the files of an earlier run that are unchanged; none by a damaged manifest."""
+    """Name and source of an earlier run's unchanged files; none if the manifest is damaged."""
     path = raw / MANIFEST
     if not path.is_file():
         return {}

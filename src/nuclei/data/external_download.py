@@ -1,4 +1,4 @@
-"""External data sets made ready: downloaded, checked, converted, and freed of the competition's images.
+"""External data sets: download, check, convert, and leave out the competition's own images.
 
 A set becomes the folder `<external>/<name>` with `images/`, `labels/` and, written last,
 `provenance.json`: licence, source, citation, the files that it was made from, and what was refused.
@@ -109,7 +109,7 @@ def known_sets(path: Path) -> dict[str, SetProvenance]:
 def prepare_set(
     name: str, public: Mapping[str, PublicSet], folder: Path, known: Mapping[str, Float32Array]
 ) -> Path:
-    """The folder of a set below `folder`, made unless it is there: a public one, or a folder or zip of one's own.
+    """Makes the folder of a set below `folder` unless it exists: a public set, a folder or a zip.
 
     `known` are thumbnails of the competition's images, whose near-duplicates are left out.
 

@@ -88,7 +88,7 @@ class ExternalSet:
 
 
 class PooledImages:
-    """The competition's images and those of external sets by image id, with the methods of `Images`."""
+    """Images of the competition and of external sets by image id, with the methods of `Images`."""
 
     def __init__(
         self, images: Images, sets: Iterable[ExternalSet] = (), known: Mapping[str, SetProvenance] | None = None
@@ -101,7 +101,7 @@ class PooledImages:
         self._set_of = {image_id: each for each in self.sets.values() for image_id in each.ids}
 
     def ids(self, subset: str) -> list[str]:
-        """Ids of a subset of the competition's images, `train` or `test`, or of the set of that name."""
+        """Image ids of a subset of the competition (`train`, `test`) or of an external set."""
         return list(self.sets[subset].ids) if subset in self.sets else self.images.ids(subset)
 
     def image(self, image_id: str) -> Pixels:

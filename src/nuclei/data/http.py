@@ -30,7 +30,7 @@ PROGRESS = 2**20
 TIMEOUT = (15.0, 60.0)
 """Seconds to wait for a connection and for the next bytes."""
 HEAD_SECONDS = 90.0
-"""Seconds in which the connection and the whole head of the answer must come, redirects included."""
+"""Time limit in seconds for the connection and the response headers, redirects included."""
 LONGEST_WAIT = 120.0
 """Seconds; a server that asks to wait longer is not waited for."""
 MAX_BYTES = 8 * 2**30

@@ -23,7 +23,7 @@ LATE = 1.0
 
 
 class InterruptedAnswerError(Exception):
-    """An attempt that did not complete the file and may be repeated, after `wait` seconds if given."""
+    """An attempt that left the file incomplete; may be retried, after `wait` seconds if given."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
@@ -56,7 +56,7 @@ class Answer:
         self._left.set()
 
     def chunks(self, while_waiting: Callable[[], None]) -> Iterator[bytes]:
-        """The body; calls `while_waiting`, which may raise, where nothing comes for LATE seconds."""
+        """Yields the body; after LATE seconds without data calls `while_waiting`; it may raise."""
         while True:
             try:
                 chunk = self._take(LATE)
@@ -74,7 +74,7 @@ class Answer:
         return item
 
     def _read(self, url: str, headers: dict[str, str], timeout: tuple[float, float]) -> None:
-        """Puts the head, the chunks of the body and None into the queue, or the exception that ended it."""
+        """Puts headers, body chunks and None into the queue, or the exception that was raised."""
         try:
             with requests.get(url, headers=headers, stream=True, timeout=timeout, hooks=HOOKS) as response:
                 self._put(response)
@@ -99,7 +99,7 @@ class Answer:
 def open_answer(
     url: str, headers: Mapping[str, str], timeout: tuple[float, float], seconds: float
 ) -> Iterator[Answer]:
-    """The answer to a GET whose head must come within `seconds`, redirects and connections included.
+    """The response to a GET whose headers must come within `seconds`, redirects included.
 
     Raises: InterruptedAnswerError, or what `requests.get` raises.
     """
@@ -123,7 +123,7 @@ HOOKS: Any = {"response": drop_redirect}
 def read_body(response: requests.Response) -> Iterator[bytes]:
     """The body, unpacked, as it comes; read1 loses nothing of what came before a connection broke.
 
-    urllib3 would read a line that gives the size of a chunk however long it gets; http.client has a limit.
+    urllib3 reads a line with a chunk's size however long it is; http.client has a limit.
     """
     raw: Any = response.raw._original_response
     try:

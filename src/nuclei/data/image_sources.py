@@ -62,7 +62,7 @@ def background_noise(grey: np.ndarray) -> float:
 
 
 def assign_sources(index: pd.DataFrame, corrections: Mapping[str, str] | None = None) -> pd.Series:
-    """Source of every image of an index with `image_id`, `group` and the `source` found for each image.
+    """Source of each image of an index with columns `image_id`, `group` and `source` (as found).
 
     The images of a group, which are tiles of one picture, get the most frequent source among them.
     An image that `corrections` names gets that source instead.

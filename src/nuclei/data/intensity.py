@@ -47,7 +47,7 @@ def window_image(image: Pixels, config: IntensityConfig) -> UInt8Array:
 
 
 def find_limits(image: Pixels, config: IntensityConfig) -> Limits | None:
-    """Black and white of the config's window for an image; None where its 8 bits are used as they are.
+    """Black and white level of the config's window for an image; None if its 8 bits are used as is.
 
     The image is read in bands of rows, since it may be memory-mapped.
 
@@ -70,7 +70,7 @@ def find_limits(image: Pixels, config: IntensityConfig) -> Limits | None:
 
 
 def apply_limits(image: Pixels, limits: Limits | None) -> UInt8Array:
-    """An image or a part of it as RGB (H, W, 3) uint8: linear from black to white, clipped, rounded."""
+    """An image or a part of it as RGB (H, W, 3) uint8: black to white linear, clipped, rounded."""
     image = _to_colour(image)
     if limits is None:
         return image
@@ -119,7 +119,7 @@ def percentile_limits(image: Pixels, low: float, high: float) -> Limits | None:
 
 
 def level_window(image: Pixels, level: float, width: float) -> UInt8Array:
-    """The image with level - width / 2 at 0 and level + width / 2 at 255, clipped; same shape, uint8.
+    """Maps level - width / 2 to 0 and level + width / 2 to 255, clipped; same shape, uint8.
 
     Source: DICOM PS3.3, C.11.2.1.3.2, the function LINEAR_EXACT.
     """
@@ -145,7 +145,7 @@ def normalise(
     channels: int,
     statistics: tuple[float, float] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """The network's input (C, H, W) float32 of an RGB image (H, W, 3) uint8; one channel is their mean.
+    """Network input (C, H, W) float32 of an RGB image (H, W, 3) uint8; one channel: the mean.
 
     `statistics` are mean and standard deviation for z_score, by default those of `image`; a tile
     gets those of its whole image.
@@ -253,7 +253,7 @@ def _counted_limits(image: Pixels, low: float, high: float) -> Limits | None:
 
 
 def _scale(values: Pixels, black: float, white: float) -> UInt8Array:
-    """Values with `black` at 0 and `white` at 255, clipped and rounded, uint8; all 0 where both are the same."""
+    """Maps `black` to 0 and `white` to 255, clipped, rounded, uint8; all 0 if both are equal."""
     if white <= black:
         return np.zeros(values.shape, np.uint8)
     above = values.astype(np.float64) - black  # float32 cannot hold large integers

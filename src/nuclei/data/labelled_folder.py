@@ -1,4 +1,4 @@
-"""A folder or zip of `images/` and `labels/` as the source of all images, in the competition's layout.
+"""A folder or zip of `images/` and `labels/` as the data set, in the competition's layout.
 
 `images/<name>.png` with a label map `labels/<name>.png` is a training image, one without is a test
 image.
@@ -38,7 +38,7 @@ def digest_folder(path: Path) -> str:
 
 
 def write_archive(path: Path, subset: str, out: Path) -> None:
-    """Writes `stage1_train.zip` or `stage1_test.zip` of the images with, or without, a label map to `out`.
+    """Writes `stage1_train.zip` (images with a label map) or `stage1_test.zip` (without) to `out`.
 
     Raises:
         UserError: no such image; a label map without its image, or that is none; an unsafe name.

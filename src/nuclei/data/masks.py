@@ -44,7 +44,7 @@ class Annotation:
 
 
 def read_annotation(folder: Path, shape: tuple[int, int]) -> Annotation:
-    """Annotation of an image of `shape` (height, width) from its folder of masks; may have no nucleus.
+    """Annotation of an image of `shape` (height, width) from its folder of masks; may be empty.
 
     Raises:
         UserError: no folder; a mask that cannot be read, has another size than the image, or holds
@@ -73,7 +73,7 @@ def read_annotation(folder: Path, shape: tuple[int, int]) -> Annotation:
 
 
 def merge_masks(names: Sequence[str], masks: Iterable[Mask], shape: tuple[int, int]) -> Annotation:
-    """Annotation of an image of `shape` from one mask (H, W) per nucleus; labels follow their order.
+    """Annotation of an image of `shape` from one mask (H, W) per nucleus, labelled in their order.
 
     A pixel in several masks gets the label of the smallest one, so that a large nucleus does not
     swallow a small one; of equal ones that of the first.
@@ -149,7 +149,7 @@ def _count_values(values: Int64Array) -> int:
 
 
 def _is_soft(values: Int64Array) -> bool:
-    """Whether the values are grades of one mask (blurred, anti-aliased, JPEG), not labels of nuclei.
+    """Whether the values are grades of one mask (blurred, anti-aliased, JPEG), not labels.
 
     Labels form pieces of the size of nuclei, grades pieces of a few pixels.
     """

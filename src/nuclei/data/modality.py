@@ -38,7 +38,7 @@ def find_modality(image: UInt8Array) -> str:
 
 
 def typical_diameter(grey: UInt8Array) -> float:
-    """Equivalent diameter in pixels of the median bright object of an image (H, W); 0 without objects.
+    """Equivalent diameter in pixels of the median bright object of an image (H, W); 0 if none.
 
     Objects are found by Otsu's threshold. Those below 30 pixels (specks) or above a twentieth of
     the image (glare, whole embryos) are ignored.

@@ -1,4 +1,4 @@
-"""Images that show the same picture as another one, found by content whatever their name and brightness."""
+"""Near-duplicate images, found by content, whatever their name and brightness."""
 
 from collections.abc import Mapping
 
@@ -10,12 +10,12 @@ from nuclei.arrays import Float32Array, Pixels
 SIDE = 32
 """Side of a thumbnail in pixels."""
 MIN_CORRELATION = 0.95
-"""Correlation of thumbnails from which two images show the same picture. Copies in 16 bits have more,
-other images of the public sets 0.62 at most with an image of the competition."""
+"""Correlation of thumbnails from which two images show the same picture. Copies in 16 bits have
+more, other images of the public sets 0.62 at most with an image of the competition."""
 
 
 def thumbnail(image: Pixels) -> Float32Array:
-    """Grey thumbnail (SIDE * SIDE,) of an image (H, W, 3), of mean 0 and norm 1; 0 for a flat image.
+    """Grey thumbnail (SIDE * SIDE,) of an image (H, W, 3), mean 0 and norm 1; 0 for a flat image.
 
     Brightness and contrast do not change it, so that 8 and 16 bits of one picture are equal.
     """
@@ -26,7 +26,7 @@ def thumbnail(image: Pixels) -> Float32Array:
 
 
 def find_duplicates(images: Mapping[str, Float32Array], known: Mapping[str, Float32Array]) -> dict[str, str]:
-    """The known image that each image is a near-duplicate of, by id; `images` and `known` are thumbnails.
+    """Known image of which each image is a near-duplicate, by id; both arguments are thumbnails.
 
     A crop, a turned image or one tile of a larger picture is not found.
     """

@@ -65,7 +65,7 @@ class PreparedImage:
     row: dict[str, str | int | None]
     """The image's row of the index without its group; `nuclei` is None for a test image."""
     signature: ImageSignature | None
-    """Not of an image of stage2: signatures of thousands fill the memory, and only folds need groups."""
+    """None in stage 2: only folds need groups, and signatures of thousands fill memory."""
     annotation: Annotation | None = None
     """Annotation of a training image without its label map."""
 
@@ -163,7 +163,7 @@ def build_index(prepared: Sequence[PreparedImage], sources: Mapping[str, str] | 
 
 
 def mask_conflicts(prepared: Sequence[PreparedImage]) -> pd.DataFrame:
-    """Table of the training images with contested pixels and masks left out (names joined by `/`)."""
+    """Table of training images with contested pixels and left-out masks (names joined by `/`)."""
     rows = [
         (
             image.row["image_id"],
@@ -177,7 +177,7 @@ def mask_conflicts(prepared: Sequence[PreparedImage]) -> pd.DataFrame:
 
 
 def remove_unlisted_files(out: Path, index: pd.DataFrame) -> int:
-    """Removes PNG and temporary files of `images` and `labels` that `index` does not list; their number."""
+    """Deletes PNG and temporary files that `index` does not list; returns how many."""
     listed = {*index.image, *index.label.dropna()}
     files = [path for folder in ("images", "labels") for path in sorted((out / folder).glob("*.*"))]
     ours = [path for path in files if path.suffix in (".png", ".tmp")]

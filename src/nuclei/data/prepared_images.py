@@ -10,7 +10,7 @@ from nuclei.io.tables import INDEX_COLUMNS, read_table
 
 
 class AnnotatedImages(Protocol):
-    """Images with label maps by id, and what kind of image each is: all that training crops need."""
+    """Images with label maps by id, and each image's modality: all that training crops need."""
 
     def image(self, image_id: str) -> Pixels:
         """(H, W) or (H, W, 3) of any type of numbers."""
@@ -36,7 +36,7 @@ class Images:
         return list(self.index.image_id[self.index.subset == subset])
 
     def image(self, image_id: str) -> Pixels:
-        """Image of a file, see `read_image`; (H, W, 3), uint8 or with the 16 bits of the archive."""
+        """Image of a file, see `read_image`; (H, W, 3), uint8 or 16 bits as in the archive."""
         return read_image(self.folder / str(self._row(image_id)["image"]))
 
     def label_map(self, image_id: str) -> LabelMap:

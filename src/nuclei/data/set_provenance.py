@@ -1,4 +1,4 @@
-"""Where an external data set comes from and what may be done with it: in its folder, checkpoints and cards."""
+"""Origin and licence of an external data set: kept in its folder, in checkpoints and in cards."""
 
 from pydantic import Field
 

@@ -104,9 +104,9 @@ def assign_seen_and_unseen(index: pd.DataFrame, n_folds: int, seed: int) -> pd.D
     """Table as of `assign_folds` with two folds: 0 is held out, 1 is trained on.
 
     The column `held_out` says of images of fold 0 whether training sees others of their source:
-    `unseen` are those of whole sources, a fold of `assign_sources`; `seen` those of a fold of groups
-    of the remaining images. Of the folds of sources the one with the most sources is taken whose
-    modalities others have too, if there is one.
+    `unseen` are those of whole sources, a fold of `assign_sources`; `seen` those of a fold of
+    groups of the remaining images. Of the folds of sources the one with the most sources is taken
+    whose modalities others have too, if there is one.
 
     Raises:
         UserError: as in `assign_sources` and `assign_folds`.
@@ -129,7 +129,7 @@ def assign_seen_and_unseen(index: pd.DataFrame, n_folds: int, seed: int) -> pd.D
 
 
 def assign_modalities(index: pd.DataFrame) -> pd.DataFrame:
-    """Table of the training images as of `assign_folds` whose fold k holds out the k-th modality, by name.
+    """Table of folds, as of `assign_folds`, of which fold k holds out the k-th modality by name.
 
     Groups stay whole: one that spans modalities is held out with that of most of its images.
 
@@ -150,7 +150,7 @@ def assign_modalities(index: pd.DataFrame) -> pd.DataFrame:
 
 
 def weigh(train: pd.DataFrame) -> Float64Array:
-    """Quantities (1 + modalities, images) to balance over folds: nuclei, and images of each modality.
+    """Quantities (1 + modalities, images) to balance over folds: nuclei, images of each modality.
 
     The row of nuclei sums to 1, and so do all rows of modalities together.
     """
@@ -160,7 +160,7 @@ def weigh(train: pd.DataFrame) -> Float64Array:
 
 
 def imbalance(weights: Float64Array, folds: npt.NDArray[np.int64], n_folds: int) -> float:
-    """Imbalance of folds, 0 if balanced: the sum over rows of the largest deviation from an equal part."""
+    """Imbalance of folds, 0 if balanced: sum over rows of the largest deviation from the mean."""
     held = np.stack([np.bincount(folds, row, n_folds) for row in weights])
     return float(np.abs(held - weights.sum(axis=1, keepdims=True) / n_folds).max(axis=1).sum())
 
@@ -232,7 +232,7 @@ def summarise(splits: pd.DataFrame) -> list[str]:
 
 
 def choose_fold(splits: pd.DataFrame, number: int, images: int | None = None, seed: int = 0) -> Fold:
-    """The fold `number` of a table of splits, to train on all others or on so many `images` of them, drawn by seed.
+    """Fold `number` of a table of splits; trains on all other images, or on `images` drawn by seed.
 
     Raises:
         UserError: an unknown fold; a group of images on both sides; fewer images than asked for.
@@ -254,7 +254,7 @@ def choose_fold(splits: pd.DataFrame, number: int, images: int | None = None, se
 
 
 def choose_training(splits: pd.DataFrame, fold: str, images: int | None, seed: int) -> Fold:
-    """The fold of a number, as of `choose_fold`; of `all` one that trains on every image and holds out none.
+    """Fold `number` as of `choose_fold`; `all` trains on every image and holds out none.
 
     The number of that one is the number of folds, which no other fold has.
 
@@ -272,7 +272,7 @@ def choose_training(splits: pd.DataFrame, fold: str, images: int | None, seed: i
 
 
 def held_out_images(checkpoint: dict[str, Any], source: Path, splits: pd.DataFrame) -> list[str]:
-    """Ids of the images that the checkpoint's fold holds out; `source` names the checkpoint in errors.
+    """Ids of the images that a checkpoint's fold holds out; `source` names it in errors.
 
     Raises:
         UserError: the checkpoint was trained on some of them.
@@ -288,7 +288,7 @@ def held_out_images(checkpoint: dict[str, Any], source: Path, splits: pd.DataFra
 
 
 def draw_subset(ids: Sequence[str], modalities: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` of the ids in their order, in proportion to the modalities; smaller draws are subsets of larger.
+    """Draws `count` ids, stratified by modality; a smaller draw is a subset of a larger one.
 
     Raises:
         UserError: fewer ids than `count`.

@@ -35,7 +35,7 @@ def energy_target(
 
 
 def three_class_target(label_map: LabelMap, border_scale: float, border_max: float) -> Float32Array:
-    """Background, body and touching border, (3, H, W) float32, exactly one of them 1 at each pixel, for a softmax."""
+    """One-hot background, body and touching border, (3, H, W) float32, for a softmax."""
     border = touching_border(label_map, border_scale, border_max)
     body = (label_map > 0) & ~border
     return np.stack([~(body | border), body, border]).astype(np.float32)
@@ -62,7 +62,7 @@ def core_energy(label_map: LabelMap) -> Float32Array:
 
 
 def centre_energy(label_map: LabelMap) -> Float32Array:
-    """A Gaussian at the centre of mass of each nucleus, inside it alone, 1 at its highest pixel: (H, W) in [0, 1].
+    """A Gaussian at each nucleus's centre of mass, 1 at its peak, 0 outside: (H, W) in [0, 1].
 
     A nucleus's own pixels are above 0; its deviation grows with it (CENTRE_DEVIATION). Source:
     centre heatmaps as in Cheng et al., Panoptic-DeepLab (2020).
@@ -82,7 +82,7 @@ def centre_energy(label_map: LabelMap) -> Float32Array:
 
 
 def rims(label_map: LabelMap) -> npt.NDArray[np.bool_]:
-    """Pixels that have a neighbour (of four) with another label, on both sides of each rim, (H, W) bool."""
+    """Pixels with another label among their four neighbours (both sides of rims), (H, W) bool."""
     rim = np.zeros(label_map.shape, bool)
     rows = label_map[1:] != label_map[:-1]
     columns = label_map[:, 1:] != label_map[:, :-1]
@@ -125,7 +125,7 @@ def touching_border(label_map: LabelMap, scale: float, largest_reach: float) -> 
 def pixel_weights(
     label_map: LabelMap, border: npt.NDArray[Any], border_weight: float, small_weight: float
 ) -> Float32Array:
-    """Pixel weights of the loss, (1, H, W) float32: 1, more on touching borders and in small nuclei.
+    """Pixel weights of the loss, (1, H, W) float32: more on touching borders and in small nuclei.
 
     `border` (H, W) is 1 on the touching border, which gains `border_weight`. A nucleus gains
     `small_weight` times the mean area over its own: summed over its pixels every nucleus gains the

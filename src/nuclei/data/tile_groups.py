@@ -30,8 +30,9 @@ MAX_COST = 0.6
 """Mean cost of a mosaic's four seams above which it is none; true mosaics of the archive stay below
 0.4."""
 MAX_CANDIDATES = 8
-"""Possible mosaics for each tile up to which the best disjoint ones are found exactly (the archive has
-5.4 at most). Beyond it, as with many small dark images, that takes minutes: the cheapest come first."""
+"""Possible mosaics for each tile up to which the best disjoint ones are found exactly (the archive
+has 5.4 at most). Above it, as with many small dark images, that takes minutes: the cheapest come
+first."""
 MAX_PAIR_COST = 1.0
 """Cost of a single seam above which two tiles are no neighbours."""
 MIN_EVIDENCE = 2.0
@@ -85,7 +86,7 @@ def image_signature(image: npt.NDArray[np.uint8]) -> ImageSignature:
 
 
 def find_groups(signatures: Mapping[str, ImageSignature]) -> dict[str, str]:
-    """Group of each image id: the smallest id among the images that share a picture with it, itself if none does."""
+    """Group of each image id: smallest id of the images that share a picture with it or its own."""
     parent = {image_id: image_id for image_id in signatures}
 
     def root(image_id: str) -> str:
@@ -122,14 +123,14 @@ def find_near_duplicates(signatures: Mapping[str, ImageSignature]) -> list[tuple
 
 
 def _cut_windows(keys: Float64Array) -> list[npt.NDArray[np.int64]]:
-    """Numbers of the images in ascending order, in windows of `WINDOW` by the order of their keys."""
+    """Row numbers of the images, ascending, in windows of `WINDOW` by the order of their keys."""
     order, half = np.argsort(keys, kind="stable"), WINDOW // 2
     starts = range(0, max(1, len(order) - half), half)
     return [np.sort(order[start : start + WINDOW]) for start in starts]
 
 
 def find_mosaics(signatures: Mapping[str, ImageSignature]) -> list[Mosaic]:
-    """Pictures cut into 2 x 2 tiles: ids of the top left, top right, bottom left and bottom right tile.
+    """Pictures cut into 2 x 2 tiles: ids of top left, top right, bottom left and bottom right tile.
 
     Only tiles of the same size and kind (grey or colour) are put together; a tile is in one mosaic
     of a window at most, and the choice among rival mosaics is the cheapest of all possible ones.
@@ -148,7 +149,7 @@ def find_mosaics(signatures: Mapping[str, ImageSignature]) -> list[Mosaic]:
 def find_neighbours(
     signatures: Mapping[str, ImageSignature], mosaics: Sequence[Mosaic]
 ) -> list[tuple[str, str]]:
-    """Pairs of tiles, left before right and upper before lower, that the same nuclei on both sides of a seam prove.
+    """Pairs of tiles (left, right or upper, lower) with the same nuclei on both sides of a seam.
 
     They are the rest of a mosaic whose other tiles are not in the archive, or join two mosaics of a
     larger picture. Among a thousand edges some match by chance, so two mosaics are joined only
@@ -168,7 +169,7 @@ def find_neighbours(
 
 
 def _matching_edges(tiles: Sequence[ImageSignature], side: str, facing: str) -> list[tuple[int, int]]:
-    """Pairs of tiles that are each other's best partner along `side` and have the same pattern there."""
+    """Pairs of tiles that are each other's best match along `side`, with the same pattern there."""
     cost = _seam_costs(tiles, side, facing)
     nearest = cost.argmin(axis=0)
     pairs = []
@@ -221,7 +222,7 @@ def _seam_costs(tiles: Sequence[ImageSignature], side: str, facing: str) -> Floa
 
 
 def _average(edges: Float64Array, scale: int) -> Float64Array:
-    """Means over `scale` pixels of edges (N, length, channels), flattened to (N, blocks x channels)."""
+    """Edges (N, length, channels) averaged over `scale` pixels, as (N, blocks x channels)."""
     count, length, channels = edges.shape
     blocks = length // scale
     averaged: Float64Array = edges[:, : blocks * scale].reshape(count, blocks, scale, channels).mean(axis=2)
@@ -229,7 +230,7 @@ def _average(edges: Float64Array, scale: int) -> Float64Array:
 
 
 def _possible_mosaics(across: Float64Array, down: Float64Array) -> tuple[npt.NDArray[np.int64], Float64Array]:
-    """Tiles (M, 4) and mean seam costs (M,) of all 2 x 2 settings that are cheap and cheaper than chance."""
+    """Tiles (M, 4) and mean seam costs (M,) of all 2 x 2 mosaics cheaper than chance."""
     rights = np.argsort(across, axis=1, kind="stable")[:, :NEIGHBOURS].tolist()
     belows = np.argsort(down, axis=1, kind="stable")[:, :NEIGHBOURS].tolist()
     chance = (_typical(across) + _typical(down)) / 2

@@ -24,7 +24,7 @@ def bootstrap_interval(values: np.ndarray, sources: Sequence[str] | None = None)
 
 
 def resample_means(values: np.ndarray, sources: Sequence[str] | None = None) -> np.ndarray:
-    """RESAMPLES means of resampled values (N,); their standard deviation is the error of the mean."""
+    """Means of RESAMPLES bootstrap samples of values (N,); their spread is the mean's error."""
     numbers = np.arange(len(values))
     if sources is not None:
         _, numbers = np.unique(list(sources), return_inverse=True)

@@ -130,7 +130,7 @@ def _score_folds(
 def search_weights(
     scores: Scores[MemberWeights], rows: Rows, members: int, modalities: pd.Series
 ) -> dict[str, MemberWeights]:
-    """Weights tuned on the images of `rows` alone, by modality: under ALL, and those that differ."""
+    """Weights tuned on the images of `rows`, by modality: those under ALL, and what differs."""
     found = {ALL: _climb_members(scores, (1.0,) * members, rows)}
     for modality, of_modality in rows_by_modality(rows, modalities):
         own = _climb_members(scores, found[ALL], of_modality)
@@ -171,7 +171,7 @@ def read_weights_by_image(
 
 
 def read_general_weights(path: Path, names: Sequence[str]) -> MemberWeights:
-    """The weights for modalities without weights of their own. Raises as `read_weights_by_image`."""
+    """Weights of modalities without weights of their own. Raises as `read_weights_by_image`."""
     return _in_order(path, _read(path)[0][ALL], names)
 
 

@@ -67,7 +67,7 @@ class _Overlaps:
 
 
 def average_precision(truth: Labels, predicted: Labels) -> Float64Array:
-    """TP / (TP + FP + FN) (10,) of two label maps (H, W) at THRESHOLDS; their mean is the image's score.
+    """Precision TP / (TP + FP + FN) (10,) of two label maps (H, W) at the IoU THRESHOLDS.
 
     Labels may have gaps and any integer type; 0 is background. Empty images: see the module's
     conventions.
@@ -137,7 +137,7 @@ def error_counts(truth: Labels, predicted: Labels, threshold: float = 0.5) -> di
 
 
 def _split_and_merged(overlaps: _Overlaps) -> tuple[BoolArray, BoolArray]:
-    """Which true nuclei (T,) have several predicted parts, and which predicted ones (P,) several true ones."""
+    """Which true nuclei (T,) are split into several, which predicted ones (P,) are merged."""
     is_part = overlaps.exceed(_PART_THOUSANDTHS)
     parts = np.bincount(overlaps.true_indices[is_part], minlength=len(overlaps.true_areas))
     wholes = np.bincount(overlaps.predicted_indices[is_part], minlength=len(overlaps.predicted_areas))
@@ -225,7 +225,7 @@ def _measure_areas(labels: Int64Array, counts: Int64Array, above: int) -> tuple[
 
 
 def _overlaps_of_runs(truth: Runs, predicted: Runs) -> _Overlaps:
-    """Overlaps of the runs of an image, of each true run with the slice of sorted predicted ones it meets."""
+    """Overlaps of an image's runs, each true run with its slice of sorted predicted runs."""
     order = np.argsort(predicted[0], kind="stable")
     sorted_starts, sorted_lengths, sorted_nuclei = (part[order] for part in predicted)
     if (sorted_starts[1:] < (sorted_starts + sorted_lengths)[:-1]).any():

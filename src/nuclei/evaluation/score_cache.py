@@ -127,7 +127,7 @@ class MapScorer:
         self._scores: dict[tuple[Any, ...], Float64Array] = {}
 
     def __call__(self, job: tuple[str, list[Parameters] | Parameters]) -> list[Float64Array] | ImageScores:
-        """Scores (10,) of the image under each of several candidates, or its `ImageScores` under one."""
+        """Scores (10,) of the image with each of several candidates, or `ImageScores` with one."""
         image_id, candidates = job
         if isinstance(candidates, Parameters):
             maps, truth = self._read(image_id)

@@ -86,7 +86,7 @@ class GroupScores(Record):
 
 
 class FoldScores(GroupScores):
-    """Scores of a fold's images under `parameters`, tuned without them; None if nothing was tuned."""
+    """Scores of a fold's images with `parameters` tuned without them; None if nothing was tuned."""
 
     parameters: TunedRecord | None
 
@@ -275,7 +275,7 @@ def segment_otsu(processed: Path, image_ids: Sequence[str], workers: int = 1) ->
 
 
 def format_scores_table(scores: ExperimentScores) -> str:
-    """Text table of 80 columns: score and AP by threshold for each modality and all images, then the errors."""
+    """Text table, 80 columns: score and AP by threshold for each modality and all, then errors."""
     lines = [f"{scores.experiment:20.20} images  score  AP " + "  ".join(SHOWN_THRESHOLDS)]
     for name, group in scores.modality.items():
         lines.append(_format_row(name, group.images, group.score, group.ap))

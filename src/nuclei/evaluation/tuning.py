@@ -58,8 +58,8 @@ COARSE_IMAGES = CACHED_IMAGES
 MIN_FINE_IMAGES = 100
 """Fewer images cannot tell half steps apart, so none are tried."""
 START = NEUTRAL
-"""Start of the search. A parameter leaves it only on a gain that holds over sources: thresholds that
-suit the sources of the training images cost several times their gain on other sources.
+"""Start of the search. A parameter leaves it only on a gain that holds over sources: thresholds
+that suit the sources of the training images cost several times their gain on other sources.
 """
 PASSES = 2
 """Maximum number of rounds of the coarse search over all parameters."""

@@ -30,7 +30,7 @@ REMEDY = "make it again with `make unseen`"
 
 
 class TunedGain(Record):
-    """Score with post-processing tuned on the sources of the other folds, and its paired gain over START."""
+    """Score with post-processing tuned on other folds' sources, and its paired gain over START."""
 
     score: Score
     gain: float
@@ -65,7 +65,7 @@ class Expectation(Record):
 
 
 def score_unseen(maps: Path, cv: Path, processed: Path, splits: Path, workers: int = 1) -> UnseenScores:
-    """Scores of out-of-fold maps of folds that hold whole sources out; `cv` is the `cv.json` tuned on them.
+    """Scores of out-of-fold maps whose folds hold out whole sources; `cv` is their tuned `cv.json`.
 
     Raises:
         UserError: folds that hold out a part of a source; files that are missing or do not fit each
@@ -129,8 +129,8 @@ def expect_elsewhere(
 
     A source is one laboratory, so that each counts the same within its modality, however many
     images it has. The modalities are weighted by the number of images `wanted` of each; one without
-    scores counts as the mean of all sources. Without any `wanted` the modalities are weighted as the
-    scored images have them. The interval resamples sources.
+    scores counts as the mean of all sources. Without any `wanted` the modalities are weighted as
+    the scored images have them. The interval resamples sources.
     """
     table = pd.DataFrame(
         {"score": pd.Series(scores), "modality": pd.Series(modality), "source": pd.Series(source)}
@@ -154,7 +154,7 @@ def expect_elsewhere(
 
 
 def _reweight(means: Float64Array, everything: Float64Array, weights: Float64Array) -> float:
-    """Weighted mean over modalities (M,) of the mean over the sources that have each, means (S, M)."""
+    """Weighted mean over modalities (M,) of the mean over each one's sources; means (S, M)."""
     has = np.isfinite(means)
     counts = has.sum(axis=0)
     sums = np.where(has, means, 0.0).sum(axis=0)

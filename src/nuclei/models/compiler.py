@@ -17,7 +17,7 @@ from typing import Any
 
 COMPILER = "torch._dynamo"
 TESTED = "2.13."
-"""The version of torch whose compiler is held back; others load it at once, as they would without this."""
+"""The version of torch whose compiler is imported lazily; others import it at once as usual."""
 
 
 class _CompiledOrNot(type):
@@ -27,7 +27,7 @@ class _CompiledOrNot(type):
 
 
 class _OptimizedModule(metaclass=_CompiledOrNot):
-    """What Fabric compares a network with; nothing is compiled as long as the compiler is not loaded."""
+    """What Fabric compares a network with; nothing is compiled until the compiler is imported."""
 
 
 class Placeholder(ModuleType):
@@ -79,7 +79,7 @@ def load_compiler() -> ModuleType:
 
 
 def hold_compiler_back() -> None:
-    """Puts the placeholder in the compiler's place; call it before the import that would load it."""
+    """Puts the placeholder in the compiler's place; call it before the first import of it."""
     if not version("torch").startswith(TESTED):
         return
     spec = None if COMPILER in sys.modules else find_spec(COMPILER)

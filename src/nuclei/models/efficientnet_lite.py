@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, the encoder of the shipped networks, without a library that takes seconds to import.
+"""EfficientNet-Lite0, the shipped networks' encoder, without a library that imports in seconds.
 
 Layers, names of tensors, values and random initialisation are those of timm's
 `tf_efficientnet_lite0` as segmentation_models_pytorch wraps it, so checkpoints of either load into
@@ -6,7 +6,8 @@ the other.
 
 Letters: B batch, C channels, H height, W width.
 
-Source: Tan and Le 2019 (EfficientNet); github.com/tensorflow/tpu, models/official/efficientnet/lite.
+Source: Tan and Le 2019 (EfficientNet); github.com/tensorflow/tpu,
+    models/official/efficientnet/lite.
 """
 
 import math
@@ -75,7 +76,7 @@ class SeparableBlock(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Pointwise expansion, depthwise convolution, pointwise projection; residual where shapes agree."""
+    """Pointwise expansion, depthwise convolution, pointwise projection; residual if shapes fit."""
 
     def __init__(self, in_channels: int, stage: Stage) -> None:
         super().__init__()
@@ -141,7 +142,7 @@ class Lite0Encoder(nn.Module):
 def _convolution(
     in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
-    """A convolution without bias; TensorFlow's padding depends on the image where the stride is over 1."""
+    """Convolution without bias; with stride over 1, TensorFlow's padding depends on the image."""
     padding = kernel // 2 if stride == 1 else 0
     plain = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
     return plain if stride == 1 else SameConv2d(plain)

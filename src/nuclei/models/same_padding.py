@@ -46,7 +46,7 @@ def pad_same(features_BCHW: Tensor, reach: Sequence[int], stride: Sequence[int])
 
 
 def find_gaps(features_BCHW: Tensor, reach: Sequence[int], stride: Sequence[int]) -> list[tuple[int, int]]:
-    """The rows that `pad_same` adds at the top and bottom, and the columns at the left and right."""
+    """Rows that `pad_same` adds at the top and bottom, columns at the left and right."""
     gaps = [
         torch.sym_max(window - step + -size % step, 0)
         for size, window, step in zip(features_BCHW.shape[-2:], reach, stride, strict=True)

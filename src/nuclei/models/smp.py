@@ -69,7 +69,7 @@ def _build_encoder_unet(config: ModelConfig, out_channels: int, pretrained: bool
 
 
 def _build_encoder(config: ModelConfig, pretrained: bool, depth: int) -> Any:
-    """The library's encoder, or our own of the same tensors, for which the library is not imported."""
+    """The library's encoder, or our own with the same tensors, which needs no import of it."""
     if config.encoder == LITE0 and not (pretrained and config.weights == "imagenet"):
         return Lite0Encoder(config.in_channels)
     library = import_library()

@@ -39,5 +39,5 @@ def summarise(model: ModelConfig, size: int) -> tuple[Any, list[tuple[int, ...]]
 
 
 def layer_table(statistics: Any) -> str:
-    """torchinfo's table of the layers without its totals, whose unit reads `Units.GIGABYTES` there."""
+    """torchinfo's table of layers without its totals, whose unit reads `Units.GIGABYTES` there."""
     return str(statistics).split("\nTotal params")[0].rstrip("=\n")

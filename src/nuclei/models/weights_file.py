@@ -52,7 +52,7 @@ Weight = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class UnseenScore(Record):
-    """Score on images of sources that training never saw, from trainings that hold whole sources out.
+    """Score on sources that training never saw, from trainings that hold out whole sources.
 
     `low` and `high` hold 95% of the means over resampled sources.
     """
@@ -65,7 +65,7 @@ class UnseenScore(Record):
 
 
 class CardRecord(Record):
-    """Base of cards: what is not known is left out, so that releases that do not know of it read the card."""
+    """Base of cards: unknown values are left out, so that older releases can read the card."""
 
     unseen: UnseenScore | None = None
     """Where the experiment was also trained with whole sources held out."""
@@ -258,7 +258,7 @@ def _check_settings(value: Any, place: str, largest: float = math.inf) -> None:
 
 
 def _to_half(tensor: "torch.Tensor") -> "torch.Tensor":
-    """Half precision, unless numbers exceed its range; tensors of whole numbers stay as they are."""
+    """Half precision, unless values exceed its range; integer tensors stay as they are."""
     import torch
 
     tensor = tensor.detach().cpu().contiguous()

@@ -25,7 +25,7 @@ def mean_diameter(label_map: LabelMap) -> float:
 
 
 def fill_holes(label_map: LabelMap) -> LabelMap:
-    """Fills, in place, each hole that a single nucleus encloses; gaps among several stay background."""
+    """Fills, in place, each hole inside a single nucleus; gaps among several stay background."""
     # A frame of background, so that one flood fill reaches all background that is no hole.
     background = (label_map == 0).astype(np.uint8)
     padded = cv2.copyMakeBorder(background, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
@@ -80,7 +80,7 @@ def count_areas(label_map: Labels) -> npt.NDArray[np.int64]:
 
 
 def keep_labels(label_map: LabelMap, keep: BoolArray) -> int:
-    """Numbers the labels to keep from 1 on, in place and in their order, and returns how many there are."""
+    """Renumbers the labels to keep from 1 on, in place and in order; returns how many there are."""
     numbers = renumber(keep)
     for top in range(0, len(label_map), _ROWS):
         label_map[top : top + _ROWS] = numbers[label_map[top : top + _ROWS]]

@@ -55,7 +55,7 @@ def nuclear_brightness(image: UInt8Array) -> UInt8Array:
 
 
 def split_touching(foreground: Mask) -> LabelMap:
-    """Label map of a foreground mask (H, W), touching nuclei split by a distance-transform watershed."""
+    """Label map of a foreground mask (H, W); a distance transform splits touching nuclei."""
     distance = cv2.distanceTransform(foreground.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     distance = cv2.GaussianBlur(distance, (0, 0), 1.0)
     components, count = ndimage.label(foreground)

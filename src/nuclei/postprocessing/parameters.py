@@ -1,4 +1,4 @@
-"""Parameters of the post-processing, and the tuned ones as `cv.json` and the cards of weights hold them."""
+"""Post-processing parameters, and the tuned ones as stored in `cv.json` and in model cards."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace

@@ -6,9 +6,10 @@ out or too far in. Annotators of different laboratories agree on something else:
 where brightness has fallen to about 0.42 of the way from the local background (0) to the inside of
 the nucleus (1).
 
-So each nucleus gets the threshold at which the foreground map has that brightness around it, and the
-map near it is shifted in log-odds until this threshold is one half. The pixels around one nucleus are
-few, so a fixed number of pixels with the brightness of all nuclei of the image is added to them.
+So each nucleus gets the threshold at which the foreground map has that brightness around it, and
+the map near it is shifted in log-odds until this threshold is one half. The pixels around one
+nucleus are few, so a fixed number of pixels with the brightness of all nuclei of the image is added
+to them.
 """
 
 from typing import NamedTuple
@@ -49,7 +50,7 @@ LOWEST, HIGHEST = 0.2, 0.95
 
 
 class RimBrightness(NamedTuple):
-    """Relative brightness of the pixels near rims by their foreground value: 0 background, 1 inside.
+    """Relative brightness near rims by foreground value: 0 is background, 1 inside.
 
     Of each nucleus, (N, 256), or of the mean nucleus of an image, (256,).
     """
@@ -114,8 +115,8 @@ def calibrate_rims(
 
 
 def measure_prior(maps: UInt8Array, image: UInt8Array) -> RimPrior | None:
-    """What the nuclei have in common; None with fewer than three that are clearly brighter than their
-    background, or, as in stained tissue, more that are not.
+    """What the nuclei have in common; None with fewer than three that are clearly brighter than
+    their background, or, as in stained tissue, more that are not.
     """
     return _pool(_find_rims(maps, image), maps)
 

@@ -81,7 +81,7 @@ def foreground_histogram(maps: UInt8Array) -> Int64Array:
 
 
 def measure_certainty(maps: UInt8Array) -> float:
-    """Mean foreground probability, 0.5 to 1, of the pixels that have at least 0.5; 1 without any."""
+    """Mean foreground probability, 0.5 to 1, of the pixels above 0.5; 1 if there are none."""
     return certainty_from_histogram(foreground_histogram(maps))
 
 
@@ -135,7 +135,7 @@ def find_markers(given: WatershedInput, parameters: Parameters) -> LabelMap:
 def _split_markers(
     markers: Labels, areas: Labels, high: UInt8Array, indices: PixelIndices, parameters: Parameters
 ) -> tuple[Labels, Labels]:
-    """Markers with those replaced that have several large parts in the mask `high`, and all areas."""
+    """Markers and all areas; a marker with several large parts in the mask `high` becomes these."""
     count = len(areas)
     part_count, parts = label_components(high, indices)
     part_areas = np.bincount(parts, minlength=part_count)

@@ -60,7 +60,7 @@ LIBRARIES = ("torchvision", "timm", "segmentation-models-pytorch")
 
 
 def pack_network(predictor: Predictor, card: Card | None, onnx: Path, out: Path) -> None:
-    """Writes the package `out` (.zip) of a network and its ONNX graph, if it passes bioimage.io's test.
+    """Writes the package `out` (.zip) of a network and its ONNX graph if bioimage.io's test passes.
 
     Without the `card` of shared weights, the package's README gives no score.
 
@@ -87,7 +87,7 @@ def pack_network(predictor: Predictor, card: Card | None, onnx: Path, out: Path)
 
 
 def check_package(path: Path) -> None:
-    """Runs the checks of `bioimageio test`: both formats on the test image, other sizes and batches.
+    """Runs the checks of `bioimageio test`: both formats, test image, other sizes and batches.
 
     Raises:
         UserError: it fails.
@@ -104,7 +104,7 @@ def check_package(path: Path) -> None:
 
 
 def describe(predictor: Predictor, card: Card | None, folder: Path) -> Any:
-    """The package's metadata (bioimageio.spec's ModelDescr); writes the files that it names to `folder`.
+    """Metadata of the package (bioimageio.spec's ModelDescr); writes its files to `folder`.
 
     Raises:
         ValidationError: something violates the specification.

@@ -1,4 +1,4 @@
-"""Packages a trained network for Kaggle Models: metadata of the model and of its variation, and files."""
+"""Packages a trained network for Kaggle Models: model and variation metadata, and files."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ maps = onnxruntime.InferenceSession("model.onnx").run(["maps"], {"image": image}
 
 
 def pack_model(files: list[Path], out: Path, user: str, experiment: str) -> None:
-    """Writes `out/model-metadata.json` for `kaggle models create`, and the variation in `out/variation`.
+    """Writes `out/model-metadata.json` for `kaggle models create`, and `out/variation`.
 
     The variation has metadata and copies of `files`.
 

@@ -1,4 +1,4 @@
-"""Makes the card of a file of weights, that of an ensemble, and the README of a folder of weights."""
+"""Model cards: of a file of weights and of an ensemble, and the README of a weights folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

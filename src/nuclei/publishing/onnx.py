@@ -91,7 +91,7 @@ def level_window(image_BCHW: Tensor, config: IntensityConfig) -> Tensor:
 
 
 def stretch_levels(levels_BCHW: Tensor, config: IntensityConfig) -> Tensor:
-    """As `intensity.stretch`, bit by bit: whole levels 0..255 to whole levels, same shape and dtype.
+    """`intensity.stretch` bit by bit: whole levels 0..255 to whole levels, same shape and dtype.
 
     A histogram and a lookup table need one pass over the image, where sorting would need many.
     Double precision, as there, rounds values halfway between two levels in the same way.
@@ -120,7 +120,7 @@ def _double(value: float, like: Tensor) -> Tensor:
 
 
 def export_checkpoint(model: nn.Module, config: Config, onnx: Path, program: Path) -> dict[Path, float]:
-    """Writes both files and returns their largest difference from the network; removes one that fails `check`.
+    """Writes both files, returns their largest difference; removes one that fails `check`.
 
     Raises:
         UserError: as in `trace`, `write_onnx` and `check`.
@@ -147,7 +147,7 @@ def smallest_side(model: nn.Module, config: Config) -> int:
 
 
 def trace(model: nn.Module, config: Config) -> ExportedProgram:
-    """The graph from images to maps, for any batch, height and width between `smallest_side` and `LARGEST`.
+    """ONNX graph from images to maps, any batch, height and width in `smallest_side` to `LARGEST`.
 
     The auxiliary heads of deep supervision are left out, since prediction does not use them.
 
@@ -206,7 +206,7 @@ def write_onnx(path: Path, program: ExportedProgram, config: Config) -> None:
 
 
 def load_onnx(path: Path) -> Runner:
-    """A function from images (B, 3, H, W) float32 to maps (B, 3, H, W), by ONNX Runtime on the CPU."""
+    """A function from images (B, 3, H, W) float32 to maps (B, 3, H, W), ONNX Runtime on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -220,7 +220,7 @@ def load_program(path: Path) -> Runner:
 
 
 def check(run: Runner, model: nn.Module, config: Config, source: str) -> float:
-    """Largest difference between `run` and the network with the project's preprocessing, over odd sizes.
+    """Largest difference between `run` and the network with its preprocessing, over odd sizes.
 
     Raises:
         UserError: it is above `TOLERANCE`; `source` names the exported file.
@@ -247,7 +247,7 @@ def check(run: Runner, model: nn.Module, config: Config, source: str) -> float:
 
 @torch.inference_mode()
 def predict_maps(model: nn.Module, config: Config, image: UInt8Array) -> np.ndarray:
-    """Maps (3, H, W) float32 of an image (H, W, 3) uint8, preprocessed as in training, without TTA."""
+    """Maps (3, H, W) float32 of an image (H, W, 3) uint8, with training's preprocessing, no TTA."""
     pixels = normalise(
         window_image(image, config.intensity),
         config.intensity.normalisation,

@@ -58,7 +58,7 @@ _NOTED = ("seed", "steps", "batch", "hardware", "commit")
 
 @dataclass(frozen=True)
 class StepScores:
-    """A step on one kind of held-out images: score records by image id, and the effort of each training."""
+    """A step on one kind of held-out images: score records by image id, effort of each training."""
 
     images: dict[str, dict[str, Any]]
     efforts: list[dict[str, Any]]
@@ -76,7 +76,7 @@ class StepScores:
 
 
 def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, splits: Path) -> dict[str, Any]:
-    """Scores of a fold's held-out maps with the default post-processing, as in cv.json, and their `effort`.
+    """Scores of a fold's held-out maps with the default post-processing, and their `effort`.
 
     `effort` is that of the training: experiment, seed, steps, batch, parameters, minutes, hardware,
     commit.
@@ -106,7 +106,7 @@ def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, s
 
 
 def fold_effort(weights: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """What it took to train a checkpoint: its own record, its config's settings, and the minutes in log.csv."""
+    """Effort of a checkpoint's training: its own record, config settings, minutes in log.csv."""
     log = read_table(path.parent / "log.csv", ("minutes",), "train again")
     config = parse_config(weights["config"], str(path))
     return {
@@ -120,7 +120,7 @@ def fold_effort(weights: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def read_steps(paths: Iterable[Path]) -> dict[str, StepScores]:
-    """Steps by name, each with the images of all its files: of every fold, or `cv.json` of the tuned step.
+    """Steps by name, each with the images of all folds' files, or of the tuned step's `cv.json`.
 
     Raises:
         UserError: a file that is missing; an image that is in two files of a step.
@@ -148,7 +148,7 @@ def measured_modalities(measured: Mapping[str, Mapping[str, StepScores]]) -> lis
 
 
 def ablation(measured: Mapping[str, Mapping[str, StepScores]]) -> pd.DataFrame:
-    """One row a step and kind of held-out images, in the order of the steps: scores and what the step adds.
+    """A row for each step and kind of held-out images, in order: scores and what the step adds.
 
     `measured` has the steps by name, by kind. `difference` is the mean paired difference, image by
     image, to the row above; `modality_mean` weights each modality equally. `trainings` is 0 and

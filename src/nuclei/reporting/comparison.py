@@ -1,4 +1,4 @@
-"""Networks compared under one budget: score and cost of a trained fold, as a table and a Markdown page.
+"""Networks compared under one budget: score and cost on one fold, as table and Markdown page.
 
 Scores are those of the submission's path without test-time augmentation. How confident a network is
 depends on its loss, so that no fixed threshold is fair to all: thresholds are tuned on one half of
@@ -144,7 +144,7 @@ def score_by_kind(
 
 
 def halve(table: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Rows of the first of two halves, (N,) bool: each modality is halved, groups of images stay together.
+    """Rows of the first of two halves, (N,) bool, stratified by modality; groups stay together.
 
     Raises:
         UserError: all images are of one group.
@@ -163,7 +163,7 @@ def cross_fit(
     first: npt.NDArray[np.bool_],
     experiment: str = "",
 ) -> tuple[Float64Array, Float64Array, list[Parameters]]:
-    """Scores (N,) of the images with default thresholds, with thresholds tuned on the other half, and these.
+    """Scores (N,) with default thresholds, with thresholds tuned on the other half, and these.
 
     `first` (N,) bool are the images of one half; `experiment` names the progress.
     """
@@ -190,14 +190,14 @@ def cross_fit(
 
 
 def dice(maps: UInt8Array, truth: LabelMap) -> float:
-    """Dice coefficient of the foreground map (first of (3, H, W)) at 0.5; 1 where neither has any."""
+    """Dice coefficient of the foreground map (first of (3, H, W)) at 0.5; 1 if both are empty."""
     found, there = maps[0] > DICE_THRESHOLD, truth > 0
     total = int(found.sum()) + int(there.sum())
     return 2 * int((found & there).sum()) / total if total else 1.0
 
 
 def inference_speed(predictor: "Predictor") -> float:
-    """Images of IMAGE_SIZE x IMAGE_SIZE pixels a second, one after the other, in the fastest of TIMED_PREDICTIONS."""
+    """Images (IMAGE_SIZE x IMAGE_SIZE pixels) a second one by one, best of TIMED_PREDICTIONS."""
     image = np.random.default_rng(0).integers(0, 256, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
 
     def seconds() -> float:
@@ -229,7 +229,7 @@ def comparison(measured: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def learning_curve(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean and spread (standard deviation, over the seeds) of the scores for each number of training images.
+    """Mean and standard deviation (over seeds) of the scores by number of training images.
 
     Scores on `seen` and `unseen` sources are there where the runs have them.
     """
@@ -265,7 +265,7 @@ def update_comparison(
 
 
 def comparison_page(tables: Mapping[str, pd.DataFrame], describe: Callable[[str], str]) -> str:
-    """The page of the folder in Markdown, of the TABLES that there are; `describe` gives the title of a variant."""
+    """Markdown page of the folder, of the TABLES it has; `describe` gives a variant's title."""
     variants, curve = (tables.get(name) for name in TABLES)
     lines = ["# Networks compared under one budget", ""]
     if variants is not None:

@@ -30,7 +30,7 @@ def format_interval(low: Any, high: Any) -> str:
 
 
 def format_behind(row: Mapping[str, Any], prefix: str = "") -> str:
-    """The cells `behind`, `behind_low`, `behind_high` and `verdict` of a row as one, all with a prefix."""
+    """The cells `behind`, `behind_low`, `behind_high` and `verdict`, each with a prefix, as one."""
     verdict, behind = row[f"{prefix}verdict"], row.get(f"{prefix}behind")
     if verdict == BEST:
         return BEST

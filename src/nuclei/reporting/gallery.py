@@ -1,4 +1,4 @@
-"""Images of a page with outlines as SVG paths; for the report, the choice of images and all predictions."""
+"""Images of a page with outlines as SVG paths; for the report, which images and predictions."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ PICTURE_SIDE = 512
 
 
 def open_predictions(runs: Path, record: ScoreRecord, images: Images) -> Segmenter | None:
-    """How an experiment segments a training image out of fold; None without its maps on this machine.
+    """How an experiment segments a training image out of fold; None if its maps are not here.
 
     The classical baseline has no maps and is computed from the images.
     """
@@ -83,7 +83,7 @@ def draw_pictures(
 def fill_page(
     chosen: Iterable[Key], draw: Callable[[Key], dict[str, Any]], size: int
 ) -> dict[Key, dict[str, Any]]:
-    """Results of `draw` for the chosen keys in their order, as many as fit into `size` bytes, at least one."""
+    """Results of `draw` for as many keys, in order, as fit into `size` bytes; at least one."""
     pictures: dict[Key, dict[str, Any]] = {}
     for key in show_progress(list(chosen), "draw     pictures of the page", "images"):
         picture = draw(key)
@@ -96,7 +96,7 @@ def fill_page(
 
 
 def draw_picture(image: Pixels, label_map: LabelMap, side: int = PICTURE_SIDE) -> dict[str, Any]:
-    """An image for a page: `src` (data URI), `width` and `height` of the original, `truth` (SVG paths).
+    """An image for a page: `src` (data URI), original `width` and `height`, `truth` (SVG paths).
 
     The embedded image is at most `side` pixels long. There is one path for each nucleus of
     `label_map`.
@@ -111,14 +111,14 @@ def draw_picture(image: Pixels, label_map: LabelMap, side: int = PICTURE_SIDE) -
 
 
 def trace_outlines(label_map: LabelMap, side: int = PICTURE_SIDE) -> list[str]:
-    """SVG paths of the nuclei in ascending order of labels, as fine as a picture of `side` pixels shows."""
+    """SVG paths of the nuclei, labels ascending, as fine as a picture of `side` pixels shows."""
     # coarser in large images, which the page shows smaller
     tolerance = max(0.6, max(label_map.shape) / side)
     return [svg_path(outlines) for outlines in find_outlines(label_map, tolerance)]
 
 
 def kind_letters(kinds: Iterable[str]) -> str:
-    """Kinds of nuclei as one letter each: the first of hit, missed, extra and split, and g for merged."""
+    """Kinds of nuclei as letters: the first of hit, missed, extra and split, and g for merged."""
     return "".join("g" if kind == "merged" else kind[0] for kind in kinds)
 
 

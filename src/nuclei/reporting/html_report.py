@@ -1,4 +1,4 @@
-"""The report as one HTML page: leaderboard, learning curves, scores in parts, and images with all errors."""
+"""The report as one HTML page: leaderboard, learning curves, partial scores, images with errors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,7 +89,7 @@ def _draw_images(
 
 
 def read_curves(runs: Path) -> list[dict[str, Any]]:
-    """Learning curves of all folds in a folder of runs, unfinished ones included: a list for each of CURVES."""
+    """Learning curves of all folds in a folder of runs, unfinished or not, for each of CURVES."""
     curves = []
     for path in sorted(runs.glob("*/fold_*/log.csv")):
         log = read_table(path, CURVES, "train again")
@@ -106,7 +106,7 @@ def _shorten(value: Any) -> float | None:
 
 
 def _scores_in_parts(record: ScoreRecord) -> dict[str, Any]:
-    """Scores of an experiment by threshold and size of nuclei, for all images ("") and for each modality."""
+    """Scores of an experiment by threshold and nucleus size: all images (""), each modality."""
     whole = RecordedGroup(images=record.n_images, score=record.score, ap=record.ap, sizes=record.sizes)
     parts = {"": whole, **record.modality}
     return {
@@ -125,7 +125,7 @@ def _scores_of_part(part: RecordedGroup) -> dict[str, Any]:
 
 
 def _scores_by_image(compared: Sequence[ScoreRecord]) -> dict[str, Any]:
-    """`images` of the experiments, and `results`: scores and counts of each experiment in their order."""
+    """`images` of the experiments, and `results`: scores and counts of each, in their order."""
     with_images = [record for record in compared if record.image]
     if not with_images:
         return {"images": [], "results": {}}

@@ -1,4 +1,4 @@
-"""Leaderboard of the experiments: out-of-fold scores on the same images, with intervals and paired differences."""
+"""Leaderboard: out-of-fold scores on the same images, with intervals and paired differences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Standing:
 
 
 def read_standing(runs: Path, submissions: Path, sources: Path) -> Standing:
-    """The leaderboard of the runs and of what `submissions` has recorded; `sources` is the table of image sources.
+    """Leaderboard of the runs and of the scores recorded in `submissions`, best first.
 
     Raises:
         UserError: no experiment was scored anywhere; a file of another kind.
@@ -72,7 +72,7 @@ def leaderboard(
     sources: Mapping[str, str] | None = None,
     unseen: Mapping[str, UnseenRecord] | None = None,
 ) -> pd.DataFrame:
-    """One row an experiment, those of `compared` first and best first: score with a 95% interval and all else.
+    """A row an experiment, those of `compared` first, best first: score with 95% interval and more.
 
     `behind` is the mean paired difference to the best over the images, with a 95% interval;
     `verdict` is noise where the interval contains 0. Both are empty for an experiment recorded
@@ -119,7 +119,7 @@ def known_sources(record: ScoreRecord, sources: Mapping[str, str] | None) -> Map
 
 
 def scored_modalities(records: Sequence[ScoreRecord]) -> list[str]:
-    """Modalities that any of the experiments was scored on, in alphabetical order: columns of the leaderboard."""
+    """Modalities that any experiment was scored on, in alphabetical order: leaderboard columns."""
     return sorted({modality for record in records for modality in record.modality})
 
 

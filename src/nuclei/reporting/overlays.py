@@ -1,4 +1,4 @@
-"""Outlines of nuclei over their image, coloured by hits and errors: as pixels, or as SVG paths for a page.
+"""Outlines of nuclei over their image, coloured by hit or error: as pixels or as SVG paths.
 
 Kinds of nuclei: a `hit` has an IoU above 0.5 with a nucleus of the other map. An annotated nucleus
 is `split` if several predicted ones lie on it, and `missed` if none is a hit. A predicted nucleus
@@ -40,7 +40,7 @@ def nucleus_kinds(truth: Labels, predicted: Labels) -> tuple[list[str], list[str
 
 
 def find_outlines(label_map: Labels, tolerance: float = 0.7) -> list[list[Outline]]:
-    """Outlines of each nucleus in ascending order of labels: for each piece (N, 2) int32, x and y of its boundary.
+    """Outlines of each nucleus, labels ascending: for each piece (N, 2) int32, x and y.
 
     An outline stays within `tolerance` pixels of the boundary; 0 keeps all boundary pixels.
     """
@@ -57,7 +57,7 @@ def find_outlines(label_map: Labels, tolerance: float = 0.7) -> list[list[Outlin
 
 
 def svg_path(outlines: list[Outline]) -> str:
-    """The closed outlines of a nucleus as the `d` of an SVG path, in relative moves of whole pixels."""
+    """The closed outlines of a nucleus as the `d` of an SVG path, in relative moves."""
     parts = []
     for outline in outlines:
         steps = np.diff(outline, axis=0).ravel().tolist()
@@ -67,7 +67,7 @@ def svg_path(outlines: list[Outline]) -> str:
 
 
 def shrink(image: UInt8Array, side: int) -> UInt8Array:
-    """An image (H, W, 3) uint8 of at most `side` pixels on each side; no side becomes less than a pixel."""
+    """Shrinks an image (H, W, 3) uint8 to at most `side` pixels on each side, at least one."""
     scale = side / max(image.shape[:2])
     if scale >= 1:
         return image
@@ -92,7 +92,7 @@ def embed_image(image: UInt8Array, side: int, quality: int = 82, kind: Literal["
 
 
 def draw_comparison(image: UInt8Array, truth: Labels, predicted: Labels) -> UInt8Array:
-    """Image, annotation and prediction side by side, (H, 3 * W, 3) uint8, with outlines in KIND_COLOURS."""
+    """Image, annotation, prediction side by side, (H, 3 * W, 3) uint8, outlines in KIND_COLOURS."""
     panels = [image, image.copy(), image.copy()]
     for panel, label_map, kinds in zip(
         panels[1:], (truth, predicted), nucleus_kinds(truth, predicted), strict=True

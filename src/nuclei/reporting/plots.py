@@ -54,7 +54,7 @@ def plot_comparison(path: Path, frame: pd.DataFrame) -> None:
 
 
 def plot_learning_curve(path: Path, frame: pd.DataFrame) -> None:
-    """Score and Dice against the number of training images: each run, the mean and the standard deviation.
+    """Score and Dice against the number of training images: each run, mean, standard deviation.
 
     The score is drawn on seen and on unseen sources where the runs have both.
     """

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from nuclei.reporting.rendering import table_line
 
 IMAGES = "106 scored images of stage 2"
-"""What all of them were measured on: the private leaderboard. 70 of these images come from laboratories without a
-training image."""
+"""What all of them were measured on: the private leaderboard. 70 of these images come from
+laboratories without a training image."""
 UNKNOWN = "What this project scores on Kaggle is not known until someone submits."
 LEADERBOARD = "https://www.kaggle.com/c/data-science-bowl-2018/leaderboard"
 PAPER = "https://doi.org/10.1038/s41592-019-0612-7"
@@ -28,7 +28,8 @@ REFERENCES = (
     ReferenceScore("median team", 0.443, "Kaggle's private leaderboard", LEADERBOARD),
 )
 """Best first. Source: Caicedo et al., Nature Methods 16 (2019), with the organisers' archive
-https://github.com/carpenterlab/2019_caicedo_dsb for the score of CellProfiler, and the competition's leaderboard.
+https://github.com/carpenterlab/2019_caicedo_dsb for the score of CellProfiler, and the
+competition's leaderboard.
 """
 
 
@@ -39,7 +40,7 @@ def describe_references() -> list[str]:
 
 
 def reference_section(submitted: bool) -> list[str]:
-    """The scores of others as a section in Markdown; `submitted` where Kaggle has scored this project."""
+    """Published scores of others in Markdown; `submitted` if Kaggle has scored this project."""
     lines = ["## Scores of others", "", "On other images than the scores above."]
     lines[-1] += "" if submitted else f" {UNKNOWN}"
     lines += ["", table_line(["method", "score", "images", "source"])]

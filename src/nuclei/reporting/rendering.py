@@ -1,4 +1,4 @@
-"""HTML pages, one file each that asks no network for anything, from the templates; table rows in Markdown.
+"""HTML pages from templates, one self-contained file each; table rows in Markdown.
 
 Nothing in a page is trusted but its own code. Values are escaped as text by Jinja or set as text
 nodes by the scripts. A content security policy names the page's style and script by their hashes,
@@ -45,7 +45,7 @@ def render(template: str, script: str, data: Any, **values: Any) -> str:
 
 
 def content_security_policy(script: str, style: str) -> str:
-    """Policy of a page with one script and one style element: no network, no other code, no strings parsed as HTML.
+    """Content security policy: one script, one style element, no network, no HTML from strings.
 
     Source: Content Security Policy Level 3, https://www.w3.org/TR/CSP3/, and Trusted Types.
     """

@@ -1,4 +1,4 @@
-"""Scores of all experiments: of this machine's runs, and of runs elsewhere from their compact copies.
+"""Scores of all experiments: of this machine's runs, and of others from their compact copies.
 
 `runs/<experiment>/cv.json` stays on the machine that made it.
 `submissions/scores/<experiment>.json` is its compact copy and goes into the repository, so that a
@@ -112,7 +112,7 @@ def read_records(runs: Path, scores: Path) -> list[ScoreRecord]:
 
 
 def find_records(runs: Path, scores: Path) -> list[ScoreRecord]:
-    """Every experiment with scores in a folder of runs or of compact copies, the run's where both have it.
+    """Every experiment scored in runs or in compact copies; the run counts where both have it.
 
     Nothing is written: `record_scores` does that. Best score first.
     """
@@ -126,7 +126,7 @@ def find_records(runs: Path, scores: Path) -> list[ScoreRecord]:
 
 
 def record_scores(runs: Path, scores: Path) -> None:
-    """Writes the compact copy of every run's scores, so that the copies are never older than the runs."""
+    """Writes the compact copy of every run's scores, so that no copy is older than its run."""
     records = {path.stem: read_scores(path) for path in sorted(scores.glob("*.json"))}
     for path in sorted(runs.glob("*/cv.json")):
         values = read_run(path.parent, records)
@@ -134,7 +134,7 @@ def record_scores(runs: Path, scores: Path) -> None:
 
 
 def read_run(folder: Path, records: Mapping[str, ScoreRecord], file: str = "cv.json") -> dict[str, Any]:
-    """The values of a run's scores with its effort and members; `records` are the compact copies of before.
+    """Values of a run's scores with its effort and members; `records` are the earlier copies.
 
     The commit of a run that does not name one is that of its copy while the scores are the same,
     else the code's.
@@ -149,7 +149,7 @@ def read_run(folder: Path, records: Mapping[str, ScoreRecord], file: str = "cv.j
 
 
 def comparable(records: Sequence[ScoreRecord], runs: Path) -> list[ScoreRecord]:
-    """The experiments that were scored on the same images: those of this machine's runs, or else of most.
+    """The experiments scored on the same images: those of this machine's runs, or else of most.
 
     One that was recorded without its images counts by their number.
 
@@ -180,7 +180,7 @@ def write_scores(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def format_scores(values: Mapping[str, Any]) -> str:
-    """The compact copy of a run's values as text: JSON with one line an image, the rest indented."""
+    """The compact copy of a run's values: JSON with one line an image, the rest indented."""
     images = {image_id: _pack(record) for image_id, record in sorted(values["image"].items())}
     head = json.dumps({**values, "image": {}}, indent=1, sort_keys=True)
     lines = ",\n".join(f"  {json.dumps(image_id)}: {json.dumps(packed)}" for image_id, packed in images.items())
@@ -237,7 +237,7 @@ def _unpack(values: list[Any]) -> dict[str, Any]:
 
 
 def run_effort(folder: Path) -> dict[str, Any]:
-    """Parameters, minutes over all folds, hardware and commit of a trained run; empty for one without checkpoints."""
+    """Parameters, minutes over all folds, hardware, commit of a run; empty without checkpoints."""
     trained = {path.parent for name in ("model.pt", "best.pt") for path in folder.glob(f"fold_*/{name}")}
     if not trained:
         return {}
@@ -254,7 +254,7 @@ def run_effort(folder: Path) -> dict[str, Any]:
 
 
 def read_members(folder: Path) -> dict[str, float]:
-    """Weights of an ensemble's members by name, from members.json; empty for a single experiment."""
+    """Ensemble weights by member, from members.json; empty for a single experiment."""
     path = folder / "members.json"
     return dict(read_json(path)) if path.is_file() else {}
 

@@ -1,4 +1,4 @@
-"""An idea against a reference, both trained under one small budget: the paired difference and a verdict in words.
+"""An idea against a reference under one small budget: paired difference and verdict.
 
 The error of the difference is over the sources of the held-out images and does not contain the
 variation between seeds, which SEED_SPREAD gives.
@@ -182,7 +182,7 @@ def format_screening(screening: Screening) -> str:
 
 
 def screening_page(screening: Screening, images: Images, segmenters: Mapping[str, Segmenter]) -> str:
-    """A page in HTML with the result and the images that differ most, side by side with their errors."""
+    """HTML page of the result and the images that differ most, side by side with their errors."""
     pictures = draw_pictures(images, [one.image_id for one in screening.shown], segmenters, PAGE_BYTES)
     data = {
         "own": screening.own.experiment,
@@ -195,7 +195,7 @@ def screening_page(screening: Screening, images: Images, segmenters: Mapping[str
 
 
 def open_segmenter(run: ScreenedRun, images: Images, device: "torch.device") -> Segmenter:
-    """How a trained network segments a held-out image, with the parameters that it was scored with."""
+    """How a trained network segments a held-out image, with the parameters of its score."""
     from nuclei.inference.predictor import load_predictor
     from nuclei.models.checkpoint_file import load_checkpoint
 

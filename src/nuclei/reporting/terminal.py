@@ -17,7 +17,7 @@ HEADINGS = {
 
 
 def format_leaderboard(frame: pd.DataFrame) -> str:
-    """Experiments, best first: score with its 95% interval, score on unseen sources, difference to the best."""
+    """Experiments, best first: score with 95% interval, unseen sources, difference to the best."""
     compared = frame[~frame.verdict.isin(list(HEADINGS))]
     lines = [_line(HEADER), *map(_row, compared.to_dict("records"))]
     for verdict, heading in HEADINGS.items():

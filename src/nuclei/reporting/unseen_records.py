@@ -1,4 +1,4 @@
-"""Scores on unseen sources of all experiments: of this machine's runs, and of runs elsewhere from compact copies.
+"""Scores on unseen sources of all experiments: of this machine's runs and of compact copies.
 
 `runs/by_source/<experiment>/unseen.json` stays on the machine that made it.
 `submissions/scores/unseen/<experiment>.json` is its compact copy and goes into the repository, in
@@ -22,7 +22,7 @@ UNSEEN = "unseen"
 
 
 class UnseenRecord(ScoreRecord):
-    """Scores of an experiment on sources that training never saw, see `evaluation.unseen.UnseenScores`."""
+    """Scores of an experiment on unseen sources, see `evaluation.unseen.UnseenScores`."""
 
     source: dict[str, str]
     test_modality: dict[str, int]
@@ -41,7 +41,7 @@ class UnseenRecord(ScoreRecord):
         )
 
     def expectation(self) -> Expectation:
-        """Score to expect on images of a new laboratory, weighted to the modalities of the test images."""
+        """Score to expect in a new laboratory, weighted to the modalities of the test images."""
         modality = {image_id: image.modality for image_id, image in self.image.items()}
         return expect_elsewhere(self.image_scores(), modality, self.source, self.test_modality)
 
@@ -55,7 +55,7 @@ def untrained_record(
 
 
 def read_unseen_records(runs: Path, scores: Path) -> dict[str, UnseenRecord]:
-    """Records by experiment from runs and compact copies, the run's where both have it; best score first."""
+    """Records by experiment, best first; the run counts where a compact copy has it too."""
     records = _read_copies(scores)
     for path in _find_runs(runs):
         text = format_scores(read_run(path.parent, records, path.name))

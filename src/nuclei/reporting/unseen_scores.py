@@ -1,4 +1,4 @@
-"""Scores on unseen sources in the leaderboard: columns, a table, and what to expect of a new laboratory."""
+"""Scores on unseen sources in the leaderboard: columns, table, expectation for a new laboratory."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

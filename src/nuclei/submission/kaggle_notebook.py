@@ -1,4 +1,4 @@
-"""Packs a notebook for Kaggle's GPUs without internet, and the data set of code and wheels that it needs.
+"""Packs a Kaggle notebook (GPU, no internet) and the data set of code and wheels it needs.
 
 One notebook trains and submits, the other predicts with trained weights, which the data set holds.
 
@@ -131,7 +131,7 @@ ARCHIVES = {"stage1": "stage1_test", "stage2": "stage2_test_final"}
 
 @dataclass(frozen=True)
 class _Notebook:
-    """What is packed: names on Kaggle, the notebook's cells, and files for the data set besides the code."""
+    """What is packed: names on Kaggle, the notebook's cells, the data set's files besides code."""
 
     slug: str
     dataset: str
@@ -141,7 +141,7 @@ class _Notebook:
 
 
 def pack_training(root: Path, out: Path, user: str, members: str, weights: str, folds: str) -> None:
-    """Writes `out/notebook` for `kaggle kernels push` and `out/dataset` for `kaggle datasets create`.
+    """Writes `out/notebook` (`kaggle kernels push`) and `out/dataset` (`kaggle datasets create`).
 
     `root` is the repository. Add the wheels of `out/dataset/wheels.txt` to the data set with
     `pip download`. `members`, `weights` and `folds` are lists separated by spaces.
@@ -161,8 +161,8 @@ def pack_prediction(
 ) -> None:
     """Writes the two folders for a notebook that predicts with trained weights.
 
-    `weights` is the path of the weights in the data set's copy of the code, and `files` are theirs by
-    such paths. `stage` is a key of ARCHIVES.
+    `weights` is the path of the weights in the data set's copy of the code, and `files` are theirs
+    by such paths. `stage` is a key of ARCHIVES.
 
     Raises:
         UserError: no user.

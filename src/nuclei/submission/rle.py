@@ -1,4 +1,4 @@
-"""Run-length encoding of masks in Kaggle's format: `start length` pairs, pixels from 1 in column order.
+"""Run-length encoding (RLE) of masks in Kaggle's format: `start length`, from 1, by columns.
 
 Pixel 1 is the top left corner, pixel 2 lies below it, pixel H + 1 begins the second column. A run
 may continue from the bottom of one column to the top of the next. An image is encoded in one pass
@@ -35,7 +35,7 @@ def encode(mask: Mask) -> str:
 
 
 def encode_label_map(label_map: Labels) -> list[str]:
-    """Runs of each nucleus of a label map (H, W), in ascending order of labels; no nuclei give an empty list.
+    """Encodes each nucleus of a label map (H, W) as runs, labels ascending; may be an empty list.
 
     Labels need not be consecutive, and a nucleus may have several pieces.
 
@@ -108,7 +108,7 @@ def _write(starts: Int64Array, lengths: Int64Array, first_runs: Int64Array) -> l
 
 
 def parse(runs: str) -> tuple[Int64Array, Int64Array]:
-    """Starts (from 1) and lengths of the runs of one nucleus, both (R,) int64; the empty string has none.
+    """Starts (from 1) and lengths of one nucleus's runs, both (R,) int64; empty for "".
 
     Raises: UserError: an odd count of numbers, a number that is no positive integer, runs out of
         order or overlapping.
@@ -118,7 +118,7 @@ def parse(runs: str) -> tuple[Int64Array, Int64Array]:
 
 
 def parse_rows(rows: Sequence[str]) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Starts, lengths and row numbers (from 0) of all runs of many nuclei, each (R,) int64, in one pass.
+    """Starts, lengths and row numbers (from 0) of many nuclei's runs, each (R,) int64, in one pass.
 
     Raises:
         UserError: a row that `fault` objects to; the first one is named, counted from 1.
@@ -219,7 +219,7 @@ def decode(runs: str, height: int, width: int) -> Mask:
 
 
 def decode_label_map(rows: Sequence[str], height: int, width: int) -> LabelMap:
-    """Label map (H, W) int32 in which the nucleus of row k has the label k + 1; an empty row marks no pixel.
+    """Decodes to a label map (H, W) int32: the nucleus of row k gets label k + 1; "" is no nucleus.
 
     Raises:
         UserError: runs that cannot be parsed, that leave the image, or two nuclei on one pixel.

@@ -10,7 +10,7 @@ SOLUTION_COLUMNS = (*HEADER, "Height", "Width")
 
 
 class Solution(NamedTuple):
-    """Runs of the annotated nuclei and sizes (height, width) by image id, and ids of ignored images."""
+    """Runs of annotated nuclei and sizes (height, width) by image id, and ids of ignored images."""
 
     runs: dict[str, list[str]]
     sizes: dict[str, tuple[int, int]]

@@ -65,7 +65,7 @@ class Faults:
 
 
 def write_submission(path: Path | str, label_maps: Iterable[tuple[str, Labels]]) -> None:
-    """Writes (image id, label map (H, W)) pairs as a submission, nuclei in ascending order of labels.
+    """Writes (image id, label map (H, W)) pairs as a submission CSV, one nucleus a row.
 
     Raises:
         UserError: an image id that occurs twice or would need quotes in a CSV; an array that is no

@@ -61,7 +61,7 @@ class Sample:
 
 
 def make_samples(subset: str, count: int, seed: int) -> Iterator[Sample]:
-    """`count` samples for `subset` (train or test); of twelve training images four are the tiles of a mosaic."""
+    """`count` samples for `subset` (train or test); 4 of 12 training images are mosaic tiles."""
     mosaics = count // 12 if subset == "train" else 0
     stream = int.from_bytes(hashlib.sha256(f"{subset} {seed}".encode()).digest()[:6], "big")
     made = 0
@@ -79,7 +79,7 @@ def make_samples(subset: str, count: int, seed: int) -> Iterator[Sample]:
 
 
 def write_archive(path: Path, samples: Iterable[Sample], with_masks: bool) -> None:
-    """Writes a zip in the competition's layout: an RGBA picture and, where asked for, one mask (0, 255) a nucleus.
+    """Writes a zip in the competition's layout: RGBA images and, if wanted, masks (0, 255).
 
     The same samples give the same bytes.
     """
@@ -102,7 +102,7 @@ def _add_png(archive: zipfile.ZipFile, name: str, pixels: npt.NDArray[Any]) -> N
 
 
 def make_mosaic(modality: str, seed: int, height: int, width: int) -> list[tuple[UInt8Array, LabelMap]]:
-    """Four images (H, W, 3) with label maps, row by row, cut from one picture of twice the height and width."""
+    """Four images (H, W, 3) with label maps, row by row, cut from one picture of twice the side."""
     image, label_map = make_image(modality, seed, 2 * height, 2 * width)
     tiles = []
     for row in (0, height):
@@ -113,7 +113,7 @@ def make_mosaic(modality: str, seed: int, height: int, width: int) -> list[tuple
 
 
 def make_image(modality: str, seed: int, height: int, width: int) -> tuple[UInt8Array, LabelMap]:
-    """Image (H, W, 3) uint8 and label map (H, W) int32 of the picture that modality, seed and size determine.
+    """Image (H, W, 3) uint8 and label map (H, W) int32, a function of modality, seed and size.
 
     Raises:
         UserError: an unknown modality, or a side below 32 pixels.
@@ -130,7 +130,7 @@ def make_image(modality: str, seed: int, height: int, width: int) -> tuple[UInt8
 
 
 def _number_pieces(label_map: LabelMap) -> LabelMap:
-    """Label map in which each connected piece of a nucleus is one, 1..N; pieces under MIN_AREA pixels are dropped."""
+    """Connected pieces of nuclei labelled 1..N; pieces under MIN_AREA pixels are dropped."""
     pieces = np.asarray(connected_pieces(label_map, connectivity=1))
     kept = np.bincount(pieces.ravel()) >= MIN_AREA
     kept[0] = False
@@ -161,7 +161,7 @@ def _fluorescence(
     grain: float,
     unfocused: float,
 ) -> UInt8Array:
-    """Nuclei of about `level` grey levels among much fainter cytoplasm and fibres, crumbs and ghosts."""
+    """Nuclei of about `level` grey levels among fainter cytoplasm, fibres, debris and ghosts."""
     shape = scene.label_map.shape
     dome = 0.5 + 0.5 * np.sqrt(np.clip(scene.depth / 5, 0, 1))
     clumps = 0.7 * optics.smooth_noise(rng, shape, grain) + 0.5 * optics.smooth_noise(rng, shape, 3 * grain)

@@ -78,7 +78,7 @@ def photograph(rng: Random, light: Float64Array, gain: float, read_noise: float)
 
 
 def absorb(lamp: Colour, *stains: tuple[Float64Array, Colour]) -> Float64Array:
-    """Light (H, W, 3) of a lamp through stains: concentrations (H, W) and absorption of red, green, blue."""
+    """Light (H, W, 3) of a lamp through stains: concentrations (H, W) and RGB absorption."""
     density = np.zeros((*stains[0][0].shape, 3))
     for concentration, colour in stains:
         density += np.maximum(concentration, 0)[..., None] * np.array(colour)

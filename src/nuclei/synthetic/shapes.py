@@ -27,7 +27,7 @@ class Ellipse:
     angle: float
 
     def against(self, other: "Ellipse", bearing: float) -> "Ellipse":
-        """The ellipse moved until it touches `other`, seen from there in the direction `bearing`."""
+        """The ellipse moved until it touches `other`, in the direction `bearing` from it."""
         distance = 0.97 * (self._reach(bearing) + other._reach(bearing))
         row, column = (
             other.row + distance * np.sin(bearing),
@@ -61,7 +61,7 @@ class Crowd:
 
 @dataclass
 class Scene:
-    """Positions of nuclei: `label_map` (H, W), and `depth` (H, W), pixels from the rim, 0 outside."""
+    """Positions of nuclei: `label_map` (H, W), and `depth` (H, W), distance to the rim."""
 
     label_map: LabelMap
     depth: Float64Array
@@ -72,7 +72,7 @@ class Scene:
         return cls(np.zeros(shape, np.int32), np.zeros(shape))
 
     def draw(self, rng: np.random.Generator, label: int, ellipse: Ellipse, bumps: float, alone: bool) -> bool:
-        """Whether there was room for `ellipse`, its radius waving by random Fourier terms; if so it is drawn.
+        """Draws `ellipse` with a wavy rim (random Fourier terms) if there is room; returns whether.
 
         Nuclei drawn earlier stay on top; `alone` demands background around it.
         """
@@ -94,7 +94,7 @@ class Scene:
 def wavy_depth(
     rng: np.random.Generator, ellipse: Ellipse, places: npt.NDArray[np.integer[Any]], bumps: float
 ) -> Float64Array:
-    """1 at the centre, 0 on the wavy outline, negative outside: (H, W) for the rows and columns in places (2, H, W)."""
+    """1 at the centre, 0 on the wavy outline, negative outside: (H, W) at `places` (2, H, W)."""
     y, x = places[0] - ellipse.row, places[1] - ellipse.column
     along = (x * np.cos(ellipse.angle) + y * np.sin(ellipse.angle)) / ellipse.long
     across = (y * np.cos(ellipse.angle) - x * np.sin(ellipse.angle)) / ellipse.short

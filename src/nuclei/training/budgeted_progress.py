@@ -1,4 +1,4 @@
-"""Progress of `make train-all`: images a second of all trainings together, and the table of scores."""
+"""Progress of `make train-all`: images a second over all trainings, and the table of scores."""
 
 import csv
 import logging

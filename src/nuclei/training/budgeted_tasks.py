@@ -1,4 +1,4 @@
-"""The commands of `make train-all`: measurements, trainings, predictions, tuning; and what they are planned from."""
+"""Commands of `make train-all`: speed measurement, training, prediction, tuning; their costs."""
 
 import sys
 from collections.abc import Mapping, Sequence

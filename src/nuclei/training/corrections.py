@@ -112,7 +112,7 @@ def finetune(
     channel: Channel | None = None,
     device: str = "auto",
 ) -> FineTuned:
-    """Fine-tunes a network on the corrected pictures of a folder and writes it to `out` (.safetensors).
+    """Fine-tunes a network on a folder of corrected pictures and writes it to `out` (.safetensors).
 
     `start` is a file of weights, a folder (its first file) or a name; absent, the packaged network.
     The pictures are those of `segmentation.corrections.read_corrections`. Some files are held out
@@ -151,7 +151,7 @@ def finetune(
 
 
 def split_files(pictures: CorrectedPictures) -> list[Fold]:
-    """What is trained on and what is held out, by whole files: one fold, or one a file where there are few.
+    """Training and held-out pictures, by whole files: one fold, or one a file if there are few.
 
     Raises:
         UserError: a single file.
@@ -189,7 +189,7 @@ def _warn_of_seen(card: Card, rounds: Sequence[Fold]) -> None:
 
 
 def make_config(card: Card, name: str) -> Config:
-    """The start's config with the training of a fine-tuning on few pictures; `steps` follow from the time."""
+    """The start's config with training settings for few pictures; `steps` follow from the time."""
     config = parse_config(card.config, "start weights")
     rate = 1e-3
     training = TrainingConfig(
@@ -213,7 +213,7 @@ def train(
     fold: Fold,
     minutes: float,
 ) -> tuple[Tensors, int]:
-    """Trains from start weights for about so many minutes; the EMA of the weights, and the steps."""
+    """Trains from start weights for about `minutes`; returns the weights' EMA, and the steps."""
     model = build_model(config.model, CHANNELS, pretrained=False)
     model.load_state_dict(start)
     model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -234,7 +234,7 @@ def train(
 
 
 def _time_step(fabric: Fabric, model: nn.Module, criterion: nn.Module, crops: Crops) -> float:
-    """Seconds of the fastest of a few training steps, from crops to gradients; the weights stay as they are."""
+    """Fastest of a few training steps in seconds, crops to gradients; weights stay unchanged."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     size = crops.config.training.batch_size
     model.train()
@@ -285,7 +285,7 @@ def _compare(pictures: CorrectedPictures, image_id: str, before: float, after: f
 def _make_card(
     start: Card, config: Config, pictures: CorrectedPictures, trained_on: list[str], score: float, images: int
 ) -> Card:
-    """The card of fine-tuned weights: where they come from, and the score on the held-out pictures."""
+    """Model card of fine-tuned weights: origin, and the score on the held-out pictures."""
     return Card(
         version=VERSION,
         name=config.name,

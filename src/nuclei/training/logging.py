@@ -18,7 +18,7 @@ from nuclei.progress import Progress, name_job
 from nuclei.training.fabric import Fabric
 
 CARDS, OTHERS = {"loss": "learning", "validation_score": "learning"}, "speed"
-"""Sections of TensorBoard, which sorts them by name: what was learned first, the images (`validation`) last."""
+"""Sections of TensorBoard, which sorts them by name: learning first, images (`validation`) last."""
 LogRows = list[dict[str, float]]
 """Results of `train_epoch` and `validate`, one row per epoch."""
 
@@ -34,7 +34,7 @@ def open_events(fabric: Fabric, folder: Path, step: int) -> AbstractContextManag
 def _name_errors(folder: Path, step: int) -> Iterator[SummaryWriter]:
     """A writer whose errors of the system name its folder.
 
-    Its thread would print a traceback where the disk is full; the writer raises the same error here.
+    Its thread would print a traceback if the disk is full; the writer raises that error here.
     """
     before = threading.excepthook
     threading.excepthook = lambda told: None if isinstance(told.exc_value, OSError) else before(told)

@@ -20,7 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_finetuning(arguments: argparse.Namespace) -> str:
-    """Fine-tunes on `arguments.folder`, writes `arguments.out` and returns the scores before and after.
+    """Fine-tunes on `arguments.folder`, writes `arguments.out`, returns scores before and after.
 
     Raises:
         UserError: as in `finetune`.

@@ -1,4 +1,4 @@
-"""Measured speed: of the machine's matrix product, and of training and prediction of an experiment."""
+"""Speed measurement: matrix product of the machine; training and prediction of an experiment."""
 
 import os
 import time
@@ -42,7 +42,7 @@ def measure_machine(device: torch.device) -> Machine:
 
 
 def measure_peak(device: torch.device) -> float:
-    """Operations a second of a bfloat16 matrix product, the best of five; a multiplication and an addition are two."""
+    """Operations a second of a bfloat16 matrix product, best of five; a multiply-add is two."""
     side = PEAK_SIDE if device.type == "cuda" else PEAK_SIDE_CPU
     one, other = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     seconds = []
@@ -88,7 +88,7 @@ def measure_speed(
     started: float,
     compiled: bool = False,
 ) -> Speed:
-    """Trains and predicts for `seconds` each, on the crops of the training itself, and keeps nothing.
+    """Trains and predicts for `seconds` each, on the training's own crops; keeps nothing.
 
     `started` is the time (`time.time`) at which this process was started.
     """

@@ -1,4 +1,4 @@
-"""A queue of commands: each starts when what it needs is done and a place is free, until time is over."""
+"""A queue of commands: each starts when its inputs are done and a slot is free, to a deadline."""
 
 import logging
 import subprocess

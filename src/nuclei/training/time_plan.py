@@ -1,4 +1,4 @@
-"""The plan of `make train-all`: how many optimiser steps each training gets, so that all finish in time.
+"""The plan of `make train-all`: optimiser steps of each training, so that all finish in time.
 
 Everything here is a pure function of measured speeds; nothing trains and nothing reads a clock.
 """
@@ -165,7 +165,7 @@ def steps_at(steps: int, fraction: float) -> int:
 
 
 def expected_seconds(training: Training, speed: Speed, steps: int) -> float:
-    """Seconds of one training with its validation, and of its prediction in a process of its own."""
+    """Seconds of one training with its validation, and of its prediction in its own process."""
     seconds = speed.start + steps * training.batch_size / speed.images_per_second
     seconds += training.validation * speed.validation
     if training.prediction:
@@ -185,7 +185,7 @@ def finish_time(trainings: Sequence[Training], durations: Mapping[str, float], a
 
 
 def in_order(trainings: Sequence[Training], durations: Mapping[str, float]) -> list[Training]:
-    """The order in which trainings start: after what they need; what others need first, then the longest."""
+    """Order of the trainings: after their inputs; inputs of others first, then the longest."""
     by_name = {each.name: each for each in trainings}
     needed = {need for each in trainings for need in each.needs}
 
@@ -203,8 +203,8 @@ def tuning_seconds(megapixels: float, members: int, cores: int) -> float:
 def planned_settings(config: Config, steps: int, speed: Speed) -> dict[str, int | float]:
     """The `[training]` settings of a config that the plan changes.
 
-    The EMA averages over the same fraction of a shorter training. Checkpoints are CHECKPOINT_SECONDS
-    apart or closer. The only validation is the one after the last step.
+    The EMA averages over the same fraction of a shorter training. Checkpoints are
+    CHECKPOINT_SECONDS apart or closer. The only validation is the one after the last step.
     """
     training = config.training
     seconds_a_step = training.batch_size / speed.images_per_second

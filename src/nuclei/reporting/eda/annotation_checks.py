@@ -1,4 +1,4 @@
-"""Checks of an annotation: measurements of each nucleus, and findings that may be annotation errors.
+"""Annotation checks: measurements of each nucleus, and possible annotation errors.
 
 No finding proves an error: a hole may be a vacuole, and an unlabelled bright object may be glare.
 """
@@ -52,7 +52,7 @@ _SPECK = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 
 @dataclass(frozen=True)
 class Nuclei:
-    """The nuclei of a label map in ascending order of labels; every field has a value for each, (N,) int64."""
+    """The nuclei of a label map, labels ascending; every field has one value each, (N,) int64."""
 
     labels: Int64Array
     areas: Int64Array
@@ -75,7 +75,7 @@ class Nuclei:
 
 
 class Finding(NamedTuple):
-    """A possible annotation error: one of REASONS, its number or size, a description, and the labels concerned."""
+    """A possible annotation error: one of REASONS, its number or size, a text, labels concerned."""
 
     reason: str
     number: int
@@ -84,7 +84,7 @@ class Finding(NamedTuple):
 
 
 def measure_nuclei(label_map: LabelMap) -> Nuclei:
-    """Areas, boundaries, pieces and holes of all nuclei of a label map (H, W); labels may have gaps."""
+    """Areas, boundaries, pieces and holes of all nuclei of a label map (H, W), gaps allowed."""
     areas = np.bincount(label_map.ravel(), minlength=1)
     sides, touching = np.zeros_like(areas), np.zeros_like(areas)
     for here, there in ((label_map[1:], label_map[:-1]), (label_map[:, 1:], label_map[:, :-1])):
@@ -123,7 +123,7 @@ def find_holes(label_map: LabelMap, labels: list[int]) -> LabelMap:
 
 
 def find_unlabelled(image: npt.NDArray[np.uint8], label_map: LabelMap) -> LabelMap:
-    """Label map (H, W) of objects in an RGB image (H, W, 3) uint8 that look like unannotated nuclei.
+    """Label map (H, W) of objects in an image (H, W, 3) uint8 that look like unannotated nuclei.
 
     They are brighter than Otsu's threshold and than a quarter of the annotated pixels (darker, on a
     bright background), of similar area as the annotated nuclei, and solid. Without annotated
@@ -161,7 +161,7 @@ def find_unlabelled(image: npt.NDArray[np.uint8], label_map: LabelMap) -> LabelM
 def _contrast_of(
     brightness: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]
 ) -> float:
-    """Contrast: median brightness of a mask (H, W) less the upper quartile around it, without the pixels of `other`.
+    """Contrast: median of a mask (H, W) less the upper quartile around it, pixels of `other` aside.
 
     The edge of a bright area has little contrast, since half of its surroundings are bright.
     """

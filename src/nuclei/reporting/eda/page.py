@@ -1,4 +1,4 @@
-"""Exploratory data analysis (EDA) as one page: sizes, modalities, nuclei, doubtful annotations, contact sheets."""
+"""Exploratory data analysis (EDA) as one page: sizes, modalities, nuclei, doubtful annotations."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -45,7 +45,7 @@ def data_page(
     megabytes: float,
     held_out: Mapping[str, int] | None = None,
 ) -> str:
-    """The page in HTML, with `thumbnails` images of each modality and fold, at most `megabytes` of pictures.
+    """The HTML page, with `thumbnails` images a modality and fold, at most `megabytes` of images.
 
     `held_out` is the fold that holds out the source of each image, by image id.
     """
@@ -99,7 +99,7 @@ def _tables(statistics: DataStatistics, modalities: list[str]) -> dict[str, Any]
 
 
 def _draw_findings(statistics: DataStatistics, images: Images, size: int) -> tuple[list[dict[str, Any]], int]:
-    """All findings, with close-ups of as many as fit into `size` bytes, and the bytes that these take."""
+    """All findings, with close-ups of as many as fit into `size` bytes, and the bytes used."""
     table = statistics.findings
     pictures = fill_page(range(len(table)), lambda number: draw_finding(images, table.iloc[number]), size)
     rows = table.drop(columns="labels").to_dict("records")
@@ -111,7 +111,7 @@ def _draw_findings(statistics: DataStatistics, images: Images, size: int) -> tup
 def _draw_sheets(
     sheets: list[dict[str, Any]], sources: list[dict[str, Any]], images: Images, size: int
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Contact sheets, and the thumbnails by image id of all `images` in rows, as many as fit into `size` bytes.
+    """Contact sheets, and thumbnails by image id of as many `images` as fit into `size` bytes.
 
     The rows lose those that do not fit.
     """
@@ -123,13 +123,13 @@ def _draw_sheets(
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as JSON takes it: None instead of missing values, Python's numbers instead of NumPy's."""
+    """A row for JSON: None for missing values, Python numbers for NumPy's."""
     known = {key: None if pd.isna(value) else value for key, value in row.items()}
     return {key: value.item() if isinstance(value, np.generic) else value for key, value in known.items()}
 
 
 def choose_sheets(images: pd.DataFrame, count: int) -> list[dict[str, Any]]:
-    """Contact sheets, one a modality and fold: `modality`, `place`, `total` images, and ids of up to `count` of them.
+    """Contact sheets, a modality and fold each: up to `count` image ids of `total`.
 
     They are spread evenly from few nuclei to many. Of tiles of one picture there is one, unless too
     few are left.
@@ -153,7 +153,7 @@ def choose_sheets(images: pd.DataFrame, count: int) -> list[dict[str, Any]]:
 
 
 def _in_turns(sheets: list[dict[str, Any]]) -> Iterable[str]:
-    """The images of all sheets, the first of each before the second of any, so that a full page lacks few of each."""
+    """The first image of each sheet, then the second of each, so that a full page has some."""
     longest = max((len(sheet["images"]) for sheet in sheets), default=0)
     return [sheet["images"][turn] for turn in range(longest) for sheet in sheets if turn < len(sheet["images"])]
 
@@ -188,7 +188,7 @@ def draw_finding(images: Images, finding: pd.Series) -> dict[str, Any]:
 
 
 def close_up(mask: LabelMap | Pixels) -> tuple[slice, slice]:
-    """The square window of twice the extent of a mask (H, W), around it; the whole image for an empty mask."""
+    """Square window of twice the extent of a mask (H, W); the whole image for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return slice(None), slice(None)

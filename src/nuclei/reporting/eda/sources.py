@@ -45,7 +45,7 @@ def _describe_source(name: str, group: pd.DataFrame, held_out: Mapping[str, int]
 
 
 def choose_images(group: pd.DataFrame, count: int) -> list[str]:
-    """Ids of images from few nuclei to many; of tiles of one picture one, unless too few are left."""
+    """Image ids from few nuclei to many; one tile of each picture, unless too few are left."""
     turn = group.groupby("group").cumcount()
     ranked = group.assign(turn=turn).sort_values(["turn", "image_id"])
     pool = ranked.head(max(count, int((turn == 0).sum()))).sort_values(["nuclei", "image_id"])

@@ -1,4 +1,4 @@
-"""Statistics of prepared data: size, modality, fold and nuclei of each image, and findings in its annotation."""
+"""Statistics of prepared data: size, modality, fold, nuclei and findings of each image."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +83,7 @@ class _ImageMeasurer:
 
 
 def collect_statistics(processed: Path, splits: Path | None, workers: int = 1) -> DataStatistics:
-    """Statistics of all images of `processed`, in the order of its index; without `splits` no image has a fold.
+    """Statistics of all images of `processed`, in the order of its index; folds only with `splits`.
 
     Raises:
         UserError: files that are missing, cannot be read or do not fit each other.

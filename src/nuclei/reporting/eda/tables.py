@@ -20,7 +20,7 @@ def present_modalities(images: pd.DataFrame) -> list[str]:
 
 
 def overview(statistics: DataStatistics, modalities: list[str]) -> list[dict[str, Any]]:
-    """A row for each modality and one for all: images, nuclei, their sizes, and fractions that touch or are cut off."""
+    """A row a modality and one for all: images, nuclei, sizes, fractions touching or cut off."""
     rows = []
     for name in [*modalities, ""]:
         images = statistics.images[statistics.images.modality == name] if name else statistics.images
@@ -46,7 +46,7 @@ def overview(statistics: DataStatistics, modalities: list[str]) -> list[dict[str
 
 
 def touching_fractions(nuclei: pd.DataFrame) -> dict[str, float | None]:
-    """Fraction of nuclei that touch another one, and fraction of all boundaries against another one."""
+    """Fraction of nuclei that touch another one, and of all boundaries that are against another."""
     if not len(nuclei):
         return {"touching": None, "boundary": None}
     return {
@@ -56,7 +56,7 @@ def touching_fractions(nuclei: pd.DataFrame) -> dict[str, float | None]:
 
 
 def fold_table(images: pd.DataFrame, modalities: list[str]) -> dict[str, Any]:
-    """Images of each modality by fold (without folds, in the training set) and in the test set; then totals."""
+    """Images of each modality by fold (or training set) and in the test set; then totals."""
     places = place_images(images)
     names = list(dict.fromkeys(sorted(places, key=lambda place: (place == "test", place))))
     rows = [(name.replace("_", " "), (images.modality == name).groupby(places).sum()) for name in modalities]
@@ -78,7 +78,7 @@ def fold_table(images: pd.DataFrame, modalities: list[str]) -> dict[str, Any]:
 
 
 def size_table(images: pd.DataFrame) -> list[dict[str, Any]]:
-    """Sizes of images, the most frequent first, with the images of each subset and their modalities."""
+    """Image sizes, most frequent first, with the images of each subset and their modalities."""
     rows = []
     for (height, width), group in images.groupby(["height", "width"]):
         subsets = group.subset.value_counts()
@@ -89,7 +89,7 @@ def size_table(images: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def diameter_classes(nuclei: pd.DataFrame, modalities: list[str]) -> dict[str, Any]:
-    """Histogram of equivalent diameters in half octaves: lower `limits`, and `fractions` by modality."""
+    """Histogram of equivalent diameters in half octaves: lower `limits`, `fractions` a modality."""
     fractions = {}
     for name in modalities:
         diameters = nuclei.diameter[nuclei.modality == name].to_numpy(float)
