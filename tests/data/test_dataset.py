@@ -36,6 +36,15 @@ def test_an_example_has_the_shapes_and_ranges_that_training_expects(crops):
         assert image_id in crops.ids
 
 
+def test_an_image_is_read_when_it_is_first_drawn_and_then_kept(images, monkeypatch):
+    read, real = [], Images.image
+    monkeypatch.setattr(Images, "image", lambda self, image_id: read.append(image_id) or real(self, image_id))
+    crops = Crops(images, images.ids("train"), CONFIG, fold=0)
+    assert read == []
+    drawn = [crops[position][-1] for position in (0, 1, 0)]
+    assert sorted(read) == sorted(set(drawn))
+
+
 @pytest.mark.parametrize("scheme", ["energy", "three_class"])
 def test_weights_come_with_the_crop_and_lie_on_its_borders_and_nuclei(images, scheme):
     weighted = CONFIG.model_copy(

@@ -177,16 +177,23 @@ def test_a_run_that_was_started_again_after_its_result_resumes(
     assert "resuming" in caplog.text
 
 
-def test_the_weights_depend_on_pixels_labels_and_start_weights(tmp_path):
-    def settings(pixel=0, label=0, start=None):
-        image, label_map = np.full((4, 4, 3), pixel, np.uint8), np.full((4, 4), label, np.uint16)
-        crops = SimpleNamespace(fold=0, ids=["a"], images=[image], label_maps=[label_map])
-        return checkpoint.collect_settings(CONFIG, torch.device("cpu"), crops, start)
+def test_the_weights_depend_on_images_label_maps_pseudo_labels_and_start_weights(tmp_path):
+    def settings(image=b"", label_map=b"", pseudo_label=0, start=None):
+        images = SimpleNamespace(files=lambda image_id: [image, label_map])
+        labelled = {"b": np.full((4, 4), pseudo_label, np.int32)}
+        crops = SimpleNamespace(fold=0, ids=["a", "b"], labelled=labelled)
+        return checkpoint.collect_settings(CONFIG, torch.device("cpu"), images, crops, start)
 
     (tmp_path / "start.pt").write_bytes(b"weights")
-    variants = [settings(), settings(pixel=1), settings(label=1), settings(start=tmp_path / "start.pt")]
+    variants = [
+        settings(),
+        settings(image=b"other"),
+        settings(label_map=b"other"),
+        settings(pseudo_label=1),
+        settings(start=tmp_path / "start.pt"),
+    ]
     assert settings() == settings()
-    assert len({tuple(sorted(variant.items())) for variant in variants}) == 4
+    assert len({tuple(sorted(variant.items())) for variant in variants}) == 5
 
 
 def test_a_run_whose_crops_are_made_on_the_device_goes_on_where_it_stopped(images, tmp_path, monkeypatch):

@@ -4,14 +4,15 @@ It does not depend on the worker, the rank or the time, so any number of workers
 and a distributed one see the same crops.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from nuclei.arrays import BORDER, Float32Array, Float64Array, LabelMap
+from nuclei.arrays import BORDER, Float32Array, Float64Array, LabelMap, Labels
 from nuclei.config import Config, TargetConfig
 from nuclei.data.augmentation import SCALES, Augmentation, draw_crop
 from nuclei.data.intensity import normalise, window_image
@@ -30,14 +31,33 @@ def make_target(label_map: LabelMap, config: TargetConfig) -> Float32Array:
     return three_class_target(label_map, config.border_scale, config.border_max)
 
 
+T = TypeVar("T")
+
+
+class ReadOnce(Sequence[T]):
+    """What `read` returns for each id; each is read when it is first asked for, and then kept."""
+
+    def __init__(self, ids: Sequence[str], read: Callable[[str], T]) -> None:
+        self._ids, self._read = ids, read
+        self._kept: dict[int, T] = {}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, number: int) -> T:  # type: ignore[override]
+        if number not in self._kept:
+            self._kept[number] = self._read(self._ids[number])
+        return self._kept[number]
+
+
 class Crops(Dataset[Example]):
     """Random crops of images: example p is input (C, side, side), target (3, side, side) and image id.
 
     Pixel weights (1, side, side) come before the id if the loss weights borders or small nuclei.
 
     p counts the examples of the whole training; an epoch has `steps_per_epoch` times `batch_size`.
-    Images are kept in memory as uint8 after windowing. `labelled` adds images with the label maps
-    (H, W) given there, such as pseudo-labels.
+    Images are read when they are first drawn, and kept in memory as uint8 after windowing.
+    `labelled` adds images with the label maps (H, W) given there, such as pseudo-labels.
     """
 
     def __init__(
@@ -48,15 +68,23 @@ class Crops(Dataset[Example]):
         fold: int,
         labelled: Mapping[str, LabelMap] | None = None,
     ) -> None:
-        labelled = labelled or {}
-        self.config, self.fold, self.ids = config, fold, [*ids, *labelled]
-        self.images = [window_image(images.image(image_id), config.intensity) for image_id in self.ids]
-        label_maps = (labelled[id_] if id_ in labelled else images.label_map(id_) for id_ in self.ids)
-        self.label_maps = [label_map.astype(np.uint16) for label_map in label_maps]
+        self.config, self.fold, self.labelled = config, fold, labelled or {}
+        self.ids = [*ids, *self.labelled]
+        self.images = ReadOnce(self.ids, lambda id_: window_image(images.image(id_), config.intensity))
+        self.label_maps = ReadOnce(self.ids, lambda id_: self._label_map(images, id_))
         self.weights = self._sampling_weights(images)
         self.augmentation = Augmentation(config.augmentation)
         self.epoch_size = config.training.steps_per_epoch * config.training.batch_size
         self._drawn: tuple[int, np.ndarray] = (-1, np.empty(0, int))
+
+    def read_all(self) -> None:
+        """Reads every image now, for processes that are to share the memory."""
+        for _ in zip(self.images, self.label_maps, strict=True):
+            pass
+
+    def _label_map(self, images: AnnotatedImages, image_id: str) -> Labels:
+        label_map = self.labelled[image_id] if image_id in self.labelled else images.label_map(image_id)
+        return label_map.astype(np.uint16)
 
     def _sampling_weights(self, images: AnnotatedImages) -> Float64Array:
         training = self.config.training

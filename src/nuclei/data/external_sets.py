@@ -60,6 +60,10 @@ class ExternalSet:
             raise UserError(f"{self.path}: the label map of {image_id} has colours; give grey label maps")
         return decoded.astype(np.int32)
 
+    def files(self, image_id: str) -> list[bytes]:
+        """The bytes of the image's file and of its label map's."""
+        return [self._read(IMAGES, image_id), self._read(LABELS, image_id)]
+
     def _read_provenance(self) -> SetProvenance | None:
         if self._zip is not None:
             has_one, source = PROVENANCE in self._zip.namelist(), f"{self.path}: {PROVENANCE}"
@@ -79,12 +83,18 @@ class ExternalSet:
         return {file.stem for file in files if file.suffix == ".png" and file.parent.name == kind}
 
     def _decode(self, kind: str, image_id: str, flags: int) -> Pixels:
-        member = f"{kind}/{image_id.partition('/')[2]}.png"
-        content = self._zip.read(member) if self._zip else (self.path / member).read_bytes()
-        decoded: Any = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        decoded: Any = cv2.imdecode(np.frombuffer(self._read(kind, image_id), np.uint8), flags)
         if decoded is None:
-            raise UserError(f"{self.path}: {member} is not a readable PNG; get the set again")
+            raise UserError(f"{self.path}: {_member(kind, image_id)} is not a readable PNG; get the set again")
         return np.asarray(decoded)
+
+    def _read(self, kind: str, image_id: str) -> bytes:
+        member = _member(kind, image_id)
+        return self._zip.read(member) if self._zip else (self.path / member).read_bytes()
+
+
+def _member(kind: str, image_id: str) -> str:
+    return f"{kind}/{image_id.partition('/')[2]}.png"
 
 
 class PooledImages:
@@ -109,6 +119,9 @@ class PooledImages:
 
     def label_map(self, image_id: str) -> LabelMap:
         return self._owner(image_id).label_map(image_id)
+
+    def files(self, image_id: str) -> list[bytes]:
+        return self._owner(image_id).files(image_id)
 
     def modality(self, image_id: str) -> str:
         """The competition's modality, or the name of the set."""

@@ -45,6 +45,12 @@ class Images:
             raise UserError(f"{self.folder}: image {image_id} is a test image and has no label map")
         return read_label_map(self.folder / str(row["label"]))
 
+    def files(self, image_id: str) -> list[bytes]:
+        """The bytes of the image's file and, of a training image, the label map's."""
+        row = self._row(image_id)
+        columns = ("image", "label") if row["subset"] == "train" else ("image",)
+        return [_read_file(self.folder / str(row[column])) for column in columns]
+
     def size(self, image_id: str) -> tuple[int, int]:
         """Height and width in pixels."""
         row = self._row(image_id)
@@ -64,3 +70,10 @@ class Images:
         if image_id not in self._rows:
             raise UserError(f"{self.folder / 'index.csv'}: unknown image {image_id}; run `make data` again")
         return self._rows[image_id]
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); run `make data` again") from error

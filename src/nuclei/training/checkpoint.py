@@ -17,6 +17,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nuclei.config import Config
 from nuclei.data.dataset import Crops
+from nuclei.data.external_sets import PooledImages
+from nuclei.data.prepared_images import Images
 from nuclei.devices import resolve_precision
 from nuclei.io.files import atomic_path, sha256
 from nuclei.models.checkpoint_file import RESULT, load_checkpoint, read_plain, save_synced
@@ -75,7 +77,9 @@ def average_weights(model: nn.Module, decay: float) -> AveragedModel | None:
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
-def collect_settings(config: Config, device: torch.device, crops: Crops, start: Path | None) -> dict[str, str]:
+def collect_settings(
+    config: Config, device: torch.device, images: Images | PooledImages, crops: Crops, start: Path | None
+) -> dict[str, str]:
     """Everything that decides the trained weights, by name: settings, fold, images, start weights.
 
     Two runs with equal settings train the same weights, so one can resume the other.
@@ -83,18 +87,20 @@ def collect_settings(config: Config, device: torch.device, crops: Crops, start: 
     settings = config.weight_settings()
     settings["training.precision"] = resolve_precision(config.training.precision, device)
     settings["fold"] = str(crops.fold)
-    settings["training images"] = _digest_crops(crops)
+    settings["training images"] = _digest_files(images, crops)
     settings["weights of training.start"] = sha256(start) if start else ""
     return settings
 
 
-def _digest_crops(crops: Crops) -> str:
-    """SHA-256 of the ids, pixels and label maps that are trained on."""
+def _digest_files(images: Images | PooledImages, crops: Crops) -> str:
+    """SHA-256 of the ids, the files and the pseudo-labels that are trained on."""
     digest = hashlib.sha256()
-    for image_id, image, label_map in zip(crops.ids, crops.images, crops.label_maps, strict=True):
-        digest.update(f"{image_id} {image.shape} ".encode())
-        digest.update(image.tobytes())
-        digest.update(label_map.tobytes())
+    for image_id in crops.ids:
+        digest.update(image_id.encode())
+        for content in images.files(image_id):
+            digest.update(hashlib.sha256(content).digest())
+        if image_id in crops.labelled:
+            digest.update(crops.labelled[image_id].tobytes())
     return digest.hexdigest()
 
 

@@ -92,7 +92,7 @@ def fit(
     model, start = build_network(config, fold, runs)
     labelled = _label_test_images(config, runs, fold, images)
     crops = Crops(images, fold.training, config, fold.number, labelled)
-    settings = collect_settings(config, fabric.device, crops, start)
+    settings = collect_settings(config, fabric.device, images, crops, start)
     with lock_folder(fabric, folder) as waited:
         done = fabric.is_global_zero and is_finished(folder, settings, waited)
         if not fabric.broadcast(done):
@@ -306,6 +306,8 @@ def open_loader(fabric: Fabric, crops: Crops, epoch: int, config: Config, worker
     batches = Batches(first_step, training.steps, training.batch_size, fabric.global_rank, fabric.world_size)
     if config.augmentation.place == "device":
         return DeviceCrops(crops, batches, fabric.device)
+    if workers:
+        crops.read_all()
     return DataLoader(
         crops,
         batch_sampler=batches,
