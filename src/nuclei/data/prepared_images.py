@@ -48,8 +48,10 @@ class Images:
     def files(self, image_id: str) -> list[bytes]:
         """The bytes of the image's file and, of a training image, the label map's."""
         row = self._row(image_id)
-        columns = ("image", "label") if row["subset"] == "train" else ("image",)
-        return [_read_file(self.folder / str(row[column])) for column in columns]
+        files = [_read_file(self.folder / str(row["image"]), "image")]
+        if row["subset"] == "train":
+            files.append(_read_file(self.folder / str(row["label"]), "label map"))
+        return files
 
     def size(self, image_id: str) -> tuple[int, int]:
         """Height and width in pixels."""
@@ -72,8 +74,8 @@ class Images:
         return self._rows[image_id]
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(path: Path, what: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); run `make data` again") from error
+        raise UserError(f"{path}: no readable {what} ({error.strerror}); run `make data` again") from error
