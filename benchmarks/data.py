@@ -1,4 +1,4 @@
-"""What the rows are measured on: prepared images, their annotation, and maps as a network would give them."""
+"""What the rows are measured on: prepared images, annotation, and simulated probability maps."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from nuclei.postprocessing.watershed import segment_maps
 
 @dataclass(frozen=True)
 class Data:
-    """`raw` and `processed` are the folders of that name; `ids` a sample of the training images, `name` in words."""
+    """Folders `raw` and `processed`, a sample of training `ids`, and its `name` in words."""
 
     raw: Path
     processed: Path
@@ -52,7 +52,7 @@ def open_data(folder: Path, sample: int) -> Data:
 
 
 def blurred_maps(label_map: np.ndarray, seed: int) -> np.ndarray:
-    """Maps (3, H, W) uint8 of a network of middling quality: the target blurred, scaled and with smooth noise."""
+    """Maps (3, H, W) uint8 of a mediocre network: the target blurred, scaled, with smooth noise."""
     random = np.random.default_rng(seed)
     sigma, gains = random.uniform(0.8, 2.5), random.uniform(0.7, 1.4, 3)
     channels = []

@@ -1,4 +1,4 @@
-"""What a GPU makes of the UNet of width 32 at 256x256: images a second, share of its peak, and the loader's tax.
+"""Training the UNet of width 32 at 256x256 on a GPU: images/s, fraction of peak, loader cost.
 
 Every row is an epoch of the project's own `train_epoch` after one that warms up.
 """
@@ -35,11 +35,11 @@ SECONDS_OF_CROPS = 5.0
 SHARE_ON_DEVICE = 0.5
 """Bar of the training whose crops are made on the device, data preparation included."""
 SHARE, TAX, TAX_OF_FEW, MANY = 0.25, 1.02, 1.10, 16
-"""Bars: the share of the peak; what the loader may cost on many cores and on fewer, and how many are many."""
+"""Bars: fraction of the peak; cost of the loader with many cores, with fewer; how many is many."""
 
 
 def device(data: Data, device: torch.device) -> list[dict[str, Any]]:
-    """Rows of images a second; `share` is of the measured bfloat16 peak, `ratio` is to the peer, where there is one."""
+    """Rows of images/s; `share` is of the measured bfloat16 peak, `ratio` of the peer, if any."""
     amounts = {"batch_size": BATCH, "crop": SIDE, "steps_per_epoch": STEPS}
     training = TrainingConfig(steps=10**6, **(amounts if device.type == "cuda" else ON_CPU))
     config = Config(name="gpu", model=ModelConfig(width=WIDTH), training=training)
@@ -85,7 +85,7 @@ def device(data: Data, device: torch.device) -> list[dict[str, Any]]:
 def _time_crops(
     data: Data, host: Config, placed: Config, fabric: Fabric, operations: int
 ) -> list[dict[str, Any]]:
-    """Crops a second without a training: of one loader in this process, and made in batches on the device."""
+    """Crops/s without a training: by one loader in this process, and in batches on the device."""
     rows: list[dict[str, Any]] = []
     for name, config in (("by albumentations, one core", host), ("on the device, one core beside it", placed)):
         batches = iter(open_loader(fabric, Crops(data.images, data.ids, config, 0), 0, config, 0))

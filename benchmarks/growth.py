@@ -1,8 +1,8 @@
-"""How time and memory of the stages grow with the number of images: the scripts of the stages on generated images.
+"""Time and memory of the stages by number of images: their scripts on generated images.
 
 The images are 64 x 64 pixels and the network is tiny, so that the largest set takes minutes. So the
-seconds for an image are not those of the competition; how they grow is the same. Each script runs in
-a process forked from this one, which has torch loaded: its start would hide what few images take.
+seconds for an image are not those of the competition; how they grow is the same. Each script runs
+in a fork of this process, which has torch loaded: its import would hide what few images take.
 """
 
 import math
@@ -56,14 +56,14 @@ flips = 1
 
 
 class Used(NamedTuple):
-    """Seconds of the processor of a stage with its children, and the most MiB that one of its processes held."""
+    """Processor seconds of a stage with its children, and the peak MiB of its processes."""
 
     seconds: float
     mib: float
 
 
 def growth(folder: Path, counts: tuple[int, ...] = COUNTS) -> list[dict[str, Any]]:
-    """A row for each stage: images, seconds and MiB as lists, and the powers with which they grow."""
+    """A row a stage: lists of images, seconds and MiB, and the powers with which these grow."""
     for name in LOADED:
         import_module(name)
     return make_rows(counts, [dict(run_stages(folder / str(count), count)) for count in counts])
@@ -160,7 +160,7 @@ def _run(script: str, arguments: list[str]) -> None:
 
 
 def plot(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Seconds and MiB over the number of images, both axes logarithmic, with a line of linear growth."""
+    """Plots seconds and MiB over the number of images, log-log, with a line of linear growth."""
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
         for panel, key, unit in zip(

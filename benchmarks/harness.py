@@ -1,7 +1,8 @@
 """Paired runs: ours and the peer take turns, and the ratio is taken within each pair.
 
-Other work on the machine slows both of a pair alike, so their ratio holds where times drift. Times are those that the
-processor spent on the process and its children (user and system), unless a row says wall clock.
+Other work on the machine slows both of a pair alike, so their ratio holds where times drift. Times
+are those that the processor spent on the process and its children (user and system), unless a row
+says wall clock.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """Seconds of ours and of the peer (medians), their ratios by pair, and MiB that each needed beyond its input."""
+    """Median seconds of ours and of the peer, ratios by pair, and MiB of each beyond its input."""
 
     name: str
     peer: str
@@ -52,7 +53,7 @@ def compare(
     clock: str = "CPU",
     items: int = 1,
 ) -> Row:
-    """Checks that both give the same (`check` says in what sense, or raises), then times them in turns.
+    """Checks that both results are equal (`check` says how, or raises), then times them by turns.
 
     Seconds are given for one of `items` that a run works through.
     """
@@ -73,7 +74,7 @@ def compare(
 
 
 def peak_memory(work: Callable[[], Any]) -> float:
-    """MiB by which a fresh copy of this process grows at most while it does the work (Linux; NaN elsewhere)."""
+    """Peak MiB by which a fresh copy of this process grows during the work (Linux; else NaN)."""
     if not Path("/proc/self/clear_refs").exists():
         return float("nan")
     context = get_context("fork")

@@ -1,4 +1,4 @@
-"""How it is usually done: the loops of notebooks and libraries' own functions, written for the same answers as ours."""
+"""Peers: loops as in notebooks and functions of libraries, with the same results as ours."""
 
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def read_picture(folder: Path) -> np.ndarray:
 
 
 def read_masks(folder: Path) -> np.ndarray:
-    """Label map of an image of the archive, read mask by mask; where two overlap the later one stays."""
+    """Label map of an image of the archive, read mask by mask; the later one wins an overlap."""
     label_map: np.ndarray | None = None
     for number, path in enumerate(sorted((folder / "masks").glob("*.png")), start=1):
         mask = imread(path)

@@ -1,7 +1,7 @@
 """results.json, what was measured and by which run, and RESULTS.md, which shows it.
 
-A run of some sections replaces those alone. Each section keeps its run (date, commit, images, machine), since the
-others may be older.
+A run of some sections replaces those alone. Each section keeps its run (date, commit, images,
+machine), since the others may be older.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ SECTIONS = (
 )  # fmt: skip
 START_UP = "start_up"
 WHOLE = ("search", "large", "plane")
-"""Whole runs: seconds by the clock and, where it is measured, the most memory that the process held."""
+"""Whole runs: wall-clock seconds and, where measured, the peak memory of the process."""
 ON_DEVICE = ("training", "prediction")
 """Sections that are measured on a GPU as well as on the processor."""
 DEVICE = "device"
@@ -69,7 +69,7 @@ def update(folder: Path, name: str, run: str, rows: list[dict[str, Any]]) -> Non
 
 
 def page(sections: dict[str, Section]) -> str:
-    """RESULTS.md: what is held against peers, the start of the scripts, what was tried, and the runs by number."""
+    """RESULTS.md: comparisons with peers, start of the scripts, trials, and the runs by number."""
     runs = sorted({section["run"] for section in sections.values()})
     numbers = {name: runs.index(section["run"]) + 1 for name, section in sections.items()}
 

@@ -164,7 +164,7 @@ def crops(data: Data) -> Iterator[Row]:
 
 
 def training(data: Data, device: torch.device) -> Iterator[Row]:
-    """Our step and the usual one from the same weights on the same crops; one process, data loading in it."""
+    """Our training step and the usual one, same weights, same crops, loading in one process."""
     packed = read_config(CONFIGS / "resunet.toml")
     crop = "batch {0.training.batch_size}, crop {0.training.crop}, {1}"
     yield _compare_steps(
@@ -190,7 +190,7 @@ def _compare_steps(name: str, config: Config, data: Data, device: torch.device, 
 
 
 def prediction(data: Data, device: torch.device) -> Iterator[Row]:
-    """Eight views of every thirteenth test image, 5 of 65, by one of the networks that the project ships."""
+    """Eight flips of every thirteenth test image, 5 of 65, by one of the shipped networks."""
     ours, plain = (load_trained(WEIGHTS, device) for _ in range(2))
     config = ours.config.model_copy(update={"prediction": PredictionConfig(flips=8)})
     predictor = Predictor(ours.model, config, device, ours.autocast)
@@ -224,7 +224,7 @@ def prediction(data: Data, device: torch.device) -> Iterator[Row]:
 
 
 def tuning(data: Data, scratch: Path) -> Iterator[Row]:
-    """The whole search on the sample, against the same search that reads and segments each image for each candidate."""
+    """The search on the sample, against one that reads and segments anew for each candidate."""
     from nuclei.io.files import write_csv
     from nuclei.io.tables import read_splits
 
@@ -258,7 +258,7 @@ def tuning(data: Data, scratch: Path) -> Iterator[Row]:
 
 
 def start_up(root: Path, data: Data) -> list[dict[str, Any]]:
-    """Seconds to the help of each script, and for those that load most to their first line and to their first work."""
+    """Seconds to the help of each script; of the heaviest also to first line and first work."""
     scripts, weights = root / "scripts", root / "weights/encoder_resunet"
     config, processed = root / "configs/encoder_unet.toml", ["--processed", data.processed]
     helps = [(f"`{path.name} --help`", [path, "--help"], ".", 0.3) for path in sorted(scripts.glob("*.py"))]
@@ -301,7 +301,7 @@ def start_up(root: Path, data: Data) -> list[dict[str, Any]]:
 
 
 def _seconds(command: list[Any], until: str) -> float:
-    """The processor's time, since other work may run beside it, until the command has said what is looked for."""
+    """Processor seconds, as other work may run beside it, until the command's output has a text."""
     begun = processor_seconds()
     said = ""
     terminal, end = pty.openpty()  # progress bars are drawn on a terminal alone
@@ -319,7 +319,7 @@ def _seconds(command: list[Any], until: str) -> float:
 
 
 class _DecodingCrops(Crops):
-    """Our crops, but each image and each of its masks is read from the archive when it is needed."""
+    """Our crops, but each image and its masks are read from the archive on demand."""
 
     def __init__(self, data: Data, config: Config) -> None:
         super().__init__(data.images, data.ids, config, 0)
@@ -362,7 +362,7 @@ class Trainer:
         return self.train(STEPS)
 
     def warm_up(self) -> float:
-        """Seconds until the first step has its gradients, which are thrown away: those of the compiler, nearly."""
+        """Seconds until the first step has its gradients: nearly all of it is compilation."""
         begun = time.perf_counter()
         self._loss(0).backward()
         self.optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""Runs the benchmarks and writes benchmarks/RESULTS.md; with --rows some sections of it, the others stay."""
+"""Runs the benchmarks and writes benchmarks/RESULTS.md; --rows renews only some sections."""
 
 import argparse
 import datetime

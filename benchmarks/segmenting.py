@@ -1,9 +1,9 @@
-"""From the pixels of an image to its label map: ours, Cellpose 3 and StarDist, each with its own network and steps.
+"""From pixels to label map: ours, Cellpose 3 and StarDist, each with its own network.
 
-Weights of the others are not part of their packages. Their networks are initialised at random, which
-takes the same time, and their post-processing gets what a good network would answer: the flows, or
-the distances and probabilities, of the annotation. So the label maps of theirs are near the
-annotation, and their scores say nothing.
+Weights of the others are not part of their packages. Their networks are initialised at random,
+which takes the same time, and their post-processing gets what a good network would answer: the
+flows, or the distances and probabilities, of the annotation. So the label maps of theirs are near
+the annotation, and their scores say nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -94,7 +94,7 @@ def mosaic(data: Data, side: int) -> tuple[UInt8Array, LabelMap]:
 
 
 def cellpose(image: UInt8Array, truth: LabelMap) -> Callable[[], LabelMap]:
-    """Cellpose 3: its residual network on tiles of the image rescaled to its diameter, then its dynamics."""
+    """Cellpose 3: its residual network on tiles, rescaled to its diameter, then its dynamics."""
     from cellpose import core, dynamics, resnet_torch
 
     torch.manual_seed(0)
@@ -119,7 +119,7 @@ def cellpose(image: UInt8Array, truth: LabelMap) -> Callable[[], LabelMap]:
 
 
 class StarDistNetwork(nn.Module):
-    """The network of `2D_versatile_fluo`: a grid of 2, a UNet of depth 3 and width 32, 128 features, two heads."""
+    """Network of `2D_versatile_fluo`: grid 2, UNet of depth 3, width 32, 128 features, 2 heads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ def _convolutions(below: int, width: int) -> nn.Sequential:
 
 
 def stardist(image: UInt8Array, truth: LabelMap) -> Callable[[], LabelMap]:
-    """StarDist: the network, non-maximum suppression of its polygons in C++, and their label map."""
+    """StarDist: the network, non-maximum suppression in C++, and its label map."""
     from stardist import edt_prob, non_maximum_suppression, polygons_to_label, star_dist
 
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Libraries that promise speed, on the work that they could take over here; what loses is kept out of the project."""
+"""Libraries that promise speed, tried in place of our code; what loses is not used."""
 
 import io
 import warnings
@@ -139,7 +139,7 @@ def overlaps(data: Data) -> Iterator[Row]:
 
 
 def decoding(data: Data) -> Iterator[Row]:
-    """Label maps from their files against deflated bytes without a PNG around them; images against another filter."""
+    """Label maps as PNG against plain deflated bytes; images with another PNG filter."""
     import imagecodecs
 
     truths = data.truths()
@@ -183,7 +183,7 @@ def decoding(data: Data) -> Iterator[Row]:
 
 
 def digits(data: Data) -> Iterator[Row]:
-    """The numbers of run lengths as text: all digits of all of them at once, against Python's `str` of each."""
+    """Run lengths as text: all digits of all numbers at once, against Python's `str` of each."""
     runs = [parse_rows(encode_label_map(truth)) for truth in data.truths()]
     work = [(starts, lengths, np.flatnonzero(np.diff(rows, prepend=-1))) for starts, lengths, rows in runs]
 
@@ -208,7 +208,7 @@ def digits(data: Data) -> Iterator[Row]:
 
 
 def forward(data: Data) -> Iterator[Row]:
-    """Four flips of 256x256 through the UNet of width 16: eager bfloat16 against other ways to run it."""
+    """Four flips of 256x256 through the UNet of width 16: eager bfloat16 and other ways."""
     config = rows.config_of_rows()
     crops = Crops(data.images, data.ids, config, 0)
     torch.manual_seed(0)

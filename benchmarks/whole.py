@@ -1,4 +1,4 @@
-"""Whole runs against a limit: the search on all images, and an image of 20,000 x 20,000 pixels from file to results."""
+"""Whole runs against a limit: tuning on all images, an image of 20,000 x 20,000 pixels."""
 
 import os
 import subprocess
@@ -30,11 +30,11 @@ from nuclei.postprocessing.watershed import segment_maps
 
 SIDE, PLANE, STEPS, WORKERS = 20_000, 4_000, 150, 2
 WINDOW, NEAR = 1024, 64
-"""Sides of what is predicted in one piece where tiles meet, and how near a nucleus lies to the seams there."""
+"""Sides of the pieces predicted where tiles meet, and the distance of a nucleus to a seam."""
 
 
 def search(data: Data, scratch: Path, maps: Path | None) -> list[dict[str, Any]]:
-    """The search for the post-processing on all training images, on out-of-fold maps or on blurred annotation."""
+    """Tuning of post-processing on all training images: out-of-fold maps or blurred annotation."""
     table, cv = read_splits(data.splits), None
     if maps is None:
         ids = sorted(table.image_id)
@@ -58,9 +58,9 @@ def search(data: Data, scratch: Path, maps: Path | None) -> list[dict[str, Any]]
 
 
 def large(data: Data, scratch: Path, side: int = SIDE) -> list[dict[str, Any]]:
-    """`segment.py` on a mosaic of the sample by a small network trained on it; seams held against windows of it."""
+    """`segment.py` on a mosaic of the sample, small network; seams compared with whole windows."""
     predictor = _train(data)
-    # a small network is not sure of its nuclei; relative area and certainty are the whole image's, not a window's
+    # a small network is unsure; relative area and certainty are the whole image's, not a window's
     parameters = Parameters(
         foreground_threshold=0.5,
         min_mean_probability=0.0,
@@ -92,7 +92,7 @@ def large(data: Data, scratch: Path, side: int = SIDE) -> list[dict[str, Any]]:
 
 
 def plane(data: Data, scratch: Path, side: int = PLANE) -> list[dict[str, Any]]:
-    """`segment.py` in mode fast on a mosaic of the sample by the network that comes with the package."""
+    """`segment.py` in mode fast on a mosaic of the sample, with the packaged network."""
     _write_mosaic(scratch / "mosaic.tif", data, side)
     run = _segment(scratch / "mosaic.tif", scratch / "out", "fast")
     assert run.labels.shape == (side, side), run.labels.shape
@@ -104,7 +104,7 @@ def plane(data: Data, scratch: Path, side: int = PLANE) -> list[dict[str, Any]]:
 
 
 class Run(NamedTuple):
-    """A run of `segment.py` on one plane: seconds by the clock and of the processor, most memory, what came out."""
+    """A run of `segment.py` on one plane: wall-clock and processor seconds, memory, output."""
 
     seconds: float
     processor: float
@@ -147,7 +147,7 @@ def _train(data: Data) -> Predictor:
 
 
 def _write_mosaic(path: Path, data: Data, side: int) -> np.ndarray:
-    """Squares of 256 pixels from the sample's images, drawn and turned at random; lies on the disk."""
+    """Squares of 256 pixels of the sample's images, drawn and turned at random, on disk."""
     random, square = np.random.default_rng(0), 256
     pictures = [data.images.image(image_id) for image_id in data.ids]
     pictures = [picture[:square, :square] for picture in pictures if min(picture.shape[:2]) >= square]
@@ -162,7 +162,7 @@ def _write_mosaic(path: Path, data: Data, side: int) -> np.ndarray:
 
 
 def _check_seams(image: np.ndarray, labels: np.ndarray, predictor: Predictor, parameters: Parameters) -> str:
-    """The nuclei near seams against those of windows around them that are predicted and segmented in one piece."""
+    """Nuclei near seams against those of windows predicted and segmented in one piece."""
     shape, scene, scores, counts = labels.shape, measure_image(predictor, image), [], 0
     predicted, stitched = list_tiles(shape), list_tiles(shape, STITCHED)
     for tile in (*predicted[len(predicted) // 3 :: len(predicted) // 5], *stitched[len(stitched) // 3 :: 80]):

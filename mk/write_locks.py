@@ -1,7 +1,7 @@
-"""Writes locks/: every package that an installation gets, at one version, with the hashes of its files.
+"""Writes locks/: every package of an installation at one version, with its files' hashes.
 
-`requirements.txt` and `constraints.txt` name what the project uses itself; uv finds what these need,
-for all systems and Python versions at once. Each file holds what the files before it lack:
+`requirements.txt` and `constraints.txt` name what the project uses itself; uv finds what these
+need, for all systems and Python versions at once. Each file holds what the files before it lack:
 
     base.txt         what the project needs to run
     cuda.txt         what torch for NVIDIA GPUs needs on Linux besides

@@ -1,4 +1,4 @@
-"""Writes the rules of all experiments, folds, comparisons and ablation steps for make, and prints the file's name.
+"""Writes make's rules of all experiments, folds and studies, and prints the file's name.
 
 The Makefile runs this on every call and includes what it prints. It needs the standard library
 alone, since it runs before anything is installed. What it refuses, it prints as one line and exits

@@ -1,4 +1,4 @@
-"""Writes the comparison of measured runs: a plot (.svg), README.md of all tables in the folder, the table (.csv)."""
+"""Writes the comparison of measured runs: plot (.svg), table (.csv) and README.md of all tables."""
 
 import argparse
 from functools import partial

@@ -1,4 +1,4 @@
-"""Downloads, checks and unpacks the competition's images into --out; the manifest is written last."""
+"""Downloads, checks and unpacks the competition's images to --out; the manifest comes last."""
 
 import argparse
 from pathlib import Path

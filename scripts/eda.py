@@ -1,4 +1,4 @@
-"""Writes the page of exploratory data analysis (EDA) for a browser, and a table with a row for each image."""
+"""Writes a page of exploratory data analysis (EDA), and a table with a row for each image."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""Asks Kaggle for the scores of submissions that still wait for one, and records them; sends nothing."""
+"""Asks Kaggle for scores of submissions that still wait for one, records them; sends nothing."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Trains a network further on pictures that you corrected: a file of weights, scored on pictures held out."""
+"""Fine-tunes a network on pictures that you corrected; scores it on pictures held out."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Assigns training images to folds: by groups of tiles, by source, or one modality held out in each."""
+"""Assigns training images to folds: by groups of tiles, by source or by modality."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Writes the submission of test maps, segmented with the tuned post-processing of cv.json, and checks it."""
+"""Writes and checks the submission CSV: test maps, segmented as tuned in cv.json."""
 
 import argparse
 from pathlib import Path

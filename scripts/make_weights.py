@@ -1,4 +1,4 @@
-"""Packs the trained folds of an experiment into files to share: half precision, config, post-processing."""
+"""Packs an experiment's trained folds to pass on: half precision, config, post-processing."""
 
 import argparse
 import logging

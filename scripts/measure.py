@@ -1,4 +1,4 @@
-"""Measures a trained fold for the comparison: what it scores on the images held out, and what it costs."""
+"""Measures a trained fold for the comparison: score on the held-out images, and cost."""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""Measures how fast an experiment trains and predicts here, for the plan of `make train-all`; keeps no weights."""
+"""Measures the speed of training and prediction for the plan of `make train-all`."""
 
 import argparse
 import time

@@ -1,4 +1,4 @@
-"""Packs a trained network and its ONNX file for bioimage.io, and runs bioimage.io's own test on the package."""
+"""Packs a trained network with ONNX for bioimage.io, and runs bioimage.io's own test."""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""Writes the card of an ensemble of folders of weights: ensemble weights and tuned post-processing."""
+"""Writes an ensemble's card: folders of weights, ensemble weights, tuned post-processing."""
 
 import argparse
 from pathlib import Path

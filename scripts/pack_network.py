@@ -1,4 +1,4 @@
-"""Packs one network into a file to share, or the average of the weights of several from one start."""
+"""Packs one network to pass on, or the weight average of several from one start."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Packs a notebook that trains, or predicts with trained weights, on Kaggle's GPUs, and its data set of code."""
+"""Packs a Kaggle notebook (GPU) that trains, or predicts with trained weights, and its code."""
 
 import argparse
 from pathlib import Path

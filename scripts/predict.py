@@ -1,4 +1,4 @@
-"""Predicts maps of a fold's held-out images (oof.npz) and of the test images (test.npz), or of these alone."""
+"""Predicts maps of a fold's held-out images (oof.npz) and of the test images (test.npz)."""
 
 import argparse
 from pathlib import Path

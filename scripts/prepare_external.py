@@ -1,4 +1,4 @@
-"""Makes external data sets ready: downloads, checks and converts them, less the competition's own images."""
+"""Downloads, checks and converts external data sets, without the competition's own images."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Scores the held-out maps of a fold with the default post-processing: scores.json, with the effort of its training."""
+"""Scores a fold's held-out maps with the default post-processing: scores.json, with effort."""
 
 import argparse
 from pathlib import Path

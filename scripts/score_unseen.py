@@ -1,4 +1,4 @@
-"""Scores out-of-fold maps of folds that hold whole sources out: runs/by_source/<experiment>/unseen.json."""
+"""Scores out-of-fold maps with whole sources held out: runs/by_source/<experiment>/unseen.json."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""Compares two measured runs, an idea and its reference: difference, verdict, and a page with the images."""
+"""Compares two measured runs, an idea and its reference: difference, verdict, page."""
 
 import argparse
 from pathlib import Path

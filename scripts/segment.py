@@ -1,4 +1,4 @@
-"""Finds the nuclei of your own images: label maps, GeoJSON, ImageJ regions, measurements, overlays, a results page."""
+"""Segments the nuclei of your own images: label maps, outlines, measurements, results page."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Selects the images of some folds, as tables to tune and score these folds alone: index.csv and splits.csv."""
+"""Selects some folds' images, to tune and score these alone: index.csv and splits.csv."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Prints a config's network layer by layer: shapes, parameters, multiply-adds and memory; then the UNet's levels."""
+"""Prints a config's network by layer: shapes, parameters, multiply-adds, memory, UNet levels."""
 
 import argparse
 import logging

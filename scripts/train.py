@@ -1,4 +1,4 @@
-"""Trains one fold of an experiment: runs/<experiment>/fold_<k>/model.pt. After a kill the same command resumes."""
+"""Trains one fold: runs/<experiment>/fold_<k>/model.pt. After a kill, resumes from there."""
 
 import argparse
 import logging

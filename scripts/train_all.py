@@ -1,4 +1,4 @@
-"""Trains and scores members and networks on all images in the minutes that a machine is at hand; goes on later."""
+"""Trains and scores members and networks on all images within given minutes; goes on later."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""Tunes the post-processing on out-of-fold maps, scores each fold with the others' parameters, writes cv.json."""
+"""Tunes post-processing on out-of-fold maps, scores each fold with the others'; cv.json."""
 
 import argparse
 import os

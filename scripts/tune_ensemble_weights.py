@@ -1,4 +1,4 @@
-"""Tunes the ensemble weights on the members' out-of-fold maps: runs/ensemble/ensemble_weights.json."""
+"""Tunes ensemble weights on out-of-fold maps: runs/ensemble/ensemble_weights.json."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""Which settings the source code reads: attributes of the sections of a Config, found in the syntax trees."""
+"""Which settings the source code reads: attributes of a Config's sections, in the syntax trees."""
 
 import ast
 from collections.abc import Iterator
@@ -75,7 +75,7 @@ def _assign(target: ast.expr, value: ast.expr, known: Known) -> None:
 
 
 def _type_of(node: ast.expr, known: Known) -> type[Section] | None:
-    """The section that an expression is, if it is one: by its annotation, or as `<a config>.<section>`."""
+    """Section that an expression is, if any: by its annotation, or as `<a config>.<section>`."""
     if kind := known.get(ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute) else ""):
         return kind
     if isinstance(node, ast.Attribute) and node.attr in SECTIONS and _type_of(node.value, known) is Config:

@@ -15,8 +15,8 @@ from nuclei.io.images import write_image, write_label_map
 from nuclei.synthetic.images import make_image
 
 ROOT = Path(__file__).parents[1]
-# The processes that tests start share what is compiled of this project, instead of compiling it each;
-# so do the runs of pytest what it compiles of the tests.
+# The processes that tests start share what is compiled of this project, instead of compiling it
+# each; so do the runs of pytest what it compiles of the tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
@@ -31,7 +31,7 @@ SLOW = (
     "models/test_compiler", "test_make", "test_architecture", "test_notebooks", "test_benchmarks",
     "test_cli", "test_command", "test_final_set", "reporting/test_rendering",
 )
-"""Files and folders of tests that train, build many networks, start many processes or open a browser."""
+"""Test files and folders that train, build many networks, start processes or a browser."""
 LONGEST = (
     "test_pipeline", "models/test_models", "publishing/test_onnx", "submission/test_kaggle_notebook",
     "training/test_distributed", "training/test_loop", "publishing/test_bioimageio", "test_make",
@@ -54,7 +54,7 @@ def pytest_ignore_collect(collection_path, config) -> bool | None:
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """The longest files come first, so that of two processes none is left alone with one at the end."""
+    """Longest files first, so that of two processes none ends alone with one."""
     names = [(ROOT / "tests" / name).with_suffix(".py") for name in LONGEST]
     items.sort(key=lambda item: names.index(item.path) if item.path in names else len(names))
 

@@ -1,7 +1,8 @@
-"""A local server for tests: answers by route, with faults on demand; and one that speaks Kaggle's API.
+"""A local server for tests: answers by route, with faults on demand; and one with Kaggle's API.
 
-The real kaggle client is pointed at it by `point_client_at`. Its calls are `POST /v1/<service>/<method>` with a JSON
-body; a route is a function from a `Request` to an `Answer`, so a test of another call adds
+The real kaggle client is pointed at it by `point_client_at`. Its calls are
+`POST /v1/<service>/<method>` with a JSON body; a route is a function from a `Request` to an
+`Answer`, so a test of another call adds
 `server.routes["POST /v1/competitions.CompetitionApiService/ListSubmissions"] = ...`.
 """
 
@@ -25,7 +26,7 @@ DATE = "Mon, 16 Apr 2018 00:00:00 GMT"
 
 @dataclass(frozen=True)
 class Request:
-    """What came: `route` is the method and path without the query; `headers` have lower-case names."""
+    """A request: `route` is method and path without the query; `headers` have lower-case names."""
 
     route: str
     query: str
@@ -38,7 +39,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes out; after `cut` bytes of the body the connection breaks, before it `delay` seconds pass."""
+    """A response, after `delay` seconds; after `cut` bytes of the body the connection breaks."""
 
     status: int = 200
     body: bytes = b""
@@ -69,7 +70,7 @@ def file_answer(request: Request, content: bytes, version: str = '"1"', cut: int
 
 
 class StandIn:
-    """A server on a free local port; `requests` are all that came, `faults` are answers given first, by route."""
+    """A local server on a free port; `requests` are all that came, `faults` go first, by route."""
 
     def __init__(self) -> None:
         self.routes: dict[str, Route] = {}
@@ -99,7 +100,7 @@ class StandIn:
 
 
 class KaggleServer(StandIn):
-    """The part of Kaggle's API that fetches a competition's files; `files` by name, `token` is the one it takes."""
+    """Kaggle's API to fetch a competition's files; `files` by name, `token` is the valid one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +133,8 @@ class KaggleServer(StandIn):
 def point_client_at(server: KaggleServer, monkeypatch: pytest.MonkeyPatch, home: Path, token: str = "") -> None:
     """Lets the real client talk to `server` with `token` (none: no credentials at all).
 
-    KAGGLE_API_ENVIRONMENT does not do it: the client of version 2.2.4 always asks for the real address by name.
+    KAGGLE_API_ENVIRONMENT does not do it: the client of version 2.2.4 always asks for the real
+    address by name.
     """
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(home))

@@ -63,7 +63,7 @@ def read_tree(folder: Path) -> Files:
 
 
 def assert_whole(raw: Path) -> None:
-    """Both folders hold exactly what the sample archives do, a manifest says so, and nothing is left over."""
+    """Both folders hold exactly the sample archives, a manifest says so, nothing is left over."""
     assert read_tree(raw / "stage1_train") == TRAIN
     assert read_tree(raw / "stage1_test") == TEST
     assert (raw / "manifest.csv").is_file()

@@ -1,4 +1,4 @@
-"""Runs as the pipeline leaves them, made of generated images and of maps that blur and lose what is annotated."""
+"""Runs as the pipeline leaves them: generated images, maps that blur and lose nuclei."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +23,10 @@ MODALITIES = ("small_fluorescence", "purple_tissue", "grey_tissue", "large_fluor
 def write_runs(
     folder: Path, experiments: dict[str, float], count: int = 10, size: int = 128, image_ids: Sequence[str] = ()
 ) -> None:
-    """Writes processed/, splits.csv and runs/ of experiments by name, with the fraction of nuclei that each one loses.
+    """Writes processed/, splits.csv and runs/; each experiment loses its fraction of the nuclei.
 
-    The last experiment is an ensemble of the others; `otsu` is there too. Images are `size` x `size` pixels, and
-    `image_ids` are the ids of the first ones.
+    The last experiment is an ensemble of the others; `otsu` is there too. Images are `size` x
+    `size` pixels, and `image_ids` are the ids of the first ones.
     """
     rows, truths = [], {}
     for number in range(count):
@@ -66,7 +66,7 @@ def write_runs(
 
 
 def spoil(truth: np.ndarray, lost: float, seed: int) -> np.ndarray:
-    """Maps of a network that loses a fraction of the nuclei, sees some as one with their neighbour, and blurs all."""
+    """Maps of a network that loses a fraction of the nuclei, merges some, and blurs all."""
     rng = np.random.default_rng(seed)
     kept = np.where(rng.random(truth.max() + 1) < 1 - lost, np.arange(truth.max() + 1), 0)[truth]
     target = energy_target(kept.astype(np.int32), 0.15, 4.0)

@@ -1,4 +1,4 @@
-"""Runs a script of scripts/ in this process: a new one would import for a second or more what is here already."""
+"""Runs a script of scripts/ in this process, since a new one imports for a second or more."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 def run_script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Exit code, standard output and standard error (the log included) of `scripts/<name> <arguments>`.
+    """Exit code, standard output and standard error (the log too) of `scripts/<name> <arguments>`.
 
     For tests of what a script reads, writes and says. What it imports, leaves behind when it is
     killed, or takes from the environment at its start needs a process of its own.

@@ -1,4 +1,4 @@
-"""README and docs: short lines, links that resolve, and paths, commands, settings and config keys that exist."""
+"""README and docs: short lines, and links, paths, commands, settings and keys that exist."""
 
 import re
 import subprocess

@@ -29,7 +29,7 @@ def change(path, pattern, replacement):
 
 
 def run(source, code, folder=None):
-    """What `code` prints with the package below `source`, in a fork: the libraries have been imported already."""
+    """What `code` prints with the package below `source`, in a fork with its libraries imported."""
     with get_context("fork").Pool(1) as process:
         return process.apply(run_here, (source, code, folder or source))
 

@@ -1,4 +1,4 @@
-"""The Makefile and its generator: make with --dry-run, or with a Python that only writes the files asked for."""
+"""The Makefile and its generator: --dry-run, or a Python that only writes the files asked for."""
 
 import errno
 import json
@@ -119,7 +119,7 @@ def refused(answer: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
-# --- what a reader meets ------------------------------------------------------------------------------------
+# --- what a reader meets -------------------------------------------------------------------------
 
 
 def test_the_chapters_are_rules_that_can_be_read():
@@ -177,7 +177,7 @@ def test_a_make_without_grouped_targets_is_refused_before_any_include():
     )
 
 
-# --- settings -----------------------------------------------------------------------------------------------
+# --- settings ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_folders_may_have_spaces(make):
     assert make.run("submission", "EXP=first", "MEMBERS=first", *settings) == []
 
 
-# --- names from files ---------------------------------------------------------------------------------------
+# --- names from files ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_files_of_weights_and_configs_with_hostile_names_are_refused(make):
     assert not (ROOT / "pwned").exists()
 
 
-# --- experiments and folds ----------------------------------------------------------------------------------
+# --- experiments and folds -----------------------------------------------------------------------
 
 
 def test_exp_and_fold_say_what_is_trained_predicted_and_submitted(make):
@@ -562,7 +562,7 @@ def test_the_final_set_by_the_ensemble_takes_the_weights_tuned_out_of_fold(done)
     assert call[call.index("--ensemble-weights") + 1] == f"{done.folder}/runs/ensemble/ensemble_weights.json"
 
 
-# --- what goes stale ----------------------------------------------------------------------------------------
+# --- what goes stale -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -695,7 +695,7 @@ def test_rules_that_do_not_fit_on_the_disk_are_named_and_leave_nothing(monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-# --- interrupted, and at once -------------------------------------------------------------------------------
+# --- interrupted, and at once --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
@@ -747,7 +747,7 @@ def test_makes_with_different_settings_do_not_meet(make):
         assert re.findall(r"--fold (\d)", out) == [str(fold % 2)]
 
 
-# --- set-up -------------------------------------------------------------------------------------------------
+# --- set-up --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -823,7 +823,7 @@ def test_a_set_up_that_failed_does_not_block_the_next_try(clone):
     assert [path.name for path in venv.iterdir() if path.is_file()] == ["installed.txt"]
 
 
-# --- configs ------------------------------------------------------------------------------------------------
+# --- configs -------------------------------------------------------------------------------------
 
 
 def test_make_and_the_library_read_every_config_alike(monkeypatch):

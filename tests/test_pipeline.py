@@ -244,7 +244,7 @@ def test_a_shipped_ensemble_gives_the_submission_of_the_trained_one(finished):
 def test_two_jobs_at_once_that_are_killed_go_on_and_end_in_the_files_of_one(
     finished, archive, tmp_path, warm_python
 ):
-    """kill -9 of make and all its children at random moments; the same command again, with other loader workers."""
+    """kill -9 of make and its children at random moments; the same command with other workers."""
     moments = random.Random(0)
     pipeline = Pipeline(tmp_path, archive, sys.executable)
     for kill in range(KILLS):

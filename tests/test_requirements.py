@@ -1,4 +1,4 @@
-"""The pinned versions are within the ranges of the package's dependencies, and locked with hashes."""
+"""Pinned versions are within the package's ranges, and locked with hashes."""
 
 import re
 import tomllib

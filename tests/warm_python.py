@@ -1,10 +1,11 @@
-"""A Python that has imported torch and this project already, for tests that run many scripts through make.
+"""A Python with torch and this project imported, for tests that run many scripts by make.
 
-`python=<warm.command>` in a make runs `scripts/*.py` in forks of one process, and all else in the ordinary
-Python. A script gets the arguments, environment, folder, standard streams and exit code of a process of its own.
-A command that is killed takes the script and its workers with it. For tests of what scripts do together.
-What a script imports and how it starts needs the ordinary Python, as in the first run of test_pipeline.
-The project is the one below `source`, whatever PYTHONPATH a make sets.
+`python=<warm.command>` in a make runs `scripts/*.py` in forks of one process, and all else in the
+ordinary Python. A script gets the arguments, environment, folder, standard streams and exit code of
+a process of its own. A command that is killed takes the script and its workers with it. For tests
+of what scripts do together. What a script imports and how it starts needs the ordinary Python, as
+in the first run of test_pipeline. The project is the one below `source`, whatever PYTHONPATH a make
+sets.
 """
 
 import atexit

@@ -1,1 +1,1 @@
-"""The generator of make's rules: the standard library only, since it runs before anything is installed."""
+"""The generator of make's rules. Standard library only: it runs before anything is installed."""

@@ -86,7 +86,7 @@ class Book:
         training: str = "",
         job: str = "",
     ) -> None:
-        """A rule with one command as its recipe: a script of scripts/ and its arguments in parts, which lines keep.
+        """A rule whose recipe is one script of scripts/; each part of its arguments gets a line.
 
         The recipe says first, in one line, what is made: `job`, or else the first target.
         """
@@ -116,7 +116,7 @@ class Book:
         return ([], [path]) if adopted else ([path], [])
 
     def text(self, header: list[str], hand_written: list[str]) -> str:
-        """The file; `hand_written` are the file targets of the chapters, none of which make may delete either."""
+        """The file; `hand_written` are targets of the chapters, which make must not delete."""
         lines = [*header, "", f".PHONY: {CHANGED}", ""]
         lines += [
             line
@@ -182,7 +182,7 @@ def _delete_old() -> None:
 
 
 def write_record(wanted: Path, path: str) -> None:
-    """Writes one record as the rules want it; one that is adopted gets a time before that of its results."""
+    """Writes one record if it changed; an adopted one gets a time before that of its results."""
     record = json.loads(wanted.read_text(encoding="utf-8"))[path]
     times = [Path(result).stat().st_mtime for result in record["results"] if Path(result).exists()]
     _replace(Path(path), record["content"], min(times) - 1 if times else None)

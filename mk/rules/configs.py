@@ -1,4 +1,4 @@
-"""Configs: what a TOML file says together with those that it extends, and what of it training and prediction see.
+"""Configs: a TOML file with all that it extends, and what training and prediction see of it.
 
 `nuclei.config_files` reads them too, with pydantic's checks; a test holds that both come to the
 same values.
@@ -31,7 +31,7 @@ WEIGHTLESS = (
 
 @dataclass(frozen=True)
 class Experiment:
-    """A config: its values with what it extends; `changed` are the sections of its own. `fault` says what is wrong."""
+    """A config with what it extends; `changed`: sections of its own; `fault`: what is wrong."""
 
     name: str
     path: Path
@@ -56,7 +56,7 @@ class Experiment:
         return bool(self.values.get("training", {}).get("external"))
 
     def training(self) -> str:
-        """All that changes the trained weights, as canonical JSON: comments, order and [prediction] do not show."""
+        """All that changes the weights, as canonical JSON (no comments, order or [prediction])."""
         values = {section: table for section, table in self.values.items() if (section, None) not in WEIGHTLESS}
         for section, table in values.items():
             if isinstance(table, dict):
@@ -71,7 +71,7 @@ class Experiment:
 
 
 def read_experiments(folder: Path) -> dict[str, Experiment]:
-    """The configs of a folder by name; one with a mistake has its `fault`, which matters to who wants to run it."""
+    """The configs of a folder by name; a mistake is kept as `fault` until the config is used."""
     paths = sorted(path for path in folder.glob("*.toml") if not path.name.startswith("."))
     found: dict[str, Experiment] = {}
     folded: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""How long trainings took before: on this machine, else where the repository's records come from."""
+"""How long trainings took before: on this machine, else as recorded in the repository."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ class Effort:
 
 
 def describe_effort(settings: Settings, trainings: Mapping[str, list[str]]) -> str:
-    """`unet_small 14 min a fold (here)`, of those trainings that are on record; empty where none is.
+    """`unet_small 14 min a fold (here)` of the trainings on record; empty if there are none.
 
     `trainings` are the models to be trained, as paths, by experiment.
     """
@@ -38,7 +38,7 @@ def describe_effort(settings: Settings, trainings: Mapping[str, list[str]]) -> s
 
 
 def find_effort(settings: Settings, name: str, model: str) -> Effort | None:
-    """From other folds here, the table of `make compare` or the records of the leaderboard; None without any."""
+    """Minutes of other folds here, of `make compare` or of the leaderboard's records, or None."""
     run = Path(model).parent.parent
     here = [minutes for log in run.glob("fold_*/log.csv") if (minutes := _read_log(log)) is not None]
     if here:

@@ -1,4 +1,4 @@
-"""Rules of the experiments: trained, predicted, averaged, tuned, submitted and packed; and of their ensemble."""
+"""Rules of the experiments and their ensemble: train, predict, average, tune, submit, pack."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from rules.text import NAME, RefusedError, nearest, path_text
 
 @dataclass(frozen=True)
 class Scope:
-    """What is averaged, tuned and submitted together: all folds, or some, with the tables of their images."""
+    """Folds averaged, tuned and submitted together, all or some, and their images' tables."""
 
     folds: list[str]
     runs: str
@@ -84,7 +84,7 @@ def is_shipped(settings: Settings, name: str, fold: str) -> bool:
 
 
 def write_training(book: Book, settings: Settings, scope: Scope, experiment: Experiment) -> None:
-    """model.pt of every fold, and the probability maps of its held-out and, where wanted, the test images."""
+    """model.pt of every fold, and its maps of the held-out and, if wanted, the test images."""
     folder, splits, config = f"{scope.runs}/{experiment.name}", scope.splits, path_text(str(experiment.path))
     folds = {fold: f"{folder}/fold_{fold}" for fold in scope.folds}
     images = f"--processed {path_text(settings.path('DATA', 'processed'))} --splits {path_text(splits)}"
@@ -133,7 +133,7 @@ def write_training(book: Book, settings: Settings, scope: Scope, experiment: Exp
 
 
 def write_some_folds(book: Book, settings: Settings) -> None:
-    """The chosen experiments, and their ensemble, by some folds alone: in a folder and a CSV of their own."""
+    """The chosen experiments and their ensemble on some folds only: own folder, own CSV."""
     place = settings.path("RUNS", "some_folds", settings.label)
     scope = Scope(settings.folds, place, f"{place}/index.csv", f"{place}/splits.csv", f"_{settings.label}")
     index = settings.path("DATA", "processed", "index.csv")
@@ -153,7 +153,7 @@ def write_some_folds(book: Book, settings: Settings) -> None:
 
 
 def write_unseen(book: Book, settings: Settings) -> None:
-    """The experiments trained with whole sources held out, their ensemble, and their scores on unseen sources."""
+    """Experiments trained with whole sources held out, their ensemble, and the scores there."""
     splits, runs = settings.path("DATA", "splits_source.csv"), settings.path("RUNS", "by_source")
     folds = read_folds(Path(splits)) or [str(fold) for fold in range(int(settings["SPLIT_INTO"]))]
     scope = Scope(folds, runs, settings.path("DATA", "processed", "index.csv"), splits, maps=("oof",))
@@ -241,7 +241,7 @@ def write_cross_validated(book: Book, settings: Settings, scope: Scope, name: st
 
 
 def write_ensemble(book: Book, settings: Settings, scope: Scope) -> None:
-    """The ensemble weights, tuned on out-of-fold maps unless they are given, and the averaged maps."""
+    """Ensemble weights, tuned on out-of-fold maps unless given, and the averaged maps."""
     members, folder = settings.chosen, f"{scope.runs}/ensemble"
     inputs = {maps: [f"{scope.runs}/{name}/{maps}.npz" for name in members] for maps in scope.maps}
     oof = inputs["oof"]

@@ -1,4 +1,4 @@
-"""What the phony targets come to with the settings: prerequisites, and the values that their recipes take."""
+"""What the settings make of phony targets: prerequisites, and values for their recipes."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ OF_ALL_FOLDS = {"leaderboard", "weights", "kaggle-notebook", "unseen"}
 
 
 def work_out(settings: Settings) -> dict[str, str]:
-    """Paths that several settings come to together; settings without a value get the one that follows from others."""
+    """Paths that follow from several settings; settings without a value get their default."""
     values = settings.values
     csv_name = settings.experiment + (f"_{settings.label}" if settings.label else "")
     csv_name = run_name(values["WEIGHTS"]) if values["WEIGHTS"] else csv_name
@@ -44,7 +44,7 @@ def work_out(settings: Settings) -> dict[str, str]:
 
 
 def find_exported(settings: Settings, checkpoint: str) -> str:
-    """Where a network's exports lie, less their endings: beside a checkpoint; of shipped weights, among the runs."""
+    """Stem of a network's exports: beside its checkpoint, or among the runs for shipped weights."""
     place, ending = os.path.splitext(checkpoint)
     if ending != SUFFIX:
         return place
@@ -54,7 +54,7 @@ def find_exported(settings: Settings, checkpoint: str) -> str:
 
 
 def how_to_make(settings: Settings) -> str:
-    """What to type for the CSV that `make submit` and `make score` take; text for a recipe, between double quotes."""
+    """The command that makes the CSV of `make submit` and `score`; for a double-quoted recipe."""
     subset = " SUBSET=stage2" if settings.stage2 else ""
     if settings["WEIGHTS"]:
         came = Path(settings["WEIGHTS"].rstrip("/")).stem

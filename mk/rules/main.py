@@ -1,4 +1,4 @@
-"""The command line of the generator: checks what make was given, writes the rules, says what is to come."""
+"""Command line of the generator: checks settings, writes rules, says what is to come."""
 
 import argparse
 import hashlib

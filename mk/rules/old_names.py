@@ -1,4 +1,4 @@
-"""Results of earlier versions get the names of now, so that no network is trained again for its file's name."""
+"""Renames results of earlier versions, so that no network is trained again for its file's name."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the goals of the command line mean: whether they exist, and how many trainings they will take."""
+"""The goals of the command line: whether they exist, and how many trainings they take."""
 
 import os
 import re
@@ -23,7 +23,7 @@ LISTED = 20
 
 
 def read_targets(values: dict[str, str]) -> list[str]:
-    """The targets of the rules that are written by hand, with the values of the variables in their names."""
+    """Targets of the hand-written rules, with the variables in their names replaced by values."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(HAND_WRITTEN.glob("*.mk")))
     found = [target for line in TARGET.findall(text) for target in line.split()]
     return [VARIABLE.sub(lambda match: values.get(match[1], match[0]), target) for target in found] + ["help"]
@@ -42,7 +42,7 @@ def check_goals(book: Book, settings: Settings, targets: Iterable[str]) -> None:
 
 
 def near_goal(goal: str, known: set[str]) -> str:
-    """The nearest target: among all, or where none is near among those of its folder or the phony ones."""
+    """The nearest target: of all, or if none is near, of its folder or the phony ones."""
     hint = nearest(goal, known, 0.8)
     if "did you mean" in hint:
         return hint
@@ -50,7 +50,7 @@ def near_goal(goal: str, known: set[str]) -> str:
 
 
 def announce(book: Book, goals: Iterable[str], settings: Settings) -> str:
-    """What is to come: trainings, how long they took before, downloads; nothing where there is no such work."""
+    """What is to come: trainings, how long they took before, downloads; empty without any."""
     plan = Plan(book)
     trainings = plan.trainings(goals)
     is_there = Path(

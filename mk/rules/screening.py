@@ -10,14 +10,14 @@ from rules.text import RefusedError, nearest
 
 GOAL = "screen"
 COST = ("steps", "steps_per_epoch", "batch_size", "crop", "validation_images")
-"""Keys of [training] that the budget sets for every config; of its others a config's own file comes first."""
+"""Keys of [training] that the budget always sets; the others only if the config does not."""
 
 
 def write_screening(book: Book, settings: Settings) -> dict[str, str]:
     """The rules of both networks; the paths of what they score and of the page, for the recipe.
 
     Raises:
-        RefusedError: an unknown config, one that needs other trainings first, or the same one twice.
+        RefusedError: an unknown config, one that needs other trainings, or the same one twice.
     """
     if not (COMPARE / "budget.toml").is_file():
         return {}
@@ -64,6 +64,6 @@ def _find(setting: str, name: str, first: dict[str, Experiment], second: dict[st
 
 
 def _budget_of(config: Experiment, budget: Table) -> Table:
-    """The keys of the budget that apply to a config: what an idea changes itself stays, but for the cost."""
+    """The budget's keys for a config: what the idea itself changes stays, except for the cost."""
     changed = read_table(Path(config.path)).get("training", {})
     return {key: value for key, value in budget.items() if key in COST or key not in changed}

@@ -1,4 +1,4 @@
-"""The settings: defaults from the Makefile, values from the command line, and what they come to together."""
+"""The settings: defaults of the Makefile, values of the command line, and what follows."""
 
 import csv
 import os
@@ -63,7 +63,7 @@ text."""
 
 
 class Settings:
-    """All settings by name, as text, and what follows from them. `given` are those of the command line."""
+    """All settings by name, as text, and derived values; `given` are the command line's."""
 
     def __init__(self, given: dict[str, str], goals: list[str]) -> None:
         defaults = read_defaults()

@@ -1,4 +1,4 @@
-"""Rules of a submission by trained weights, WEIGHTS=: a file, a folder of them, or the card of an ensemble.
+"""Rules of a submission with trained weights, WEIGHTS=: a file, a folder, an ensemble's card.
 
 What such files say and how they are named is data of others: names are checked before any of them
 becomes a rule.
@@ -22,7 +22,7 @@ CARD_BYTES = 1_000_000
 
 
 def run_name(path: str) -> str:
-    """The run that weights stand for: their path in one word; where that is no plain name, with a digest of it."""
+    """Run name of given weights: their path as one word, with a digest if it is not plain."""
     plain = path.rstrip("/").removesuffix(SUFFIX).removesuffix(CARD_SUFFIX).replace("/", "_")
     safe = "".join(character if NAME.fullmatch("a" + character) else "_" for character in plain)
     return safe if safe == plain else f"{safe}_{hashlib.sha256(plain.encode()).hexdigest()[:6]}"

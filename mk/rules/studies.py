@@ -1,4 +1,4 @@
-"""Rules of the studies under one budget: `make compare`, `make learning-curve` and `make ablation`."""
+"""Rules of studies under one budget: `make compare`, `make learning-curve`, `make ablation`."""
 
 import json
 import os
@@ -17,13 +17,13 @@ CURVE_SPLITS = "splits_curve.csv"
 CURVE_NETWORK = "resunet"
 """The variant of configs/compare that the learning curve trains."""
 CURVE_STEPS = "1500"
-"""Steps of a training of the learning curve: with fewer the steps limit the score, not the images."""
+"""Steps of a training of the learning curve; fewer would limit the score, not the images."""
 KINDS = ("folds", "modalities")
 """What an ablation holds out: the folds, and one modality after the other."""
 
 
 def write_studies(book: Book, settings: Settings) -> None:
-    """The rules of both, where their configs came along: a notebook for Kaggle may have its experiments alone."""
+    """Rules of both, if their configs are there: a Kaggle notebook may have experiments alone."""
     if not (COMPARE / "budget.toml").is_file():
         return
     steps = settings["STEPS"] or str(read_table(COMPARE / "budget.toml")["training"]["steps"])
@@ -146,7 +146,7 @@ def other_data(settings: Settings) -> str:
 
 
 def write_ablation(book: Book, settings: Settings, steps: str) -> None:
-    """Every step on folds and on modalities; one that changes [prediction] alone has the weights of the one before."""
+    """Every step on folds and modalities; one that changes only [prediction] trains nothing."""
     by_name = read_experiments(ABLATION)
     wanted = {"folds": pick(settings, "ABLATION_STEPS", sorted(by_name))}
     wanted["modalities"] = (
@@ -181,14 +181,14 @@ def step_before(by_name: dict[str, Experiment], step: Experiment) -> Experiment:
 
 
 def trained_by(by_name: dict[str, Experiment], step: Experiment) -> Experiment:
-    """The step whose weights this one has: the last one up to this that changes more than [prediction]."""
+    """The step whose weights this one uses: the last that changes more than [prediction]."""
     while not set(step.changed) - {"prediction"}:
         step = step_before(by_name, step)
     return step
 
 
 def predicted_by(by_name: dict[str, Experiment], step: Experiment) -> Experiment:
-    """The step whose maps this one has: a step that changes nothing has its post-processing tuned."""
+    """The step whose maps this one uses; a step that changes nothing only tunes on them."""
     while not step.changed:
         step = step_before(by_name, step)
     return step

@@ -1,4 +1,4 @@
-"""Names, paths and values as make and the shell read them: what is checked, and how it is quoted."""
+"""Names, paths and values as make and the shell read them: checks and quoting."""
 
 import difflib
 import re
@@ -52,7 +52,7 @@ def check_folder(what: str, path: str) -> str:
 
 
 def path_text(path: str) -> str:
-    """A checked path where make expects a target or the shell an argument: both escape a space in the same way."""
+    """A checked path as make target or shell argument: both escape a space in the same way."""
     return path.replace(" ", "\\ ")
 
 

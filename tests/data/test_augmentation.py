@@ -31,7 +31,8 @@ def test_changes_come_independently_of_each_other():
     values = np.sort(square.ravel())
     changed = (augmentation(square, labels, seed)[0] for seed in range(200))
     only_turned = [np.array_equal(np.sort(image.ravel()), values) for image in changed]
-    # the chances that geometry, colour, inversion, contrast and blur stay out, multiplied; the least of them is 0.5
+    # the chances that geometry, colour, inversion, contrast and blur stay out, multiplied; the
+    # least of them is 0.5
     assert np.mean(only_turned) == pytest.approx(0.7 * 0.7 * 0.9 * 0.5 * 0.75, abs=0.1)
 
 
@@ -86,7 +87,7 @@ def split_image(side):
 
 
 def alignment(image, label_map):
-    """Fraction of the pixels' variance that the label map explains: 1 where brightness follows it."""
+    """Fraction of the pixels' variance that the label map explains: 1 if brightness follows it."""
     grey = image.astype(float).mean(axis=2)
     labels = np.unique(label_map, return_inverse=True)[1].ravel()
     means = np.bincount(labels, grey.ravel()) / np.bincount(labels)

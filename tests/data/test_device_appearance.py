@@ -1,4 +1,4 @@
-"""Changes of colour, contrast and sharpness on a device against OpenCV, and against `data.appearance`."""
+"""Colour, contrast and sharpness on a device against OpenCV and `data.appearance`."""
 
 import cv2
 import numpy as np

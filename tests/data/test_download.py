@@ -260,7 +260,7 @@ def test_two_downloads_into_one_folder_take_turns(tmp_path: Path, server: StandI
 
 
 def download_until_killed(source: str, raw: Path, calls: int) -> bool:
-    """Runs the stage in a child that kills itself at the given change on disk; whether it was killed."""
+    """Runs the stage in a child that kills itself at the given change on disk; whether it did."""
     child = os.fork()
     if child == 0:
         left = calls

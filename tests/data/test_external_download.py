@@ -1,4 +1,4 @@
-"""Public sets in their real layouts become images/ and labels/, without the competition's images."""
+"""Public sets in their real layouts become images/ and labels/, less the competition's."""
 
 import hashlib
 import io
@@ -42,7 +42,7 @@ def tif(pixels):
 
 
 def make_archives(kind):
-    """Two images, the first one a nucleus of two pixels apart from another one of the same value, by file name."""
+    """Two images by file name; in the first, nuclei of one value lie two pixels apart."""
     grey = [make_image("small_fluorescence", seed, 64, 80)[0][..., 0] for seed in (50, 51)]
     colour = [make_image("purple_tissue", seed, 64, 80)[0][..., ::-1] for seed in (52, 53)]
     marks = np.zeros((64, 80), np.uint8)

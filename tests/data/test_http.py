@@ -21,7 +21,7 @@ ROUTE = "GET /file.zip"
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Waits are noted and not spent; blocks are small, so that small files come in many; no proxy in between."""
+    """Waits are recorded and not spent; small blocks, so small files come in many; no proxy."""
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
     monkeypatch.setattr(http_stream, "CHUNK_BYTES", 100)
@@ -187,7 +187,7 @@ def test_silent_server_is_not_waited_for_for_ever(
 
 @pytest.fixture
 def dripping() -> Iterator[Callable[[bytes, bytes], str]]:
-    """A server that sends `quick` at once and then `slow` again and again, a byte every hundredth of a second."""
+    """A server that sends `quick` at once, then `slow` again and again, a byte every 0.01 s."""
     listener, ended = socket.create_server(("127.0.0.1", 0)), Event()
 
     def serve(quick: bytes, slow: bytes) -> None:

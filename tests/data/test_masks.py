@@ -1,4 +1,4 @@
-"""Masks are recognised for what they are: two-valued, soft, a label map, or a mask of many nuclei."""
+"""Masks are recognised: two-valued, soft, a label map, or a mask of many nuclei."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""The archive's peculiarities are read, settled and named; the prepare and fold stages run on a small archive."""
+"""The archive's peculiarities are read, resolved and named; the stages run on a small archive."""
 
 import shutil
 import struct
@@ -38,7 +38,7 @@ def write_png(path, pixels):
 
 
 def draw_discs(diameter, size, background=(15, 15, 15), ink=(180, 180, 180), count=3):
-    """Image (size, size, 3) and label map with count x count discs, as a microscope sees them: with some noise."""
+    """Image (size, size, 3) with noise, and label map with count x count discs."""
     label_map = np.zeros((size, size), np.int32)
     step = size // count
     for k in range(count * count):

@@ -1,4 +1,4 @@
-"""Folds keep groups together and are even or hold out a modality each; splits that leak are refused."""
+"""Folds keep groups together, are even or hold out a modality each; leaking splits are refused."""
 
 from itertools import pairwise
 

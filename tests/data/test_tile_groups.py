@@ -19,7 +19,7 @@ MODALITIES = ("small_fluorescence", "purple_tissue", "grey_tissue")
 
 
 def tiles_of(modality, seed, prefix):
-    """Tiles under ids whose order says nothing about their places, and the ids in the order of the places."""
+    """Tiles under ids whose order says nothing about their places, and the ids by place."""
     places = [f"{prefix}{letter}" for letter in "cadb"]
     images = [image for image, _ in make_mosaic(modality, seed, *SIZE)]
     return dict(zip(places, images, strict=True)), tuple(places)
@@ -105,7 +105,7 @@ def test_a_larger_picture_is_one_group():
 
 
 def test_two_mosaics_are_not_joined_by_one_seam():
-    """Of two mosaics side by side only the upper seam fits, as it happens by chance among many edges."""
+    """Of two mosaics side by side only the upper seam fits, as happens by chance."""
     picture, _ = make_image("purple_tissue", 5, 2 * SIZE[0], 4 * SIZE[1])
     other, _ = make_image("purple_tissue", 6, 2 * SIZE[0], 4 * SIZE[1])
     tiles = {

@@ -31,7 +31,7 @@ def make_maps(truth, hidden, seed):
 
 @pytest.fixture
 def members(images, tmp_path):
-    """Two members of the generated training images: one that sees all nuclei, one that is unsure of most."""
+    """Two members on the generated training images: one sees all nuclei, one is unsure of most."""
     ids = images.ids("train")
     splits = tmp_path / "splits.csv"
     folds = [place % 2 for place in range(len(ids))]

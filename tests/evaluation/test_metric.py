@@ -1,4 +1,4 @@
-"""The metric: known IoUs of discs, agreement with the definition, and what may and may not change a score."""
+"""The metric: known IoUs of discs, agreement with the definition, what may change a score."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -51,7 +51,7 @@ def slow_average_precision(truth, predicted):
 
 
 def cell_culture(seed):
-    """Some twenty discs of many sizes, and a second map with each of them moved, grown, cut or left out."""
+    """Some twenty discs of many sizes, and a map with each moved, grown, cut or left out."""
     rng = np.random.default_rng(seed)
     truth, predicted = np.zeros((2, 90, 110), np.int32)
     for label in range(1, 25):
@@ -168,12 +168,13 @@ def test_a_better_prediction_does_not_score_lower(seed):
     truth, predicted = cell_culture(seed)
     scores = [metric.average_precision(truth, predicted)]
     for label in range(1, 25):
-        # The pixels go to the nucleus that has them in truth, and the label's wrong pixels to background.
+        # The pixels go to their true nucleus, and the label's wrong pixels to background.
         predicted = np.where(predicted == label, 0, predicted)
         predicted[truth == label] = label
         scores.append(metric.average_precision(truth, predicted))
     assert scores[0].mean() < scores[-1].mean() == 1
-    # Pixels taken from a neighbour to put a nucleus right were wrong there as well, so that the neighbour gains too.
+    # Pixels taken from a neighbour to put a nucleus right were wrong there as well, so that the
+    # neighbour gains too.
     assert all((later >= earlier).all() for earlier, later in pairwise(scores))
 
 

@@ -1,4 +1,4 @@
-"""The scripts `score` and `validate` as a user runs them: as processes, with files, output and exit codes."""
+"""The scripts `score` and `validate` as processes: files, output and exit codes."""
 
 import os
 import subprocess
@@ -55,7 +55,7 @@ def expected_row(truth, predicted):
 
 @pytest.fixture
 def case(tmp_path):
-    """Five images of discs, each predicted a little off, with a sixth image that the solution ignores."""
+    """Five images of discs, each predicted a little off, and a sixth that the solution ignores."""
     rng = np.random.default_rng(0)
     truth, predicted = {}, {}
     for number in range(5):

@@ -1,4 +1,4 @@
-"""Tuning: honest by construction, the same with any number of workers, and better than not tuning."""
+"""Tuning: no leak by construction, the same with any number of workers, better than none."""
 
 import json
 import multiprocessing

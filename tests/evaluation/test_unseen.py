@@ -1,4 +1,4 @@
-"""Scores on unseen sources: whole sources only, parameters that no image chose, a laboratory as the unit."""
+"""Scores on unseen sources: whole sources only, untuned parameters, a laboratory as the unit."""
 
 import numpy as np
 import pandas as pd

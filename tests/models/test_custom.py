@@ -1,4 +1,4 @@
-"""A network or loss of the user, named in the config: the contract is tried before training, with clear errors."""
+"""A user's network or loss, named in the config: its contract is tried before training."""
 
 import pytest
 import torch

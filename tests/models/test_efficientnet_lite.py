@@ -8,7 +8,7 @@ from nuclei.models.efficientnet_lite import LITE0, Lite0Encoder
 
 
 def make_both(seed: int, in_channels: int = 3):
-    """Ours and the library's encoder from the same seed, each with the next random numbers after it."""
+    """Ours and the library's encoder from the same seed, each with the next random numbers."""
     from nuclei.models.smp import import_library
 
     library = import_library().encoders

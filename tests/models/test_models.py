@@ -1,4 +1,4 @@
-"""One contract for every network, and what is particular to each: the UNet's figures, the encoder weights' errors."""
+"""One contract for every network, and what is particular to each."""
 
 import ast
 import copy
@@ -79,7 +79,7 @@ VARIANTS = {
     if path.stem != "budget"
 }
 AT_A_QUARTER = ("smp-fpn", "smp-deeplabv3plus", "smp-segformer")
-"""Networks that answer at a quarter of the image's resolution, so that the last pixels of a rim take long to learn."""
+"""Networks whose output is at a quarter of the resolution, so that rims take long to learn."""
 every_model = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 every_own = pytest.mark.parametrize("config", [CONFIGS[name] for name in OURS], ids=OURS)
 
@@ -97,7 +97,7 @@ _built: dict[str, nn.Module] = {}
 
 
 def copy_of(config: ModelConfig) -> nn.Module:
-    """A network of its own from the seed of all tests; a copy takes less time than an initialisation."""
+    """A network from the seed of all tests; a copy takes less time than an initialisation."""
     key = config.model_dump_json()
     if key not in _built:
         _built[key] = build(config)
@@ -109,7 +109,7 @@ def logits_of(output: Tensor | list[Tensor]) -> list[Tensor]:
 
 
 def check_gradients(model: nn.Module) -> None:
-    """Finite for every parameter; the library's encoders may carry layers deeper than their decoder looks."""
+    """Finite gradients everywhere; library encoders may have layers that the decoder ignores."""
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     unreached = [name for name, gradient in gradients.items() if gradient is None]
     assert all(name.startswith("network.encoder.") for name in unreached)
@@ -191,7 +191,7 @@ def test_every_variant_overfits_one_batch_under_its_own_loss(config: Config) -> 
     two = np.where(np.hypot(yy - 16, xx - 15) < 10, 1, np.where(np.hypot(yy - 31, xx - 32) < 11, 2, 0))
     label_maps = [two.astype(np.int32), (np.hypot(yy - 25, xx - 25) < 12).astype(np.int32)]
     target = torch.from_numpy(np.stack([make_target(label_map, config.target) for label_map in label_maps]))
-    # what a network sure of its target would find: the border of three classes reaches out of the nuclei
+    # of a network sure of its target: the border of three classes reaches out of the nuclei
     inside = activate(20 * target - 10, config.target)[:, 0] > 0.5
     image = (inside[:, None] + 0.1 * torch.randn(2, 1, 48, 48)).expand(-1, config.model.in_channels, -1, -1)
     model, criterion = build(config.model, CHANNELS), build_loss(config.loss, config.target)
@@ -261,8 +261,8 @@ def test_the_levels_of_572_pixels_are_those_of_the_paper() -> None:
     assert sizes == [572, 286, 143, 71, 35]
 
 
-# A second UNet, written for this test alone from the published description, under the names of the most used
-# public implementation; what is ours must agree with it to rounding.
+# A second UNet, written for this test alone from the published description, under the names of the
+# most used public implementation; what is ours must agree with it to rounding.
 
 
 class ReferenceDoubleConv(nn.Module):

@@ -1,4 +1,4 @@
-"""The adapter for a torchvision whose compiled operators do not load, tried in a process of its own."""
+"""The adapter for a torchvision whose compiled operators do not load, in its own process."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What each config file puts together, network, target, loss and optimiser, takes a training step as training does."""
+"""Each config's network, target, loss and optimiser take a training step together."""
 
 from pathlib import Path
 

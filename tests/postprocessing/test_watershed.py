@@ -17,7 +17,7 @@ DEFAULT = Parameters()
 
 
 def draw_discs(centres, shape=(96, 128)):
-    """Label map of discs (row, column, radius); of two that overlap each keeps what is nearer to its own centre."""
+    """Label map of discs (row, column, radius); overlaps go to the nearer centre."""
     rows, columns = np.indices(shape)
     reach = np.stack([np.hypot(rows - row, columns - column) / radius for row, column, radius in centres])
     return np.where(reach.min(axis=0) <= 1, reach.argmin(axis=0) + 1, 0).astype(np.int32)

@@ -1,4 +1,4 @@
-"""A package for bioimage.io passes bioimage.io's own test, with nothing of this project and no network at hand."""
+"""A package passes bioimage.io's own test, without this project and without a network."""
 
 import ast
 import os
@@ -38,7 +38,7 @@ def make_predictor(seed: int = 0, **settings: object) -> Predictor:
 
 @pytest.fixture(scope="module", autouse=True)
 def _libraries() -> None:
-    """Imported by the process that runs this file, and not by all that collect it: it takes seconds."""
+    """Imported by the process that runs this file, not by all that collect it: it takes seconds."""
     pytest.importorskip(
         "bioimageio.core", reason="bioimageio.core is not installed: pip install --editable '.[publish]'"
     )

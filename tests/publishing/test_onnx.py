@@ -1,4 +1,4 @@
-"""An exported network answers like its checkpoint, on sizes that it was not traced with, from raw pixels."""
+"""An exported network equals its checkpoint, on sizes not traced, from raw pixels."""
 
 import subprocess
 import sys
@@ -63,7 +63,8 @@ def make_network(name: str) -> tuple[torch.nn.Module, Config]:
     "name", [name for name in EXPERIMENTS if name not in ("bilinear", "deep supervision packed")]
 )
 def test_both_files_answer_like_the_network_on_odd_sizes(name, tmp_path, monkeypatch):
-    # every stage with one block, and one with a second, which is residual: more of them take most of a minute
+    # every stage with one block, and one with a second, which is residual: more of them take most
+    # of a minute
     monkeypatch.setattr(
         efficientnet_lite, "STAGES", [*STAGES[:2], *(stage._replace(blocks=1) for stage in STAGES[2:])]
     )
@@ -83,7 +84,7 @@ def traced(_libraries):
 
 @pytest.mark.parametrize("tie", [(5, 229), (3, 33), (0, 102)])
 def test_the_window_inside_is_the_projects_own_to_the_bit(tie):
-    """Also where a stretched level lies half-way between two, and for a batch whose images have other windows."""
+    """Also where a stretched level lies half-way, and for batches with several windows."""
     low, high = tie
     random = np.random.default_rng(low)
     images = [

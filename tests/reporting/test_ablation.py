@@ -1,4 +1,4 @@
-"""What each step adds: the table of measured steps, and the whole of it by the real Makefile on generated images."""
+"""Ablation: the table of measured steps, and all of it by the real Makefile."""
 
 import os
 import re
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def make_measured(scores, trained="", modalities="ssp"):
-    """A step that scores so much, at every threshold, on images a, b, c of the modalities s, s and p."""
+    """A step with one score at every threshold, on images a, b, c of modalities s, s and p."""
     effort = {"experiment": trained, "parameters": 1_080_963, "minutes": 1.25, "seed": 0, "steps": 7}
     effort |= {"batch": "8 crops of 192 pixels", "hardware": "1 cpu threads", "commit": "12345678"}
     records = zip("abc", scores, modalities, strict=False)
@@ -116,7 +116,8 @@ def test_make_trains_what_a_step_changes_and_no_more_and_then_has_nothing_to_do(
 
     steps = ("ABLATION_STEPS=5_learning_rate 6_tta 8_tuned", "UNSEEN_STEPS=5_learning_rate")
     planned = make("--dry-run", *steps, "FOLDS=0 1 2 3 4", "COMPLETE=folds")
-    # one network on five folds and on one unseen modality, for four steps; 8_tuned has the maps of 7_multi_scale
+    # one network on five folds and on one unseen modality, for four steps; 8_tuned has the maps of
+    # 7_multi_scale
     expected = {"train": 6, "predict": 16, "score_fold": 11, "ensemble": 1, "tune": 1, "ablate": 1}
     assert {name: scripts_run(planned)[name] for name in expected} == expected
 

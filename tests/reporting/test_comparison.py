@@ -1,4 +1,4 @@
-"""What is measured of a trained fold, and the whole comparison by the real Makefile on a few generated images."""
+"""Measurements of a trained fold, and the whole comparison by the real Makefile."""
 
 import os
 import subprocess
@@ -80,7 +80,8 @@ def test_what_one_half_shows_does_not_reach_its_own_score():
     first = np.array([True, True, False, False])
     maps = {name: faint_maps(truth, 140 if i < 2 else 240) for i, (name, truth) in enumerate(truths.items())}
     default, fitted, _ = cross_fit(maps, truths, first)
-    # the sure half finds nothing to change, so that the unsure one gets the default thresholds, which miss its nuclei
+    # the sure half finds nothing to change, so that the unsure one gets the default thresholds,
+    # which miss its nuclei
     np.testing.assert_allclose(fitted[first], default[first])
 
 

@@ -1,4 +1,4 @@
-"""The report in a real browser: what a person clicks changes what the page shows. Skipped where no Chromium is."""
+"""The report in a real browser: clicks change what the page shows. Skipped without Chromium."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The leaderboard: differences are paired, noise is called noise, and nothing unknown is made up."""
+"""The leaderboard: differences are paired, noise is called noise, nothing is made up."""
 
 import hashlib
 
@@ -45,7 +45,7 @@ def make_record(name, scores, members=None, effort=None):
 
 @pytest.fixture
 def summaries():
-    """The best, one that is worse by a little on every image, one that is as good with other mistakes."""
+    """The best, one slightly worse on every image, one as good with other mistakes."""
     rng = np.random.default_rng(0)
     scores = rng.uniform(0.2, 0.8, 200)
     noisy = scores + rng.normal(0, 0.1, 200)

@@ -1,4 +1,4 @@
-"""Scores of others say what they were measured on, and that ours on Kaggle is unknown only while it is."""
+"""Scores of others name their test set; ours is unknown only until Kaggle has scored it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Pages made of hostile data run none of it: names are shown as text, and the policy refuses all other code."""
+"""Pages made of hostile data run none of it: names are text, the policy refuses other code."""
 
 import json
 import re

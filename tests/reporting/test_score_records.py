@@ -1,4 +1,4 @@
-"""What is remembered of experiments: the compact copies say what cv.json says, and outlive the runs."""
+"""Records of scores: the compact copies say what cv.json says, and outlive the runs."""
 
 import shutil
 
@@ -23,7 +23,7 @@ from nuclei.synthetic.images import make_image
 
 
 def make_summary(name, rng, count=6, prefix="image"):
-    """The summary of an experiment that loses and moves nuclei of generated images, more of them for a larger fold."""
+    """The summary of an experiment that loses and moves nuclei, more of them in a larger fold."""
     records, rows = [], []
     for number in range(count):
         truth = make_image("small_fluorescence", number, 64, 64)[1]

@@ -1,4 +1,4 @@
-"""The real kaggle client, driven against a local server: what goes wrong is found out and put into words."""
+"""The real kaggle client against a local server: every failure gets a clear error."""
 
 from collections.abc import Iterator
 from pathlib import Path

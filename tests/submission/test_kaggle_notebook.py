@@ -1,4 +1,4 @@
-"""The packed notebook runs from its own data set and the competition's layout, and Kaggle's client takes both."""
+"""The packed notebook runs from its own data set; Kaggle's client accepts both."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def code_of(folder: Path, place: Path, last: int | None = None) -> str:
 def run_on_kaggle(
     folder: Path, place: Path, python: str | Path = sys.executable
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the cells as Kaggle would, and the scripts by `python`; `place` holds input/ and gets working/."""
+    """Runs the cells as Kaggle would, scripts by `python`; `place` has input/, gets working/."""
     (place / "working").mkdir()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment.pop("PYTHONPATH", None)
@@ -83,7 +83,7 @@ def competition(archives, tmp_path) -> Path:
 
 
 def test_the_cells_run_to_a_submission_that_the_validator_accepts(packed, tmp_path, competition):
-    """Its many scripts are forks of one process with the packed code; those of the other notebook start one by one."""
+    """Its scripts are forks of one process with the packed code; the other's start one by one."""
     shutil.copytree(packed / "dataset", tmp_path / "input/nuclei-code")
     shutil.unpack_archive(packed / "dataset/nuclei.zip", tmp_path / "packed")
     with WarmPython(tmp_path / "packed/src") as warm:
@@ -109,7 +109,7 @@ def test_of_an_archive_that_kaggle_unpacked_the_cells_run_the_same_code(packed, 
 
 @pytest.fixture(scope="module")
 def predicting(root, tiny_weights, tmp_path_factory) -> Path:
-    """Folder with notebook/ and dataset/ of the notebook that predicts the final set, made by its script."""
+    """Folder with notebook/ and dataset/ of the notebook that predicts the final set."""
     folder = tmp_path_factory.mktemp("predicting")
     settings = ["--user", "me-too", "--weights", tiny_weights, "--stage", "stage2"]
     answer = run_script("pack_notebook.py", "--root", root, "--out", folder, *settings)

@@ -10,7 +10,7 @@ from nuclei.submission import rle
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)
 MASKS = arrays(np.bool_, SHAPES)
-# Few labels on few pixels: nearly every nucleus has several pieces, and gaps in the labels are common.
+# Few labels on few pixels: nearly every nucleus has several pieces, and labels have gaps.
 LABEL_MAPS = arrays(np.int32, SHAPES, elements=st.integers(0, 4))
 
 # A busy machine may take long over an example; that is no fault.
@@ -193,7 +193,7 @@ RUNS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 12), st.integers(0,
 @unhurried
 @given(RUNS)
 def test_overlaps_are_found_exactly_where_two_rows_of_one_image_share_a_pixel(runs):
-    """One run a row, on two images: rows that overlap an earlier one, found by holding sets of pixels together."""
+    """One run a row, on two images; rows that overlap an earlier one, found by sets of pixels."""
     pixels = [set(range(start, start + length)) for start, length, _ in runs]
     sharing = {
         (a, b) for b in range(len(runs)) for a in range(b) if runs[a][2] == runs[b][2] and pixels[a] & pixels[b]

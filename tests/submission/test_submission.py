@@ -1,4 +1,4 @@
-"""Submissions: what is written is what was meant, what the competition would refuse is refused and named."""
+"""Submissions: what is written is read back; what the competition would refuse is refused."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The real kaggle client submits to a local server: a file goes once, whatever happens in between."""
+"""The real kaggle client against a local server: a file is sent once, whatever happens."""
 
 from pathlib import Path
 

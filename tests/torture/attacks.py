@@ -34,7 +34,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Moment:
-    """When a stage is struck: after a fraction of its processor time, or when its last file is there."""
+    """When a stage is struck: at a fraction of its processor time, or when its last file exists."""
 
     fraction: float = 1.0
     at_its_end: bool = False

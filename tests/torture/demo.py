@@ -28,8 +28,8 @@ RESULTS = (
 TIMED = re.compile(r"submissions/(leaderboard\.csv|scores/.*)|.*/events\.out\..*|report.*")
 """Files that hold times or commits, of which only the presence counts."""
 SCRATCH = re.compile(r"\.tfevents\.|/raw/\.incoming/|/\.lock$")
-"""Files that may be left: logs of a training that was stopped, the note of a lock whose holder was killed, which
-the next one writes over, and what a download did not clear away."""
+"""Files that may be left: logs of a training that was stopped, the note of a lock whose holder was
+killed, which the next one writes over, and what a download did not clear away."""
 STAGE = re.compile(r"scripts/(\w+)\.py")
 REFUSED = 99
 """Exit code of a stage that was not to begin."""
@@ -68,7 +68,7 @@ class Run:
     notes: Path
     folder: Path
     began: list[tuple[int, str]] = field(default_factory=list)
-    """Process and command of every stage, without the folder's name: commands of two folders are equal."""
+    """Process and command of every stage, without the folder's name, so that folders compare."""
 
     def poll(self) -> bool:
         """Notes stages that have begun; whether make still runs."""
@@ -92,7 +92,7 @@ class Run:
         return self.process.returncode
 
     def wait_for_stages(self, seconds: float = 600) -> bool:
-        """Waits until no process of a stage is left, make or no make; false where one does not end."""
+        """Waits until no process of a stage or make is left; false if one does not end."""
         until = time.monotonic() + seconds
         while any(is_running(process) for process, _ in self.began):
             if time.monotonic() > until:
@@ -112,7 +112,7 @@ class Run:
 
 
 class Demo:
-    """The pipeline of one network and two folds, from the archive to the leaderboard and the report.
+    """The pipeline of one network and two folds, from the archive to the report.
 
     The folder holds what make makes and `configs`; what the runs said is in `logs`, beside it.
     """
@@ -185,7 +185,7 @@ def is_hidden(name: str) -> bool:
 
 
 def state(folder: Path) -> dict[str, str]:
-    """What make and the stages find in a folder: every file with its digest, temporary ones included.
+    """What make and the stages find in a folder: every file, temporary or not, with its digest.
 
     A log of a training counts without its times. Of files that hold times the presence counts.
     """
@@ -209,7 +209,7 @@ def log_digest(path: Path) -> str:
 
 
 def prepare(largest: int | None) -> Callable[[], None]:
-    """What a new process does first: Ctrl-C counts, also in a background job; files have a limit."""
+    """First in a new process: Ctrl-C counts, also in a background job; files have a limit."""
 
     def before_exec() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

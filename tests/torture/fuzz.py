@@ -1,7 +1,8 @@
 """A seeded fuzzer: run-length cases against a plain reference, and mutated files of every kind.
 
 A case passes where the file is read, or refused as a `UserError` or an error of the system that
-names it, within 10 seconds and 1 GB. `python -m torture.fuzz --cases 10000` is a part of `make torture`.
+names it, within 10 seconds and 1 GB. `python -m torture.fuzz --cases 10000` is a part of
+`make torture`.
 """
 
 import argparse
@@ -131,7 +132,7 @@ def check_text(chance: random.Random) -> None:
 
 
 def read_good_files(kinds: dict[str, Kind], folder: Path) -> list[str]:
-    """Faults of the files as they are; it also imports here what every process of a batch would import."""
+    """Faults of the unchanged files; also imports what every process of a batch would import."""
     faults = []
     for kind, (content, name, read) in kinds.items():
         path = folder / kind / name
@@ -171,7 +172,7 @@ def check_files(kinds: dict[str, Kind], cases: range, seed: int, folder: Path) -
 
 
 def spoil(kind: str, content: bytes, chance: random.Random) -> bytes:
-    """A mutation; of large binary files, in half of the cases, in the header where it is read first."""
+    """A mutation; in large binary files half of them in the header, which is read first."""
     if kind not in ("weights", "checkpoint") or chance.random() < 0.3:
         return mutate(content, chance)
     start = content[: chance.choice((64, 2000, 6000))]
@@ -201,7 +202,7 @@ def raise_hang(number: int, frame: FrameType | None) -> None:
 
 
 def in_process(work: Callable[[], list[str]]) -> list[str]:
-    """The lines of `work`, done in a process of its own that may take MEMORY more than this one has."""
+    """The lines of `work`, in a process that may take MEMORY more than this one has."""
     reading, writing = os.pipe()
     process = os.fork()
     if not process:

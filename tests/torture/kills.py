@@ -1,11 +1,12 @@
-"""Disturbs the demo at moments spread evenly over its stages, and looks at what the plain command makes of it.
+"""Disturbs the demo at moments spread over its stages, and checks what the command makes of it.
 
-A case begins with a copy of the folder as it was when a stage began in an undisturbed run. The plain
-command is started and disturbed in that stage; started once more, it must do what was left of that
-stage, and nothing that was finished. Where the folder then is that of the undisturbed run, file by
-file, all that follows is known to end in the same bytes. Where it is so right after the disturbance,
-as where a stage died before it wrote anything, only the stage that would begin is looked at. Every
-`WHOLE`-th case goes on to the end all the same. `python -m torture.kills --kills 200` is a part of `make torture`.
+A case begins with a copy of the folder as it was when a stage began in an undisturbed run. The
+plain command is started and disturbed in that stage; started once more, it must do what was left of
+that stage, and nothing that was finished. Where the folder then is that of the undisturbed run,
+file by file, all that follows is known to end in the same bytes. Where it is so right after the
+disturbance, as where a stage died before it wrote anything, only the stage that would begin is
+looked at. Every `WHOLE`-th case goes on to the end all the same. Part of `make torture`:
+`python -m torture.kills --kills 200`.
 """
 
 import argparse
@@ -99,10 +100,10 @@ def last_file(before: Path, after: Path) -> str:
 
 
 def plan(kills: int, stages: int) -> list[Case]:
-    """`kills` runs that are stopped, as many at every stage, and beside them two makes at once and full disks.
+    """`kills` runs that are stopped, as many in every stage, two makes at once, and full disks.
 
-    Of a stage's kills three quarters are spread evenly over its time and the rest is at its own end;
-    the means take turns, and begin with another one in every stage.
+    Of a stage's kills three quarters are spread evenly over its time and the rest is at its own
+    end; the means take turns, and begin with another one in every stage.
     """
     cases = []
     for number in range(kills):
@@ -166,7 +167,7 @@ def check_stop(case: Case, runs: list[Run], stages: list[Stage]) -> list[str]:
 
 
 def shows_traceback(run: Run) -> bool:
-    """But for a Ctrl-C while Python itself starts and a script's first lines are imported: nothing can catch that."""
+    """Except for a Ctrl-C during Python's own start and a script's first imports."""
     _, *traces = run.says().split("Traceback (most recent call last)")
     return any("KeyboardInterrupt" not in trace or not STARTING.search(trace) for trace in traces)
 
@@ -186,10 +187,10 @@ def go_on(
     final: dict[str, str],
     report: Report,
 ) -> list[str]:
-    """The plain command: what it does again, and what is there when the next stage begins, or at the end.
+    """The plain command: which stages it repeats, and the files when the next begins or at the end.
 
-    In a folder that is known already, no stage is let begin: which one would is all there is to see.
-    A stage that outlived its make may be done when the plain command looks.
+    In a folder that is known already, no stage is let begin: which one would is all there is to
+    see. A stage that outlived its make may be done when the plain command looks.
     """
     outlived = any(is_running(process) for each in earlier for process, _ in each.began)
     done = [bool(stage.last_file) and (demo.folder / stage.last_file).is_file() for stage in stages]
@@ -248,7 +249,7 @@ def name_of(command: str) -> str:
 
 
 def torture(kills: int, jobs: int, tell: Say, only: Collection[int] = (), keep: Path | None = None) -> Report:
-    """All cases, or those with the numbers `only`; `keep` is a folder for copies of those with faults."""
+    """All cases, or those numbered in `only`; `keep` is a folder for copies of faulty ones."""
     report, free = Report(), SimpleQueue[Demo]()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)

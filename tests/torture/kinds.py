@@ -103,7 +103,7 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
 
 
 def make_kinds_of_make() -> dict[str, Kind]:
-    """What the generator of rules reads, which has parsers of its own: only the standard library."""
+    """Files read by the generator of rules, which has its own parsers: standard library only."""
     table = "experiment,minutes,steps,hardware\na,2.5,100,a machine\n"
     log, splits = "epoch,minutes\n1,0.5\n2,0.9\n", "image_id,fold\na,0\nb,1\n"
     config, card = ROOT / "configs/unet_small.toml", ROOT / "weights/ensemble.json"

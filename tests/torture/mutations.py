@@ -11,7 +11,7 @@ TOKENS = [
     b"9" * 30, b"9" * 5000, b"18446744073709551616", "\u0663".encode(), "\u202e".encode(), b"[" * 5000,
     b'{"a":' * 2000, b"a" * 70_000, b"1 " * 5000,
 ]  # fmt: skip
-"""What parsers stumble over: ends of lines, quotes, byte order marks, numbers without end, nesting."""
+"""Hard cases of parsers: line ends, quotes, byte order marks, endless numbers, nesting."""
 
 
 def mutate(content: bytes, chance: random.Random) -> bytes:
@@ -65,7 +65,7 @@ def swap_lines(content: bytes, chance: random.Random) -> bytes:
 
 
 def retype(content: bytes, chance: random.Random) -> bytes:
-    """Another kind of value: of a part of a JSON, of a section or key of a TOML, of a cell of a table."""
+    """Another type of value: in a JSON, a section or key of a TOML, a cell of a table."""
     try:
         values = json.loads(content)
     except (ValueError, RecursionError):

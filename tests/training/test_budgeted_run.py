@@ -1,4 +1,4 @@
-"""A rehearsal of `make train-all` on the processor: all of its commands, run one after the other in this process."""
+"""A rehearsal of `make train-all` on the CPU: all its commands in order, in this process."""
 
 import json
 import runpy

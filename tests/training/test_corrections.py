@@ -1,4 +1,4 @@
-"""Fine-tuning on a user's corrected pictures: what is held out, what is reported, and that it learns."""
+"""Fine-tuning on corrected pictures: what is held out, what is reported, and that it learns."""
 
 import cv2
 import numpy as np

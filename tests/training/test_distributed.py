@@ -1,4 +1,4 @@
-"""Two processes of one machine, by gloo: the same run and the same files as in one, and an end when one is lost."""
+"""Two processes by gloo: the same run and files as in one, and an end when one is lost."""
 
 import os
 import signal

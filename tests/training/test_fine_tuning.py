@@ -1,4 +1,4 @@
-"""What a training takes over from another run, and that nothing of its held-out images comes with it."""
+"""What a training takes over from another run, and that no held-out image leaks with it."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_a_run_of_an_earlier_version_has_its_weights_in_best_pt(images, tmp_path
 
 @pytest.fixture
 def labelling(images, tmp_path):
-    """A run "tiny" of fold 0 that is sure of one test image, of a square in it, and unsure of the other."""
+    """A run "tiny" of fold 0 that is sure of a square in one test image, unsure of the other."""
     train(images, tmp_path / "tiny" / "fold_0")
     maps = {}
     for image_id, value in zip(images.ids("test"), (250, 150), strict=True):

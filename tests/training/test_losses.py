@@ -1,4 +1,4 @@
-"""Better predictions cost less, nothing explodes, and each term is the one that the literature means."""
+"""Better predictions cost less, nothing explodes, each term is that of the literature."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""The queue of commands of `make train-all`, with commands that only take time on a clock of their own."""
+"""The queue of commands of `make train-all`, with commands on a simulated clock."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from nuclei.training.task_queue import Clock, Task, run_tasks
 
 
 class World:
-    """A clock that moves when somebody waits, and commands that write their target when their time has come."""
+    """A clock that moves on a wait, and commands that write their target when due."""
 
     def __init__(self, folder, seconds):
         self.folder, self.seconds, self.time = folder, seconds, 0.0

@@ -1,4 +1,4 @@
-"""A look at the data: the table and the page say what was put into the images, and the page stands alone."""
+"""EDA: the table and the page show what the images contain, and the page is self-contained."""
 
 import os
 import re
@@ -41,7 +41,7 @@ def spoil(folder):
 
 @pytest.fixture(scope="module")
 def folder(processed, tmp_path_factory):
-    """A data folder whose image00 has a hole in a nucleus and whose image05 had two pixels contested."""
+    """A data folder: image00 has a hole in a nucleus, image05 had two contested pixels."""
     folder = tmp_path_factory.mktemp("survey")
     shutil.copytree(processed, folder / "processed")
     spoil(folder / "processed")

@@ -1,4 +1,4 @@
-"""The contact sheet by source: every source has its row, with what tells its images apart from others."""
+"""The contact sheet by source: every source has its row, with what sets its images apart."""
 
 import pandas as pd
 
