@@ -120,7 +120,8 @@ def _epoch(
     training = config.training
     torch.manual_seed(0)
     fabric = launch(device, 1, 1, resolve_precision(training.precision, device))
-    model = build_model(config.model, CHANNELS, pretrained=False).to(memory_format=layout)  # type: ignore[call-overload]
+    model = build_model(config.model, CHANNELS, pretrained=False)
+    model = model.to(memory_format=layout)  # type: ignore[call-overload]
     wrapped, state = set_up(fabric, model, training, compiled, fused=layout is torch.channels_last)
     criterion = build_loss(config.loss, config.target)
     if device.type == "cuda":

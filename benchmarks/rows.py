@@ -323,7 +323,8 @@ class _DecodingCrops(Crops):
 
     def __init__(self, data: Data, config: Config) -> None:
         super().__init__(data.images, data.ids, config, 0)
-        self.images, self.label_maps = _Reader(data, "image", config), _Reader(data, "masks", config)  # type: ignore[assignment]
+        self.images = _Reader(data, "image", config)  # type: ignore[assignment]
+        self.label_maps = _Reader(data, "masks", config)  # type: ignore[assignment]
 
 
 class _Reader:
@@ -351,7 +352,8 @@ class Trainer:
         compiled: bool = False,
     ) -> None:
         torch.manual_seed(0)
-        model = build_model(config.model, 3, pretrained=False).to(device).to(memory_format=layout)  # type: ignore[call-overload]
+        model = build_model(config.model, 3, pretrained=False).to(device)
+        model = model.to(memory_format=layout)  # type: ignore[call-overload]
         rate, fused = config.training.learning_rate, layout is torch.channels_last
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, fused=fused)
         self.model = compile_network(model, device) if compiled else model

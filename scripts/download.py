@@ -11,8 +11,9 @@ def main() -> None:
     parser.add_argument(
         "--source",
         default="bbbc",
-        help="bbbc: Broad Bioimage Benchmark Collection, no account (default); kaggle: the competition, needs a token "
-        "and its rules accepted; fixes: training images with the community's repaired masks, test images from bbbc; "
+        help="bbbc: Broad Bioimage Benchmark Collection, no account (default); "
+        "kaggle: the competition, needs a token and its rules accepted; "
+        "fixes: training images with the community's repaired masks, test images from bbbc; "
         "or a folder or http(s) address that holds the zips of the stage",
     )
     parser.add_argument(
@@ -21,7 +22,7 @@ def main() -> None:
         default="stage1",
         help="stage1: stage1_train.zip and stage1_test.zip (default); stage2: stage2_test_final.zip, 290 MB",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the raw data, e.g. data/raw")
+    parser.add_argument("--out", type=Path, required=True, help="folder, e.g. data/raw")
     args = parser.parse_args()
 
     from nuclei.data.download import download

@@ -9,13 +9,13 @@ from nuclei.cli import run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--record", type=Path, required=True, help="submissions/kaggle.csv")
-    arguments = parser.parse_args()
+    args = parser.parse_args()
 
     from nuclei.submission.submit import refresh
 
-    entries = refresh(arguments.record)
+    entries = refresh(args.record)
     if not entries:
-        print(f"{arguments.record}: nothing was sent to Kaggle from here yet; `make submit` sends a CSV")
+        print(f"{args.record}: nothing was sent to Kaggle from here yet; `make submit` sends a CSV")
     for entry in entries:
         print(f"{entry.file}: {entry.status} {entry.public_score} {entry.private_score}".rstrip())
 

@@ -11,7 +11,7 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, required=True, help="folder with images/ and labels/, or results"
     )
-    parser.add_argument("--out", type=Path, required=True, help="file of weights to write (.safetensors)")
+    parser.add_argument("--out", type=Path, required=True, help="weights file (.safetensors)")
 
     from nuclei.training.options import add_options, run_finetuning
 

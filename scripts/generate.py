@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for the two zips and stage1_solution.csv"
     )
-    parser.add_argument("--train", type=int, default=40, help="training images (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=40, help="training images (%(default)s)")
     parser.add_argument("--test", type=int, default=10, help="test images (default: %(default)s)")
     parser.add_argument(
         "--seed", type=int, default=0, help="another seed gives other images (default: %(default)s)"
@@ -50,9 +50,7 @@ def main() -> None:
     ]
     solution = pandas.DataFrame(rows, columns=["ImageId", "EncodedPixels", "Height", "Width", "Usage"])
     files.write_csv(args.out / "stage1_solution.csv", solution)
-    print(
-        f"{args.out}: {args.train} training and {args.test} test images, {len(rows)} nuclei in the test images"
-    )
+    print(f"{args.out}: {args.train} training and {args.test} test images, {len(rows)} test nuclei")
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ from nuclei.cli import run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--maps", type=Path, required=True, help="maps of the test images, test.npz")
+    parser.add_argument("--maps", type=Path, required=True, help="test maps, test.npz")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--cv", type=Path, help="cv.json with the tuned parameters")
-    source.add_argument("--weights", type=Path, help="or the weights that made the maps, which carry them")
+    source.add_argument("--weights", type=Path, help="or the weights that made the maps")
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--out", type=Path, required=True, help="the submission, .csv")
-    arguments = parser.parse_args()
+    args = parser.parse_args()
 
     from nuclei.data.prepared_images import Images
     from nuclei.evaluation.tuning import segment_test
@@ -22,24 +22,24 @@ def main() -> None:
     from nuclei.progress import show_progress
     from nuclei.submission.submission import read_sizes, validate, write_submission
 
-    if arguments.weights:
+    if args.weights:
         from nuclei.inference.weights import read_tuned
 
-        tuned = read_tuned(arguments.weights)
+        tuned = read_tuned(args.weights)
     else:
         from nuclei.evaluation.scores import read_tuned_score
 
-        tuned = read_tuned_score(arguments.cv).tuned
-    sizes = read_sizes(arguments.processed / "index.csv")
-    images = Images(arguments.processed)
+        tuned = read_tuned_score(args.cv).tuned
+    sizes = read_sizes(args.processed / "index.csv")
+    images = Images(args.processed)
     modalities = {image_id: images.modality(image_id) for image_id in sizes}
     label_maps = show_progress(
-        segment_test(arguments.maps, tuned, modalities), f"segment  {arguments.out}", "images", len(sizes)
+        segment_test(args.maps, tuned, modalities), f"segment  {args.out}", "images", len(sizes)
     )
-    with atomic_path(arguments.out) as checked:  # named only once the competition would accept it
+    with atomic_path(args.out) as checked:  # named only once the competition would accept it
         write_submission(checked, label_maps)
         nuclei = validate(checked, sizes)
-    print(f"{arguments.out}: {nuclei} nuclei in {len(sizes)} images, valid")
+    print(f"{args.out}: {nuclei} nuclei in {len(sizes)} images, valid")
 
 
 if __name__ == "__main__":

@@ -19,17 +19,17 @@ def main() -> None:
     parser.add_argument("--splits", type=Path, required=True, help="data/splits.csv")
     parser.add_argument("--out", type=Path, required=True, help="measured.json")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
-    arguments = parser.parse_args()
+    args = parser.parse_args()
 
-    logging.info("measuring %s", arguments.checkpoint)
+    logging.info("measuring %s", args.checkpoint)
 
     from nuclei.devices import choose_device
     from nuclei.io.files import write_json
     from nuclei.reporting.comparison import measure_checkpoint
 
-    device = choose_device(arguments.device)
-    measured = measure_checkpoint(arguments.checkpoint, arguments.processed, arguments.splits, device)
-    write_json(arguments.out, measured)
+    device = choose_device(args.device)
+    measured = measure_checkpoint(args.checkpoint, args.processed, args.splits, device)
+    write_json(args.out, measured)
     print(f"{measured['experiment']}: score {measured['score']:.4f}, Dice {measured['dice']:.4f}")
 
 

@@ -13,22 +13,22 @@ def main() -> None:
     parser.add_argument("--splits", type=Path, required=True, help="data/splits.csv")
     parser.add_argument("--cv", type=Path, required=True, help="scores to write, runs/otsu/cv.json")
     parser.add_argument("--submission", type=Path, required=True, help="submission to write, .csv")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: all cores)")
-    arguments = parser.parse_args()
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (all cores)")
+    args = parser.parse_args()
 
     from nuclei.evaluation.scores import format_scores_table, score_otsu, segment_otsu
     from nuclei.io.files import atomic_path, write_json
     from nuclei.submission.submission import read_sizes, validate, write_submission
 
-    experiment = arguments.cv.absolute().parent.name
-    scores = score_otsu(experiment, arguments.processed, arguments.splits, arguments.workers)
-    sizes = read_sizes(arguments.processed / "index.csv")
-    with atomic_path(arguments.submission) as checked:  # named only once the competition would accept it
-        write_submission(checked, segment_otsu(arguments.processed, list(sizes), arguments.workers))
+    experiment = args.cv.absolute().parent.name
+    scores = score_otsu(experiment, args.processed, args.splits, args.workers)
+    sizes = read_sizes(args.processed / "index.csv")
+    with atomic_path(args.submission) as checked:  # named only once the competition would accept it
+        write_submission(checked, segment_otsu(args.processed, list(sizes), args.workers))
         nuclei = validate(checked, sizes)
-    write_json(arguments.cv, scores.to_dict())
+    write_json(args.cv, scores.to_dict())
     print(format_scores_table(scores))
-    print(f"{arguments.submission}: {nuclei} nuclei in {len(sizes)} images, valid")
+    print(f"{args.submission}: {nuclei} nuclei in {len(sizes)} images, valid")
     print(f"{experiment}: score {scores.score:.4f}")
 
 

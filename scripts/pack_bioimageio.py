@@ -18,9 +18,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    args = parse_arguments()
 
-    logging.info("packing %s, and testing the package", arguments.checkpoint)
+    logging.info("packing %s, and testing the package", args.checkpoint)
 
     import torch
 
@@ -28,11 +28,11 @@ def main() -> None:
     from nuclei.models.weights_file import SUFFIX, read_card
     from nuclei.publishing.bioimageio import pack_network
 
-    predictor = load_trained(arguments.checkpoint, torch.device("cpu"))
-    card = read_card(arguments.checkpoint) if arguments.checkpoint.suffix == SUFFIX else None
-    pack_network(predictor, card, arguments.onnx, arguments.out)
-    print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.1f} MB, passed bioimage.io's test")
-    print(f"again:  bioimageio test {arguments.out}")
+    predictor = load_trained(args.checkpoint, torch.device("cpu"))
+    card = read_card(args.checkpoint) if args.checkpoint.suffix == SUFFIX else None
+    pack_network(predictor, card, args.onnx, args.out)
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, passed bioimage.io's test")
+    print(f"again:  bioimageio test {args.out}")
 
 
 if __name__ == "__main__":

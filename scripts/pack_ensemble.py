@@ -15,9 +15,9 @@ def main() -> None:
     parser.add_argument(
         "--ensemble-weights", type=Path, required=True, help="ensemble_weights.json of the ensemble"
     )
-    parser.add_argument("--unseen", type=Path, help="unseen.json with the ensemble's score on unseen sources")
+    parser.add_argument("--unseen", type=Path, help="unseen.json with the ensemble's score")
     parser.add_argument("--out", type=Path, required=True, help="weights/ensemble.json")
-    arguments = parser.parse_args()
+    args = parser.parse_args()
 
     from nuclei.errors import UserError
     from nuclei.evaluation.ensemble_weights import read_ensemble_weights
@@ -28,17 +28,15 @@ def main() -> None:
     from nuclei.models.weights_file import read_card
     from nuclei.publishing.model_card import make_ensemble_card
 
-    apart = [
-        folder for folder in arguments.members if folder.resolve().parent != arguments.out.resolve().parent
-    ]
+    apart = [folder for folder in args.members if folder.resolve().parent != args.out.resolve().parent]
     if apart:
-        raise UserError(f"{apart[0]}: not beside {arguments.out}; an ensemble names the folders next to it")
-    members = {folder.name: read_card(find_files(folder)[0]).score for folder in arguments.members}
-    weights = read_ensemble_weights(arguments.ensemble_weights)
-    unseen = read_unseen(arguments.unseen) if arguments.unseen else None
-    card = make_ensemble_card(read_tuned_score(arguments.cv), weights, members, unseen)
-    write_json(arguments.out, card.model_dump(mode="json"))
-    print(f"{arguments.out}: {', '.join(members)} score {card.score:.4f} together")
+        raise UserError(f"{apart[0]}: not beside {args.out}; an ensemble names the folders next to it")
+    members = {folder.name: read_card(find_files(folder)[0]).score for folder in args.members}
+    weights = read_ensemble_weights(args.ensemble_weights)
+    unseen = read_unseen(args.unseen) if args.unseen else None
+    card = make_ensemble_card(read_tuned_score(args.cv), weights, members, unseen)
+    write_json(args.out, card.model_dump(mode="json"))
+    print(f"{args.out}: {', '.join(members)} score {card.score:.4f} together")
 
 
 if __name__ == "__main__":

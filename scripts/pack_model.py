@@ -18,13 +18,13 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    args = parse_arguments()
 
     from nuclei.publishing.kaggle_model import pack_model
 
-    pack_model(arguments.files, arguments.out, arguments.user, arguments.experiment)
-    print(f"once:  kaggle models create -p {arguments.out}")
-    print(f"then:  kaggle models variations create -p {arguments.out}/variation")
+    pack_model(args.files, args.out, args.user, args.experiment)
+    print(f"once:  kaggle models create -p {args.out}")
+    print(f"then:  kaggle models variations create -p {args.out}/variation")
 
 
 if __name__ == "__main__":

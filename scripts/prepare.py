@@ -9,18 +9,16 @@ from nuclei.cli import IMAGE_SOURCES, run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--raw", type=Path, required=True, help="folder with stage1_train/ and stage1_test/")
+    parser.add_argument("--raw", type=Path, required=True, help="folder with stage1_train/ ...")
     parser.add_argument(
         "--stage", choices=("stage1", "stage2"), default="stage1", help="stage2: stage2_test_final/ alone"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for images/, labels/ and index.csv")
-    parser.add_argument(
-        "--sources", type=Path, default=IMAGE_SOURCES, help=f"corrected sources ({IMAGE_SOURCES.name})"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="for images/, labels/, index.csv")
+    parser.add_argument("--sources", type=Path, default=IMAGE_SOURCES, help=f"sources ({IMAGE_SOURCES.name})")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
     )
-    arguments = parser.parse_args()
+    args = parser.parse_args()
 
     from nuclei.data import prepare
     from nuclei.data.image_sources import read_corrections
@@ -29,13 +27,13 @@ def main() -> None:
     from nuclei.io.parallel import open_pool
     from nuclei.progress import show_progress
 
-    raw, out, subsets = arguments.raw, arguments.out, prepare.SUBSETS[arguments.stage]
+    raw, out, subsets = args.raw, args.out, prepare.SUBSETS[args.stage]
     jobs = [(subset, image_id) for subset in subsets for image_id in prepare.find_images(raw, subset)]
     with folder_lock(out):
         (out / "index.csv").unlink(missing_ok=True)  # it comes back when all its files are written
-        with open_pool(max(arguments.workers, 1), prepare.image_writer, raw, out) as write:
+        with open_pool(max(args.workers, 1), prepare.image_writer, raw, out) as write:
             prepared = list(show_progress(write(jobs), f"prepare  {out}", "images", len(jobs)))
-        index = prepare.build_index(prepared, read_corrections(arguments.sources))
+        index = prepare.build_index(prepared, read_corrections(args.sources))
         removed = prepare.remove_unlisted_files(out, index)
         files.write_csv(out / "settled.csv", prepare.mask_conflicts(prepared))
         files.write_csv(out / "index.csv", index)

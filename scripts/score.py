@@ -10,17 +10,17 @@ from nuclei.cli import run
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--submission", type=Path, required=True, help="CSV: ImageId, EncodedPixels")
+    parser.add_argument("--submission", type=Path, required=True, help="ImageId, EncodedPixels")
     parser.add_argument(
-        "--truth", type=Path, required=True, help="CSV: ImageId, EncodedPixels, Height, Width, optionally Usage"
+        "--truth", type=Path, required=True, help="CSV: ImageId, EncodedPixels, Height, Width[, Usage]"
     )
-    parser.add_argument("--usage", help="score only the rows of the truth with this Usage, such as Private")
-    parser.add_argument("--out", type=Path, required=True, help="CSV to write: one row of scores an image")
+    parser.add_argument("--usage", help="score only rows of the truth with this Usage: Private")
+    parser.add_argument("--out", type=Path, required=True, help="CSV: scores of each image")
     return parser.parse_args()
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    args = parse_arguments()
 
     import numpy as np
 
@@ -29,8 +29,8 @@ def main() -> None:
     from nuclei.reporting.reference_scores import describe_references
     from nuclei.submission.solution import read_solution
 
-    scores = score_submission(arguments.submission, read_solution(arguments.truth, arguments.usage))
-    write_scores(arguments.out, scores)
+    scores = score_submission(args.submission, read_solution(args.truth, args.usage))
+    write_scores(args.out, scores)
     means = np.mean(list(scores.values()), axis=0)
     for threshold, mean in zip(THRESHOLDS, means, strict=True):
         print(f"IoU > {threshold:.2f}  {mean:.10f}")

@@ -8,7 +8,7 @@ from nuclei.cli import run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--maps", type=Path, required=True, help="maps of the fold's held-out images, oof.npz")
+    parser.add_argument("--maps", type=Path, required=True, help="held-out maps, oof.npz")
     parser.add_argument(
         "--checkpoint", type=Path, required=True, help="model.pt that predicted them, log.csv beside it"
     )
@@ -17,14 +17,14 @@ def main() -> None:
         "--splits", type=Path, required=True, help="the table of folds that it was trained with"
     )
     parser.add_argument("--out", type=Path, required=True, help="<experiment>/fold_<k>/scores.json")
-    arguments = parser.parse_args()
+    args = parser.parse_args()
 
     from nuclei.io.files import write_json
     from nuclei.reporting.ablation import score_fold
 
-    experiment = arguments.out.absolute().parents[1].name
-    scores = score_fold(experiment, arguments.maps, arguments.checkpoint, arguments.processed, arguments.splits)
-    write_json(arguments.out, scores)
+    experiment = args.out.absolute().parents[1].name
+    scores = score_fold(experiment, args.maps, args.checkpoint, args.processed, args.splits)
+    write_json(args.out, scores)
     print(f"{experiment}: score {scores['score']:.4f} on {scores['n_images']} images")
 
 

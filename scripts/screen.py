@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--page", type=Path, required=True, help="the page with the images, .html")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
-    arguments = parser.parse_args()
+    args = parser.parse_args()
 
     from nuclei.data.prepared_images import Images
     from nuclei.io.files import write_text
@@ -27,17 +27,17 @@ def main() -> None:
         screening_page,
     )
 
-    images = Images(arguments.processed)
-    screening = compare_runs(read_screened(arguments.own), read_screened(arguments.reference), images)
+    images = Images(args.processed)
+    screening = compare_runs(read_screened(args.own), read_screened(args.reference), images)
     print(format_screening(screening), flush=True)
 
     from nuclei.devices import choose_device
 
-    device = choose_device(arguments.device)
+    device = choose_device(args.device)
     runs = (screening.own, screening.reference)
     segmenters = {one.experiment: open_segmenter(one, images, device) for one in runs}
-    write_text(arguments.page, screening_page(screening, images, segmenters))
-    print(f"\n{arguments.page}: these images with the errors of both, for a browser")
+    write_text(args.page, screening_page(screening, images, segmenters))
+    print(f"\n{args.page}: these images with the errors of both, for a browser")
 
 
 if __name__ == "__main__":

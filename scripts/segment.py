@@ -8,15 +8,15 @@ from nuclei.cli import run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=Path, required=True, help="folder of pictures, or one file")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results; index.html comes last")
-    parser.add_argument("--threads", type=int, default=None, help="threads of torch (default: all cores)")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images, or a file")
+    parser.add_argument("--out", type=Path, required=True, help="results, with index.html")
+    parser.add_argument("--threads", type=int, default=None, help="threads of torch (all cores)")
 
     from nuclei.segmentation.options import add_options, run_segmentation
 
     add_options(parser)
-    arguments = parser.parse_args()
-    print(run_segmentation(arguments, arguments.threads))
+    args = parser.parse_args()
+    print(run_segmentation(args, args.threads))
 
 
 if __name__ == "__main__":

@@ -8,32 +8,32 @@ from nuclei.cli import run
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--submission", type=Path, required=True, help="CSV: ImageId, EncodedPixels")
+    parser.add_argument("--submission", type=Path, required=True, help="ImageId, EncodedPixels")
     parser.add_argument(
         "--index", type=Path, required=True, help="index.csv of the prepared images; may be missing"
     )
-    parser.add_argument("--message", required=True, help="description that Kaggle shows beside the score")
-    parser.add_argument("--record", type=Path, required=True, help="CSV that keeps what was submitted")
+    parser.add_argument("--message", required=True, help="description shown on Kaggle")
+    parser.add_argument("--record", type=Path, required=True, help="CSV of what was submitted")
     parser.add_argument(
         "--timeout", type=float, default=600, help="seconds to wait for the score (default: 600)"
     )
-    parser.add_argument("--again", action="store_true", help="submit a file again that was submitted before")
+    parser.add_argument("--again", action="store_true", help="even if it was submitted before")
     return parser.parse_args()
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    args = parse_arguments()
 
     from nuclei.submission.submission import read_sizes
     from nuclei.submission.submit import submit
 
     entry = submit(
-        arguments.submission,
-        read_sizes(arguments.index) if arguments.index.is_file() else None,
-        arguments.message,
-        arguments.record,
-        arguments.timeout,
-        arguments.again,
+        args.submission,
+        read_sizes(args.index) if args.index.is_file() else None,
+        args.message,
+        args.record,
+        args.timeout,
+        args.again,
     )
     print(
         f"{entry.file} of {entry.date}: public {entry.public_score or '-'}, private {entry.private_score or '-'}"

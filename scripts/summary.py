@@ -10,17 +10,17 @@ from nuclei.cli import run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="configs/<experiment>.toml")
-    parser.add_argument("--size", type=int, default=256, help="height and width of the image (default: 256)")
-    arguments = parser.parse_args()
+    parser.add_argument("--size", type=int, default=256, help="image side (default: 256)")
+    args = parser.parse_args()
 
     from nuclei.config_files import read_config
 
-    config = read_config(arguments.config)
-    logging.info("%s on an image of %d x %d pixels", config.name, arguments.size, arguments.size)
+    config = read_config(args.config)
+    logging.info("%s on an image of %d x %d pixels", config.name, args.size, args.size)
 
     from nuclei.models.summary import layer_table, summarise  # torch: seconds
 
-    statistics, levels = summarise(config.model, arguments.size)
+    statistics, levels = summarise(config.model, args.size)
     print(layer_table(statistics))
     for number, (channels, height, width) in enumerate(levels):
         print(f"level {number}: {channels:5d} channels, {height} x {width}")

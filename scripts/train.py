@@ -12,19 +12,17 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="configs/<experiment>.toml")
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--splits", type=Path, required=True, help="data/splits.csv")
-    parser.add_argument("--fold", required=True, help="number of the held-out fold, or all to hold out none")
-    parser.add_argument("--external", type=Path, help="folder of the sets that training.external names")
+    parser.add_argument("--fold", required=True, help="held-out fold, or all: hold out none")
+    parser.add_argument("--external", type=Path, help="folder of the sets in training.external")
     parser.add_argument("--out", type=Path, required=True, help="runs/<experiment>/fold_<k>")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), help="folder of other experiments (default: runs)"
-    )
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="other experiments (default: runs)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
-    parser.add_argument("--devices", type=int, default=1, help="processes or GPUs per machine (default: 1)")
+    parser.add_argument("--devices", type=int, default=1, help="GPUs per machine (default: 1)")
     parser.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
     parser.add_argument("--workers", type=int, default=0, help="data loader processes (default: 0)")
     parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
-    parser.add_argument("--compile", action="store_true", help="torch.compile: slow start, faster steps")
-    arguments = parser.parse_args()
+    parser.add_argument("--compile", action="store_true", help="torch.compile before training")
+    args = parser.parse_args()
 
     from nuclei.config_files import read_config
     from nuclei.data.external_download import known_sets
@@ -34,12 +32,12 @@ def main() -> None:
     from nuclei.io.tables import read_splits
     from nuclei.progress import name_job
 
-    config, images = read_config(arguments.config), Images(arguments.processed)
+    config, images = read_config(args.config), Images(args.processed)
     training = config.training
-    fold = choose_training(read_splits(arguments.splits), arguments.fold, training.images, training.seed)
-    pool, fold = add_external(images, fold, arguments.external, training.external, known_sets(EXTERNAL_SETS))
+    fold = choose_training(read_splits(args.splits), args.fold, training.images, training.seed)
+    pool, fold = add_external(images, fold, args.external, training.external, known_sets(EXTERNAL_SETS))
     numbers = len(fold.training), len(fold.validation)
-    job = name_job("train", config.name, arguments.fold)
+    job = name_job("train", config.name, args.fold)
     logging.info("%s: %d training images, %d held out, %d steps", job, *numbers, training.steps)
 
     import torch  # takes seconds, so after everything that can be wrong with the arguments
@@ -48,12 +46,12 @@ def main() -> None:
     from nuclei.training.distributed import explain_lost_processes, launch
     from nuclei.training.loop import fit
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    device = choose_device(arguments.device)
-    fabric = launch(device, arguments.devices, arguments.nodes, resolve_precision(training.precision, device))
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = choose_device(args.device)
+    fabric = launch(device, args.devices, args.nodes, resolve_precision(training.precision, device))
     with explain_lost_processes():
-        fit(fabric, config, pool, fold, arguments.out, arguments.runs, arguments.workers, arguments.compile)
+        fit(fabric, config, pool, fold, args.out, args.runs, args.workers, args.compile)
 
 
 if __name__ == "__main__":

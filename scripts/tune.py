@@ -9,22 +9,20 @@ from nuclei.cli import run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--maps", type=Path, required=True, help="out-of-fold maps of all folds, oof.npz")
+    parser.add_argument("--maps", type=Path, required=True, help="out-of-fold maps, oof.npz")
     parser.add_argument("--processed", type=Path, required=True, help="folder with index.csv")
     parser.add_argument("--splits", type=Path, required=True, help="data/splits.csv")
     parser.add_argument("--out", type=Path, required=True, help="runs/<experiment>/cv.json")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: all cores)")
-    arguments = parser.parse_args()
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (all cores)")
+    args = parser.parse_args()
 
     from nuclei.evaluation.scores import format_scores_table
     from nuclei.evaluation.tuning import cross_validate
     from nuclei.io.files import write_json
 
-    experiment = arguments.out.absolute().parent.name
-    scores = cross_validate(
-        experiment, arguments.maps, arguments.processed, arguments.splits, arguments.workers
-    )
-    write_json(arguments.out, scores.to_dict())
+    experiment = args.out.absolute().parent.name
+    scores = cross_validate(experiment, args.maps, args.processed, args.splits, args.workers)
+    write_json(args.out, scores.to_dict())
     print(format_scores_table(scores))
     print(
         f"default parameters {scores.score_default_parameters:.4f}, "

@@ -18,14 +18,14 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
     )
-    arguments = parser.parse_args()
+    args = parser.parse_args()
 
     from nuclei.evaluation.ensemble_weights import tune_weights
     from nuclei.io.files import write_json
 
-    members = {path.absolute().parent.name: path for path in arguments.inputs}
-    found = tune_weights(members, arguments.processed, arguments.splits, arguments.workers)
-    write_json(arguments.out, found.model_dump(mode="json"))
+    members = {path.absolute().parent.name: path for path in args.inputs}
+    found = tune_weights(members, args.processed, args.splits, args.workers)
+    write_json(args.out, found.model_dump(mode="json"))
     for modality, weights in found.weights.items():
         print(f"{modality}: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items()))
     print(f"score of {found.n_images} images: {found.score:.4f}, with equal weights {found.score_equal:.4f}")

@@ -8,19 +8,19 @@ from nuclei.cli import run
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--submission", type=Path, required=True, help="CSV: ImageId, EncodedPixels")
-    parser.add_argument("--index", type=Path, required=True, help="index of the prepared images, index.csv")
+    parser.add_argument("--submission", type=Path, required=True, help="ImageId, EncodedPixels")
+    parser.add_argument("--index", type=Path, required=True, help="index.csv of prepared images")
     return parser.parse_args()
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    args = parse_arguments()
 
     from nuclei.submission.submission import read_sizes, validate
 
-    sizes = read_sizes(arguments.index)
-    nuclei = validate(arguments.submission, sizes)
-    print(f"accepted: {arguments.submission}, {len(sizes)} images, {nuclei} nuclei")
+    sizes = read_sizes(args.index)
+    nuclei = validate(args.submission, sizes)
+    print(f"accepted: {args.submission}, {len(sizes)} images, {nuclei} nuclei")
 
 
 if __name__ == "__main__":

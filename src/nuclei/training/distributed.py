@@ -31,13 +31,15 @@ def launch(device: torch.device, devices: int, nodes: int, precision: str = "32-
     if devices < 1 or nodes < 1:
         raise UserError(f"expected at least one device and one node, got --devices {devices} --nodes {nodes}")
     try:
-        fabric = Fabric(accelerator=device.type, devices=devices, num_nodes=nodes, precision=precision)  # type: ignore[arg-type]
+        fabric = Fabric(
+            accelerator=device.type,
+            devices=devices,
+            num_nodes=nodes,
+            precision=precision,  # type: ignore[arg-type]
+        )
         with explain_lost_processes():
             fabric.launch()
-    except (
-        RuntimeError,
-        LookupError,
-    ) as error:  # Fabric's errors for settings that the machine cannot meet
+    except (RuntimeError, LookupError) as error:  # Fabric: the machine cannot meet the settings
         raise UserError(f"--device {device.type} --devices {devices} --nodes {nodes}: {error}") from error
     return fabric
 
