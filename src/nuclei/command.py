@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser; each command's function stands in `act` and returns what is printed."""
+    """The parser; each command's function is in `act` and returns what is printed."""
     from nuclei.segmentation.options import add_options
     from nuclei.training.options import add_options as add_finetuning_options
 

@@ -1,4 +1,4 @@
-"""Settings of an experiment: the defaults are here, `configs/<experiment>.toml` holds what differs.
+"""Hyperparameters of an experiment: defaults here, what differs in `configs/<experiment>.toml`.
 
 Settings change the result. Choices that concern the machine (device, loader workers) are flags of
 the scripts.
@@ -189,6 +189,8 @@ class IntensityConfig(Section):
 
 
 class AugmentationConfig(Section):
+    """Augmentation of the training crops."""
+
     preset: Literal["nuclei", "laboratories", "medical", "none"] = "nuclei"
     scales: tuple[Scale, Scale] | None = None
     """Smallest and largest scale of a crop (multi-scale training); by default the preset's."""
@@ -209,6 +211,8 @@ class AugmentationConfig(Section):
 
 
 class TrainingConfig(Section):
+    """Data, optimiser and schedule of a training."""
+
     start: OptionalName = ""
     """Experiment to fine-tune: its weights of the same fold are the start; make trains it first."""
     pseudo_labels: OptionalName = ""
@@ -241,14 +245,14 @@ class TrainingConfig(Section):
     """Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0
     saves the last weights."""
     balance: Probability = 0.5
-    """A modality of n images is drawn in proportion to n ** (1 - balance): 0 draws all images
-    equally often, 1 all modalities."""
+    """Oversampling of rare modalities: one of n images is drawn in proportion to n ** (1 - balance),
+    so 0 draws all images equally often, 1 all modalities."""
     validate_every: Count = 10
     """Epochs between validations on the held-out fold; the last epoch is always validated."""
     validation_images: Count | None = 32
     """Number of held-out images in validations during training; all where absent."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    """auto: bf16-mixed where the device computes faster with it, else 32-true."""
+    """Mixed precision; auto: bf16-mixed where the device computes faster with it, else 32-true."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @property
@@ -258,6 +262,8 @@ class TrainingConfig(Section):
 
 
 class PredictionConfig(Section):
+    """How a trained network predicts; nothing here changes the weights."""
+
     flips: Literal[1, 2, 4, 8] = 8
     """Test-time augmentation (TTA): 1 none, 2 one mirror, 4 both mirrors, 8 also the transposes."""
     scales: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=16)] = (1.0,)

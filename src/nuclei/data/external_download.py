@@ -181,12 +181,12 @@ def _open_own(name: str, public: Mapping[str, PublicSet]) -> ExternalSet:
 
 
 def _describe_own(own: ExternalSet) -> SetProvenance:
-    """What can be said of a set that says nothing itself."""
+    """Provenance of a set that brings none."""
     files = {}
     if own.path.is_file():
         note = FileNote(url=own.path.name, bytes=own.path.stat().st_size, sha256=sha256(own.path))
         files[own.path.name] = note
-    log.warning("%s: says no licence, source and citation; write them into its %s", own.path, PROVENANCE)
+    log.warning("%s: no licence, source and citation given; write them into its %s", own.path, PROVENANCE)
     return unstated(own.name).model_copy(update={"files": files})
 
 

@@ -37,5 +37,5 @@ class SetProvenance(Record):
 
 
 def unstated(name: str) -> SetProvenance:
-    """The provenance of a set that says nothing of itself."""
+    """Provenance of a set without any: not stated."""
     return SetProvenance(name=name, title=name, licence=NOT_STATED, source=NOT_STATED, citation=NOT_STATED)

@@ -1,4 +1,4 @@
-"""Cross-validation folds: by groups of tiles, by source, or one modality held out in each."""
+"""K-fold cross-validation: folds by groups of tiles, by source, or by modality."""
 
 import logging
 import warnings

@@ -125,7 +125,7 @@ def touching_border(label_map: LabelMap, scale: float, largest_reach: float) -> 
 def pixel_weights(
     label_map: LabelMap, border: npt.NDArray[Any], border_weight: float, small_weight: float
 ) -> Float32Array:
-    """Pixel weights of the loss, (1, H, W) float32: more on touching borders and in small nuclei.
+    """Weight map of the loss, (1, H, W) float32: more on touching borders and in small nuclei.
 
     `border` (H, W) is 1 on the touching border, which gains `border_weight`. A nucleus gains
     `small_weight` times the mean area over its own: summed over its pixels every nucleus gains the

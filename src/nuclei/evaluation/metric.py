@@ -1,4 +1,5 @@
-"""The competition's metric: TP / (TP + FP + FN) at ten thresholds of intersection over union (IoU).
+"""The competition's metric, mean average precision (mAP): TP / (TP + FP + FN) at ten thresholds
+of intersection over union (IoU), averaged.
 
 A true positive is a pair of nuclei with an IoU *greater than* the threshold, not equal to it,
 compared in whole numbers, so that an IoU of exactly 0.75 is no hit at 0.75. Two nuclei of one label

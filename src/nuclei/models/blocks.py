@@ -1,5 +1,4 @@
-"""What the UNet's blocks may have beside the plain ones: normalisations, attention, residuals,
-upsampling of tiles.
+"""Optional parts of the UNet's blocks: normalisations, attention, residuals, tile upsampling.
 
 Letters: B batch, C channels, H height, W width of the level; 1 where an axis is averaged away.
 """
@@ -35,8 +34,7 @@ class InstanceNorm(nn.InstanceNorm2d):
 
 
 def make_normalisation(kind: str, channels: int) -> nn.Module:
-    """The normalisation layer of a kind, batch, instance or group, with a learned scale and shift
-    per channel.
+    """Normalisation layer (batch, instance or group) with a learned scale and shift per channel.
 
     group: the largest number of groups up to 32 that divides the channels and leaves at least 4 in
     each.
@@ -53,9 +51,7 @@ def make_normalisation(kind: str, channels: int) -> nn.Module:
 
 
 class SqueezeExcite(nn.Module):
-    """Channel attention: weights each channel by the image-wide means of all. Source: Hu et al.
-    2018.
-    """
+    """Channel attention: weights channels by their image-wide means. Source: Hu et al. 2018."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
@@ -70,8 +66,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Cbam(nn.Module):
-    """Channel attention from means and maxima, then spatial attention from the mean and maximum
-    over channels.
+    """CBAM: channel attention, then spatial attention, each from means and maxima.
 
     Source: Woo et al. 2018, Convolutional Block Attention Module.
     """
@@ -158,9 +153,7 @@ class AttentionGate(nn.Module):
 
 
 class TileOffset(NamedTuple):
-    """Position of a tile along one axis of a level: its first pixel, and the pixels of the whole
-    image there.
-    """
+    """A tile's position along one axis of a level: first pixel, and pixels of the whole image."""
 
     start: int
     full: int
@@ -201,9 +194,7 @@ def _double_axis(below_BCHW: Tensor, offset: TileOffset, axis: int) -> Tensor:
 
 
 class ConfigurableUp(Up):
-    """`Up` with a choice of how the skip is joined: concat, add, or attention (a gate, then
-    concat).
-    """
+    """`Up` with a choice of skip connection: concat, add, or attention (a gate, then concat)."""
 
     def __init__(
         self,

@@ -58,9 +58,7 @@ def write_checkpoint(
 
 
 def save_synced(content: dict[str, Any], path: Path) -> None:
-    """`torch.save` that returns only when the disk has the bytes, so that a power cut cannot lose
-    them.
-    """
+    """`torch.save` that returns once the disk has the bytes: a power cut loses nothing."""
     with open(path, "wb") as file:
         torch.save(content, file)
         file.flush()
@@ -68,16 +66,13 @@ def save_synced(content: dict[str, Any], path: Path) -> None:
 
 
 def find_result(folder: Path) -> Path:
-    """The checkpoint of a fold's folder: model.pt, or best.pt where an earlier version left only
-    that.
-    """
+    """Checkpoint of a fold's folder: model.pt, or best.pt of an earlier version."""
     old = folder / OLD_RESULT
     return old if old.is_file() and not (folder / RESULT).is_file() else folder / RESULT
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
-    """Contents of a checkpoint: `config`, `model` (state dict), `fold`, `trained_on` (image ids)
-    and notes.
+    """Contents of a checkpoint: `config`, `model` (state dict), `fold`, `trained_on` (ids), notes.
 
     Where there is no model.pt, best.pt beside it is read, the name of earlier versions.
 
@@ -151,9 +146,7 @@ def _is_plain_table(value: Any) -> bool:
 
 
 def _is_dense(tensor: Any) -> bool:
-    """Whether a tensor has memory of its own for every element: none is sparse, repeated or without
-    values.
-    """
+    """Whether a tensor stores every element: it is not sparse, repeated or without values."""
     if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.device.type != "cpu":
         return False
     own = tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()

@@ -23,9 +23,7 @@ PACKAGE = "package:"
 
 
 class PackagedWeights(NamedTuple):
-    """Encoder weights in a Python package: tensors in the order of that encoder's, under other
-    names.
-    """
+    """Encoder weights in a Python package: tensors in the encoder's order, under other names."""
 
     encoder: str
     version: str
@@ -132,9 +130,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _sum_colours(loaded: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Makes the first convolution one for grey: its sum over colours gives what three equal
-    channels give.
-    """
+    """Converts the first convolution to grey by a sum over colours, as for equal channels."""
     first = next(iter(wanted))
     if first in loaded and loaded[first].ndim == 4 and loaded[first].shape[1] == 3:
         loaded[first] = loaded[first].sum(1, keepdim=True)

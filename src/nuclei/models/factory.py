@@ -1,5 +1,4 @@
-"""`build_model` makes the network of a config: our UNet and TransUNet, those of a library, or one
-of your own.
+"""`build_model` makes the network of a config: our UNet or TransUNet, a library's, or your own.
 
 Every network takes images (B, C, H, W), float, and returns logits (B, out_channels, H, W), for any
 H and W from about 32 up, odd ones included. README.md beside this file shows the UNet and lists the

@@ -1,5 +1,4 @@
-"""Makes a network that needs certain image sizes work for every size: pads the image, crops the
-logits.
+"""Pads images to sizes that a network can take, and crops its logits.
 
 Letters: B batch, C channels, H height, W width.
 """
@@ -41,9 +40,7 @@ class PaddedNetwork(nn.Module):
         ]
 
     def _forward_any_size(self, image_BCHW: Tensor) -> Tensor:
-        """`forward` for an exported graph of all sizes from `smallest` up, which cannot branch on
-        the size.
-        """
+        """`forward` for an exported graph of all sizes from `smallest`, without branches."""
         missing = []
         for axis in (2, 3):
             size = image_BCHW.shape[axis]
@@ -60,8 +57,6 @@ class PaddedNetwork(nn.Module):
         return -max(size, self.smallest) % self.multiple + max(self.smallest - size, 0)
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """The parameters that `training.encoder_learning_rate` applies to: those of the network's
-        `encoder`.
-        """
+        """Parameters with `training.encoder_learning_rate`: those of the network's `encoder`."""
         encoder = getattr(self.network, "encoder", None)
         return list(encoder.parameters()) if isinstance(encoder, nn.Module) else []

@@ -1,5 +1,4 @@
-"""Networks on encoders of segmentation_models_pytorch (SMP): its architectures, and our UNet
-decoder on its encoders.
+"""segmentation_models_pytorch (SMP): its architectures, and our UNet decoder on its encoders.
 
 The library takes seconds to import: it is imported for a network that needs it, which our decoder
 on EfficientNet-Lite0 does not.
@@ -113,9 +112,7 @@ def _build_architecture(config: ModelConfig, name: str, out_channels: int, pretr
 
 
 def _create(config: ModelConfig, pretrained: bool, create: Callable[[str | bool | None], Any]) -> Any:
-    """Calls `create` with the weights that the library is to download, if the config asks for
-    some.
-    """
+    """Calls `create` with the weights that the library downloads, if the config asks for any."""
     download: str | bool | None = None
     if pretrained and config.weights == "imagenet":
         download = True if config.encoder.startswith("tu-") else "imagenet"  # timm's weights have no name
@@ -134,9 +131,7 @@ def _check_encoder(library: ModuleType, encoder: str) -> None:
 
 
 def _decoder_options(config: ModelConfig, architecture: Any) -> dict[str, Any]:
-    """`decoder_channels` as this architecture takes them: one width per level (and encoder depth),
-    or one width.
-    """
+    """`decoder_channels` as this architecture takes them: a width per level and depth, or one."""
     channels = config.decoder_channels
     if channels is None:
         return {}

@@ -13,8 +13,7 @@ from nuclei.models.factory import OURS, build_model
 
 
 def summarise(model: ModelConfig, size: int) -> tuple[Any, list[tuple[int, ...]]]:
-    """torchinfo's statistics for one square image, and (C, H, W) of each encoder level (our UNets
-    only).
+    """torchinfo's statistics of one square image, and (C, H, W) of encoder levels (our UNets only).
 
     The total of multiply-adds is torch's own count: torchinfo counts a transposed convolution by
     its output and leaves out the products of attention.

@@ -41,9 +41,7 @@ class TransUNet(ConfigurableUNet):
 
 
 class TransformerBridge(nn.Module):
-    """Features (B, C, H, W) plus the output of transformer layers on them, same shape, for any H
-    and W.
-    """
+    """Features (B, C, H, W) plus the output of transformer layers on them, same shape."""
 
     def __init__(self, channels: int, layers: int, heads: int, patch: int, dropout: float) -> None:
         super().__init__()
@@ -91,9 +89,7 @@ class TransformerBridge(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm transformer layer: multi-head self-attention, then two linear layers, each with a
-    residual.
-    """
+    """Pre-norm transformer layer: multi-head self-attention, two linear layers, each residual."""
 
     def __init__(self, channels: int, heads: int, dropout: float) -> None:
         super().__init__()

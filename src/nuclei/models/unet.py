@@ -93,8 +93,9 @@ class OutConv(nn.Module):
 
 
 class UNet(nn.Module):
-    """Images (B, in_channels, H, W) to logits (B, out_channels, H, W), for any H and W from
-    2**(depth + 1) up.
+    """Images (B, in_channels, H, W) to logits (B, out_channels, H, W), any H and W.
+
+    Both are at least 2**(depth + 1), so that the bottleneck has two pixels a side.
 
     `width` is the number of channels of the first level, `depth` how often the image is halved.
     """
@@ -136,9 +137,7 @@ class UNet(nn.Module):
         return features
 
     def decode(self, features_BCHW: Tensor, skips: list[Tensor]) -> list[Tensor]:
-        """Features of every decoder level, full size last, from those of the bottleneck and the
-        skips.
-        """
+        """Decoder features of every level, full size last, from bottleneck and skips."""
         levels = []
         for up, skip_BCHW in zip(self.ups, reversed(skips), strict=True):
             features_BCHW = up(features_BCHW, skip_BCHW)
@@ -147,8 +146,7 @@ class UNet(nn.Module):
 
 
 def pad_to(features_BCHW: Tensor, height: int, width: int) -> Tensor:
-    """Zero-pads the features to that size; where the difference is odd, right and bottom get one
-    pixel more.
+    """Zero-pads features to a size; an odd difference goes to the right and bottom.
 
     Pooling drops an odd row or column, so upsampling returns one pixel less than the skip has.
     """

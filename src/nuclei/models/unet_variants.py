@@ -1,5 +1,4 @@
-"""The UNet of a config: the plain one with other blocks, pixel packing, dropout and deep
-supervision.
+"""The configurable UNet: the plain one with other blocks, packing, dropout, deep supervision.
 
 Letters: B batch, C channels, H height, W width of the level.
 
@@ -24,8 +23,7 @@ from nuclei.models.unet import OutConv, UNet
 
 
 class ConfigurableUNet(UNet):
-    """Images (B, C, H, W) to logits of the same height and width, for any H and W from `smallest`
-    up.
+    """Images (B, C, H, W) to logits of the same height and width, from `smallest` up.
 
     With deep supervision and in training mode the output is a list of logits, one per decoder
     level: full size, half, quarter and so on, rounded down. In evaluation it is the full size
@@ -74,9 +72,7 @@ class ConfigurableUNet(UNet):
         return [logits_BCHW, *coarse]
 
     def _pack(self, image_BCHW: Tensor) -> Tensor:
-        """Squares of pixels as channels; an incomplete square at the right or bottom repeats the
-        edge.
-        """
+        """Squares of pixels to channels; edges repeat into incomplete squares (right, bottom)."""
         if self.packing == 1:
             return image_BCHW
         for axis in (2, 3):
@@ -96,8 +92,7 @@ class ConfigurableUNet(UNet):
         return functional.pad(whole_BCHW, (0, width - whole_BCHW.shape[-1], 0, height - whole_BCHW.shape[-2]))
 
     def set_tile(self, tile: tuple[TileOffset, TileOffset] | None) -> None:
-        """Announces that the next input is a tile of a larger image, at these offsets (None: whole
-        images again).
+        """Sets the offsets of the next input, a tile of a larger image; None: whole images again.
 
         A tile must begin at a multiple of `multiple` pixels, and end at one or at the edge of the
         image.
@@ -139,9 +134,7 @@ def _block(config: ModelConfig, side: str) -> partial[ConfigurableConv]:
 
 
 def _initialise(network: nn.Module) -> None:
-    """He initialisation of the 3x3 convolutions, as in the original: deviation sqrt(2 / incoming
-    nodes).
-    """
+    """He initialisation of the 3x3 convolutions, as in the original: std sqrt(2 / fan-in)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""Submissions: written from label maps, and validated as the competition validates them.
+"""Kaggle submissions (CSV): written from label maps, validated as the competition does it.
 
 A submission is a CSV `ImageId,EncodedPixels` with one row a nucleus (see `rle`), in any order of
 rows; an image without nuclei has one row with empty EncodedPixels. Of the 709 final submissions of

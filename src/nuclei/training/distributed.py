@@ -1,5 +1,4 @@
-"""Distributed training and prediction: launch of the processes, clear errors, prediction in
-parallel.
+"""Distributed training and prediction: process launch, clear errors, parallel prediction.
 
 Lightning Fabric launches the processes: it starts those of one machine itself, and under `torchrun`
 or Slurm it joins those that are there. Only the first process writes results.
@@ -89,8 +88,7 @@ def predict_in_parallel(
     fold: int | None,
     kind: str,
 ) -> None:
-    """Writes the maps of all images to `path`: each process predicts a part, the first one joins
-    the parts.
+    """Writes the maps of all images to `path`: each process predicts a part, the first joins them.
 
     The file's bytes do not depend on the number of processes. Several machines need a shared
     folder. `fold` and the `kind` of images name the progress, which the first process shows.

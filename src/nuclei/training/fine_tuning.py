@@ -15,17 +15,14 @@ log = logging.getLogger(__name__)
 
 
 def find_start(runs: Path, experiment: str, fold: int) -> Path:
-    """The checkpoint of the experiment's fold under `runs`; where there is none, the shipped file
-    of weights.
-    """
+    """Checkpoint of the experiment's fold under `runs`, or else the shipped file of weights."""
     trained = find_result(runs / experiment / f"fold_{fold}")
     shipped = SHIPPED / experiment / f"fold_{fold}{SUFFIX}"
     return shipped if shipped.is_file() and not trained.is_file() else trained
 
 
 def load_start(model: nn.Module, path: Path, fold: Fold) -> None:
-    """Loads the weights of an earlier run into the network, from its checkpoint or a file of
-    weights.
+    """Loads an earlier run's weights into the network, from a checkpoint or a file of weights.
 
     Raises:
         UserError: the file is missing; it was trained on images that this fold holds out; it is of
@@ -49,8 +46,7 @@ def load_start(model: nn.Module, path: Path, fold: Fold) -> None:
 
 
 def check_unseen(key: str, path: Path, trained_on: list[str], fold: Fold) -> None:
-    """Refuses a network that was trained on images which the fold holds out; `key` is the setting
-    that names it.
+    """Refuses a network that was trained on held-out images; `key` is the setting that names it.
 
     Raises:
         UserError: with the number of such images and the first of them.

@@ -24,9 +24,7 @@ LogRows = list[dict[str, float]]
 
 
 def open_events(fabric: Fabric, folder: Path, step: int) -> AbstractContextManager[SummaryWriter | None]:
-    """TensorBoard writer from a step on; None in every process but the first, which writes the
-    files.
-    """
+    """TensorBoard writer from a step on; None in every process but the first."""
     return _name_errors(folder, step) if fabric.is_global_zero else nullcontext()
 
 

@@ -2,7 +2,7 @@
 
 Letters: B batch, C channels, H height, W width; 1 one channel.
 
-Pixel-wise terms (cross-entropy, focal) are well calibrated and smooth, but a border of a few pixels
+Pixel-wise terms (binary or softmax cross-entropy, focal) are well calibrated and smooth, but a border of a few pixels
 hardly counts among the background. Overlap terms (Dice, Tversky, Lovasz) measure each channel
 against its own size, so that the rare border counts as much as the rest, but they calibrate the
 probabilities badly.
@@ -33,8 +33,7 @@ def build_loss(loss: LossConfig, target: TargetConfig) -> "SegmentationLoss":
 
 
 class SegmentationLoss(nn.Module):
-    """A scalar from logits and target: the weighted sum of the terms whose weight in `LossConfig`
-    is not zero.
+    """Loss of logits and target, a scalar: the sum of the terms, weighted by `LossConfig`.
 
     Logits (B, C, H, W), or a list of them from fine to coarse (deep supervision): each scale is
     compared with the target averaged down to its size, and the scales are averaged with weights
@@ -133,9 +132,7 @@ def overlap_loss(probabilities_BCHW: Tensor, target_BCHW: Tensor, beta: float) -
 
 
 def _focal(entropy: Tensor, gamma: float) -> Tensor:
-    """Cross-entropy with less weight on pixels that are right already. Source: Lin et al. 2017,
-    Focal Loss.
-    """
+    """Focal loss: cross-entropy, less weight on easy pixels. Source: Lin et al. 2017."""
     # the lower limit keeps the gradient of a power under 1 finite where the cross-entropy is 0
     return (-torch.expm1(-entropy)).clamp_min(1e-6) ** gamma * entropy
 
@@ -154,8 +151,7 @@ def _weighted_mean(values_BCHW: Tensor, weight_B1HW: Tensor | None) -> Tensor:
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """Sums over all processes of a distributed run, differentiable; in a single process the values
-    themselves.
+    """Sums over all processes of a distributed run, differentiable; identity in a single process.
 
     A ratio of sums over the batch is not the mean of the ratios of its parts: without this, a batch
     split over processes would have another loss than the same batch in one process.
@@ -167,9 +163,7 @@ def sum_over_processes(values: Tensor) -> Tensor:
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """All-reduce whose gradient is summed over the processes too, since each loss depends on all
-    values.
-    """
+    """All-reduce that sums gradients over processes too: each loss depends on all values."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -183,9 +177,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def _shrink(tensor: Any, size: torch.Size) -> Any:
-    """Average pooling to a coarser size: one-hot stays a distribution, thin borders stay
-    visible.
-    """
+    """Average pooling to a coarser size; one-hot stays a distribution, thin borders remain."""
     if tensor is None or tensor.shape[-2:] == size:
         return tensor
     return functional.adaptive_avg_pool2d(tensor.float(), (size[0], size[1]))
@@ -200,8 +192,7 @@ def _check(logits_BCHW: Tensor, target_BCHW: Tensor) -> None:
 
 
 def _library_lovasz(exclusive: bool) -> Callable[[Tensor, Tensor], Tensor]:
-    """Lovasz-softmax over classes, or Lovasz hinge on foreground and border; the core is soft and
-    has no Lovasz loss.
+    """Lovasz-softmax over classes, or Lovasz hinge on foreground and border (the core is soft).
 
     Source: Berman et al. 2018, The Lovasz-Softmax Loss.
     """

@@ -1,4 +1,4 @@
-"""AdamW, its learning-rate schedule and the compiled network: what a training step works with."""
+"""AdamW, its learning-rate schedule (warm-up, cosine), and the compiled network."""
 
 import os
 import shutil
@@ -23,9 +23,7 @@ def set_up(
     compiled: bool = False,
     fused: bool = True,
 ) -> tuple[Any, State]:
-    """The network as a training step calls it, on its device, and the state of a training that has
-    not begun.
-    """
+    """The network as a training step calls it, on its device, and the initial training state."""
     optimizer = torch.optim.AdamW(parameter_groups(model, training), fused=fused)
     schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
     wrapped, optimizer = fabric.setup(compile_network(model, fabric.device) if compiled else model, optimizer)
@@ -33,9 +31,7 @@ def set_up(
 
 
 def learning_rate_factor(step: int, training: TrainingConfig) -> float:
-    """Factor of the learning rate at a step: linear warm-up, then a cosine to zero at the last
-    step.
-    """
+    """Learning-rate factor at a step: linear warm-up, then a cosine to zero at the last step."""
     warmup = max(1, round(training.warmup * training.steps))
     if step < warmup:
         return (step + 1) / warmup

@@ -24,8 +24,7 @@ LEAST_CERTAINTY = 0.85
 def label_test_images(
     runs: Path, experiment: str, fold: Fold, images: Images | PooledImages
 ) -> dict[str, LabelMap]:
-    """Label maps (H, W) of the test images by id, predicted by the experiment's network of the same
-    fold.
+    """Label maps (H, W) of the test images by id, from the experiment's network of the same fold.
 
     They are its test.npz, segmented with the parameters that cv.json has for this fold, so that
     neither network nor parameters have seen the fold's held-out images. Images with uncertain maps

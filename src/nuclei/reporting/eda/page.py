@@ -76,7 +76,7 @@ def data_page(
 
 
 def _tables(statistics: DataStatistics, modalities: list[str]) -> dict[str, Any]:
-    """What the page says without JavaScript."""
+    """Text of the page without JavaScript."""
     present = set(statistics.images.image_id)
     reasons = [
         {"reason": reason, "words": words, **count_findings(statistics.findings, reason)}
