@@ -58,20 +58,22 @@ def test_without_halving_the_scale_is_one_of_the_configs():
     assert choose_scale(SCALES, 170, halve=False) == 0.71
 
 
-@pytest.mark.parametrize(("diameter", "expected"), [(20, LARGEST_SCALE), (36, 1.0), (100, 0.355)])
+@pytest.mark.parametrize(
+    ("diameter", "expected"), [(20, [1.0, LARGEST_SCALE]), (50, [1.0, 0.71]), (100, [1.0, 0.355])]
+)
 def test_an_image_is_seen_once_to_measure_its_nuclei_and_once_at_the_scale_that_fits_them(diameter, expected):
     seen, maps, image = predict(diameter)
-    assert seen == [(round(256 * scale),) * 2 for scale in (0.71, expected)]
+    assert seen == [(round(256 * scale),) * 2 for scale in expected]
     assert ((maps[0] > 127) == (image > 127)).mean() > 0.98
 
 
 def test_the_first_pass_is_not_repeated_where_its_scale_fits():
-    assert len(predict(50)[0]) == 1
+    assert len(predict(36)[0]) == 1
 
 
 def test_nuclei_are_measured_in_the_middle_of_a_large_image():
-    side = 2 * MEASURED_SIDE
-    assert predict(36, side)[0] == [(round(MEASURED_SIDE * 0.71),) * 2, (side, side)]
+    side = 3 * MEASURED_SIDE  # so that the middle cuts no disc
+    assert predict(36, side)[0] == [(MEASURED_SIDE, MEASURED_SIDE), (side, side)]
 
 
 def test_nuclei_are_measured_in_the_whole_image_where_its_middle_has_none():
@@ -82,7 +84,7 @@ def test_nuclei_are_measured_in_the_whole_image_where_its_middle_has_none():
     config = Config(name="x", model=ModelConfig(), prediction=prediction)
     predictor = FastPredictor(Predictor(Threshold(), config, torch.device("cpu"), None))
     assert predictor(image)[0, 60, 60] > 127
-    assert [size[0] for size in predictor.model.seen] == [round(MEASURED_SIDE * 0.71), round(side * 0.71), side]
+    assert [size[0] for size in predictor.model.seen] == [MEASURED_SIDE, side]
 
 
 def test_scales_above_the_largest_are_replaced_by_it():

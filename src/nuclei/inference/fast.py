@@ -1,6 +1,6 @@
 """Fast prediction for people's own images: one network, one scale, no flips.
 
-A first pass at the config's smallest scale measures the nuclei in the middle of the image. The scale
+A first pass at the config's scale nearest to 1 measures the nuclei in the middle of the image. The scale
 is the one at which they come closest to the size that this kind of network segments best. Where the
 encoder's batch normalisation can be folded into its convolutions it is.
 """
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from nuclei.arrays import UInt8Array
-from nuclei.inference.predictor import Predictor, measure_diameter
+from nuclei.inference.predictor import Predictor, measure_diameter, nearest_to_one
 from nuclei.inference.tta import Flip, list_flips
 from nuclei.inference.weights import Weights
 from nuclei.models.folding import can_fold, fold_normalisation
@@ -22,7 +22,7 @@ DIAMETER = 36.0
 """Pixels across at which nuclei are segmented best at one scale, on sources that training never saw."""
 LARGEST_SCALE = 1.1875
 """Larger scales cost more time than they gain in score. At this one 1024 pixels become 38 * 32."""
-MEASURED_SIDE = 512
+MEASURED_SIDE = 384
 """Longest side, in pixels, of the part of an image in which nuclei are measured."""
 
 
@@ -53,11 +53,11 @@ class FastPredictor(Predictor):
         reduced = prediction.halve_scales_from is not None or prediction.fit_diameter is not None
         if len(scales) == 1 and not reduced:
             return (scales[0],)
-        low = min(scales)  # at lower resolutions the nuclei of tissue run together and seem large
+        measured = nearest_to_one(scales)
         part = crop_middle(image, MEASURED_SIDE)
-        diameter = self._measure(part, low, predicted if part.shape == image.shape else None)
+        diameter = self._measure(part, measured, predicted if part.shape == image.shape else None)
         if not diameter and part.shape != image.shape:
-            diameter = self._measure(image, low, predicted)
+            diameter = self._measure(image, measured, predicted)
         return (choose_scale(scales, diameter, reduced),)
 
     def _measure(self, image: UInt8Array, scale: float, predicted: dict[float, np.ndarray] | None) -> float:

@@ -86,7 +86,7 @@ class Predictor:
 
         `prediction.fit_diameter` multiplies them by the wanted diameter over the measured one;
         `prediction.halve_scales_from` halves them where nuclei are large. The first measures nuclei
-        in the maps of the smallest scale, the second in those of all scales up to 1. These maps,
+        in the map of the scale nearest to 1, the second in those of all scales up to 1. These maps,
         (3, H, W) float32 by scale, are added to `predicted`, so that they need not be made again.
         """
         prediction = self.config.prediction
@@ -94,10 +94,9 @@ class Predictor:
         if limit is None and fitted is None:
             return scales
         predicted = {} if predicted is None else predicted
-        largest = min(scales) if fitted else max(1, min(scales))
-        for index, scale in enumerate(scales):
-            if scale <= largest:
-                predicted[scale] = self._probabilities(image, scale, index)
+        up_to_one = [scale for scale in scales if scale <= max(1, min(scales))]
+        for scale in [nearest_to_one(scales)] if fitted else up_to_one:
+            predicted[scale] = self._probabilities(image, scale, scales.index(scale))
         diameter = measure_diameter(np.mean(list(predicted.values()), axis=0))
         if fitted:
             return fit_scales(scales, fitted / diameter if diameter else 1.0)
@@ -168,6 +167,11 @@ def measure_diameter(probabilities_CHW: np.ndarray) -> float:
     """Mean diameter in pixels of the nuclei in probability maps (3, H, W) float32, 0 without nuclei."""
     maps = np.round(probabilities_CHW * 255).astype(np.uint8)
     return mean_diameter(segment_maps(maps, Parameters()))
+
+
+def nearest_to_one(scales: Sequence[float]) -> float:
+    """The scale at which nuclei are measured; at smaller ones, small nuclei that touch run together."""
+    return min(scales, key=lambda scale: abs(math.log(scale)))
 
 
 def fit_scales(scales: Sequence[float], factor: float) -> tuple[float, ...]:
