@@ -63,18 +63,13 @@ def fold_table(images: pd.DataFrame, modalities: list[str]) -> dict[str, Any]:
     rows.append(("images", images.groupby(places).size()))
     rows.append(("pictures", images.groupby(places).group.nunique()))
     rows.append(("nuclei", images.groupby(places).nuclei.sum()))
-    return {
-        "names": names,
-        "has_folds": bool(images.fold.notna().any()),
-        "rows": [
-            # the nuclei of test images are unknown
-            {
-                "name": name,
-                "counts": [int(row[place]) if (name, place) != ("nuclei", "test") else None for place in names],
-            }
-            for name, row in rows
-        ],
-    }
+    counted: list[dict[str, Any]] = []
+    for name, row in rows:
+        counts: dict[str, int | None] = {place: int(row[place]) for place in names}
+        if name == "nuclei" and "test" in counts:
+            counts["test"] = None  # test images have no annotation
+        counted.append({"name": name, "counts": list(counts.values())})
+    return {"names": names, "has_folds": bool(images.fold.notna().any()), "rows": counted}
 
 
 def size_table(images: pd.DataFrame) -> list[dict[str, Any]]:
