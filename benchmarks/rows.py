@@ -214,8 +214,9 @@ def prediction(data: Data, device: torch.device) -> Iterator[Row]:
         assert apart.mean() < 0.5, apart.mean()
         assert pixels > 0.998, pixels
         return (
-            f"maps to {apart.mean():.2f}/255 on average ({apart.max()} at most); label maps: {pixels:.5f} of the "
-            f"pixels in a nucleus or not, AP of ours by theirs {np.mean(scores):.3f} over the ten thresholds"
+            f"maps to {apart.mean():.2f}/255 on average ({apart.max()} at most); label maps: "
+            f"{pixels:.5f} of the pixels in a nucleus or not, AP of ours by theirs "
+            f"{np.mean(scores):.3f} over the ten thresholds"
         )
 
     name = f"prediction of a test image, eight flips, one encoder_resunet, {device.type}"

@@ -87,9 +87,10 @@ def _describe(data: Data, device: torch.device) -> str:
     gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     return (
         f"{datetime.date.today()}, commit {commit}, {data.name}. {os.cpu_count()} cores "
-        f"{platform.machine()} ({processor}, {bfloat16} bfloat16 instructions){gpu}, one thread a process, load "
-        f"{load:.1f} when it began: {'other work' if load > 1.5 else 'nothing else'} ran beside it. "
-        f"Python {sys.version.split()[0]}, {', '.join(there)}."
+        f"{platform.machine()} ({processor}, {bfloat16} bfloat16 instructions){gpu}, one thread a "
+        f"process, load {load:.1f} when it began: "
+        f"{'other work' if load > 1.5 else 'nothing else'} ran beside it. Python "
+        f"{sys.version.split()[0]}, {', '.join(there)}."
     )
 
 

@@ -31,7 +31,8 @@ def main() -> None:
     differences = export_checkpoint(predictor.model, predictor.config, args.onnx, args.program)
     for path, difference in differences.items():
         print(
-            f"{path}: {path.stat().st_size / 1e6:.1f} MB, within {difference:.1g} of the checkpoint ({TOLERANCE:g})"
+            f"{path}: {path.stat().st_size / 1e6:.1f} MB, within {difference:.1g} of the "
+            f"checkpoint ({TOLERANCE:g})"
         )
 
 

@@ -27,7 +27,8 @@ def main() -> None:
     print(format_scores_table(scores))
     print(f"{scores.experiment}: score {scores.score:.4f} on {len(set(scores.source.values()))} unseen sources")
     print(
-        f"tuned on other sources {tuned.score:.4f}, gain {tuned.gain:+.4f} ({tuned.low:+.4f} to {tuned.high:+.4f})"
+        f"tuned on other sources {tuned.score:.4f}, gain {tuned.gain:+.4f} ({tuned.low:+.4f} to "
+        f"{tuned.high:+.4f})"
     )
 
 

@@ -36,7 +36,8 @@ def main() -> None:
         args.again,
     )
     print(
-        f"{entry.file} of {entry.date}: public {entry.public_score or '-'}, private {entry.private_score or '-'}"
+        f"{entry.file} of {entry.date}: public {entry.public_score or '-'}, private "
+        f"{entry.private_score or '-'}"
     )
 
 

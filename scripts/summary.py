@@ -27,7 +27,8 @@ def main() -> None:
     print(f"parameters     {statistics.total_params:,}, {statistics.total_params * 4 / 1e6:.1f} MB in float32")
     print(f"multiply-adds  {statistics.total_mult_adds / 1e9:.2f} billion per image")
     print(
-        f"activations    {statistics.total_output_bytes / 2**20:.0f} MiB per image, forward and backward, float32"
+        f"activations    {statistics.total_output_bytes / 2**20:.0f} MiB per image, forward and "
+        "backward, float32"
     )
 
 

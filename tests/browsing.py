@@ -7,7 +7,8 @@ def find(browser, selector):
 
 def choose(browser, selector, value):
     browser.execute_script(
-        "const s = document.querySelector(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event('change'));",
+        "const s = document.querySelector(arguments[0]); s.value = arguments[1]; "
+        "s.dispatchEvent(new Event('change'));",
         selector,
         value,
     )

@@ -258,7 +258,8 @@ def write_ensemble(book: Book, settings: Settings, scope: Scope) -> None:
             [*oof, scope.splits, *needs],
             "tune_ensemble_weights",
             f"--inputs {' '.join(map(path_text, oof))}",
-            f"--processed {path_text(settings.path('DATA', 'processed'))} --splits {splits} --out {path_text(found)}",
+            f"--processed {path_text(settings.path('DATA', 'processed'))} --splits {splits} --out "
+            f"{path_text(found)}",
             after=after,
         )
     flags = [f"--ensemble-weights {path_text(found)} --splits {splits}"] if found else []

@@ -140,8 +140,8 @@ class Settings:
         self.values["KAGGLE_USER"] = self["KAGGLE_USER"] or os.environ.get("KAGGLE_USERNAME", "")
         if self["SPLITS"] != f"{data}/splits.csv" and self["RUNS"] == "runs":
             raise RefusedError(
-                f"SPLITS={self['SPLITS']}: networks of other folds would take the place of those in runs/; "
-                "give RUNS=<folder> as well"
+                f"SPLITS={self['SPLITS']}: networks of other folds would take the place of those "
+                "in runs/; give RUNS=<folder> as well"
             )
 
     def _fill_experiments(self) -> None:
@@ -189,8 +189,8 @@ class Settings:
             and len(self.all_folds) != int(self["SPLIT_INTO"])
         ):
             raise RefusedError(
-                f"SPLIT_INTO={self['SPLIT_INTO']}: {self['SPLITS']} has {len(self.all_folds)} folds already; delete it "
-                "to split again, or give another DATA="
+                f"SPLIT_INTO={self['SPLIT_INTO']}: {self['SPLITS']} has {len(self.all_folds)} "
+                "folds already; delete it to split again, or give another DATA="
             )
         if self.is_given("FOLD") and self.is_given("FOLDS"):
             raise RefusedError("give FOLD= or FOLDS=, not both")

@@ -83,8 +83,8 @@ class ModelConfig(Section):
         bottleneck = self.width * 2**self.depth
         if bottleneck > MAX_BOTTLENECK:
             raise UserError(
-                f"width {self.width} at depth {self.depth} makes {bottleneck} channels at the bottleneck, expected at "
-                f"most {MAX_BOTTLENECK}; lower width or depth"
+                f"width {self.width} at depth {self.depth} makes {bottleneck} channels at the "
+                f"bottleneck, expected at most {MAX_BOTTLENECK}; lower width or depth"
             )
         return self
 

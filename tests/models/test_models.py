@@ -445,11 +445,11 @@ def test_models_compile_into_one_graph(name: str) -> None:
 
 def test_building_our_own_networks_does_not_load_a_library_or_the_compiler() -> None:
     code = (
-        "import sys, torch; from nuclei.config import ModelConfig; from nuclei.models.factory import build_model;"
-        "build_model(ModelConfig(width=2, depth=1), 1);"
-        f"torch.set_default_device('meta'); build_model(ModelConfig(architecture='encoder_unet', **{LITE0}), 3);"
-        "heavy = 'timm', 'segmentation_models_pytorch', 'torchvision', 'torch._dynamo';"
-        "sys.exit(any(name in sys.modules for name in heavy))"
+        "import sys, torch; from nuclei.config import ModelConfig; from nuclei.models.factory "
+        "import build_model;build_model(ModelConfig(width=2, depth=1), 1);"
+        "torch.set_default_device('meta'); build_model(ModelConfig(architecture='encoder_unet', "
+        f"**{LITE0}), 3);heavy = 'timm', 'segmentation_models_pytorch', 'torchvision', "
+        "'torch._dynamo';sys.exit(any(name in sys.modules for name in heavy))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode == 0

@@ -62,7 +62,8 @@ def main() -> int:
     print("".join(f"{fault}\n" for fault in faults[:40]), end="")
     minutes = (time.monotonic() - started) / 60
     print(
-        f"{lengths} run-length cases, {arguments.cases} mutated files, seed {arguments.seed}: {len(faults)} faults, "
+        f"{lengths} run-length cases, {arguments.cases} mutated files, seed {arguments.seed}: "
+        f"{len(faults)} faults, "
     )
     print(", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())) + f"; {minutes:.1f} minutes")
     return 1 if faults else 0

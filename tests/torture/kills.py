@@ -297,9 +297,10 @@ def main() -> int:
     print("".join(f"{fault}\n" for fault in report.faults), end="")
     print(", ".join(f"{count} x {name}" for name, count in sorted(report.done.items())))
     print(
-        f"{report.done.total()} cases, {report.whole} of them to the end of the demo, {report.known} in a known "
-        f"state, {len(report.faults)} faults; "
-        f"{(time.monotonic() - started) / 60:.0f} minutes, {(used.ru_utime + used.ru_stime) / 60:.0f} of a processor"
+        f"{report.done.total()} cases, {report.whole} of them to the end of the demo, "
+        f"{report.known} in a known state, {len(report.faults)} faults; "
+        f"{(time.monotonic() - started) / 60:.0f} minutes, "
+        f"{(used.ru_utime + used.ru_stime) / 60:.0f} of a processor"
     )
     return 1 if report.faults else 0
 

@@ -163,8 +163,9 @@ def check_members(source: Path, subset: str, members: Iterable[Member]) -> tuple
     wrong = [image_id for image_id, names in images.items() if names != [f"{image_id}.png"]]
     if wrong:
         raise UserError(
-            f"{source}: {_name_some(wrong)} should hold one image named after its folder, found {images[wrong[0]]} "
-            f"in the first; expected {LAYOUT}. Download the archive again or correct the folder"
+            f"{source}: {_name_some(wrong)} should hold one image named after its folder, found "
+            f"{images[wrong[0]]} in the first; expected {LAYOUT}. Download the archive again or "
+            "correct the folder"
         )
     bare = [image_id for image_id in images if image_id not in masks]
     if subset == "stage1_train" and bare:

@@ -214,8 +214,9 @@ def _check_counts(source: str, stage: Stage, trees: Mapping[str, archive.Tree]) 
     both = sorted(image_id for image_id, count in in_several.items() if count > 1)
     if both:
         raise UserError(
-            f"--source {source}: {len(both)} images are both in stage1_train and in stage1_test, the first "
-            f"{both[0]}; a score on them would be worthless. Is one archive there under both names?"
+            f"--source {source}: {len(both)} images are both in stage1_train and in stage1_test, "
+            f"the first {both[0]}; a score on them would be worthless. Is one archive there under "
+            "both names?"
         )
     counts = tuple(len(tree.image_ids) for tree in trees.values())
     expected = stage.known_counts.get(source, counts)

@@ -99,9 +99,9 @@ def _local_origins(source: str, stage: Stage) -> dict[str, Origin]:
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise UserError(
-            f"--source {source}: {'a file' if folder.exists() else 'no such folder'}; expected bbbc, "
-            f"kaggle, fixes, an http(s) address, a folder with {_name_archives(stage)}, or a folder or zip of "
-            "images/ and labels/"
+            f"--source {source}: {'a file' if folder.exists() else 'no such folder'}; expected "
+            f"bbbc, kaggle, fixes, an http(s) address, a folder with {_name_archives(stage)}, or "
+            "a folder or zip of images/ and labels/"
         )
     label = folder.resolve().name  # not the whole path, which means nothing elsewhere
     origins = {}

@@ -157,8 +157,9 @@ def _fetch(file: SetFile, path: Path) -> FileNote:
     if file.md5 and found["md5"].hexdigest() != file.md5:
         path.unlink()
         raise UserError(
-            f"{http.public_url(file.url)}: md5 {found['md5'].hexdigest()}, expected {file.md5}; the set has "
-            "changed or the download is damaged: try again, or get it from another place"
+            f"{http.public_url(file.url)}: md5 {found['md5'].hexdigest()}, expected {file.md5}; "
+            "the set has changed or the download is damaged: try again, or get it from another "
+            "place"
         )
     return FileNote(
         url=http.public_url(file.url), bytes=path.stat().st_size, sha256=found["sha256"].hexdigest()
@@ -207,8 +208,8 @@ def _read_pairs(public: PublicSet, zips: list[Path]) -> Iterator[Pair]:
         odd = sorted(images.keys() ^ labels.keys())
         if odd or not images:
             raise UserError(
-                f"{public.source}: {len(images)} images and {len(labels)} label maps, not in pairs: {odd[:3]}; the "
-                "set has another layout than configs/external_sets.csv says"
+                f"{public.source}: {len(images)} images and {len(labels)} label maps, not in "
+                f"pairs: {odd[:3]}; the set has another layout than configs/external_sets.csv says"
             )
         for name in sorted(images):
             image = to_display(_as_rgb(_decode(images[name], Path(scratch))))

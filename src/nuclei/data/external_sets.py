@@ -170,9 +170,9 @@ def open_external(folder: Path | None, names: Iterable[str]) -> list[ExternalSet
         found = next((place for place in places if place.exists()), None)
         if found is None:
             raise UserError(
-                f"training.external: no {name}.zip and no folder {name} in {folder}; run "
-                f"`make external SETS={name}`, put the set there, name its folder with EXTERNAL=, or take it "
-                "out of the config"
+                f"training.external: no {name}.zip and no folder {name} in {folder}; run `make "
+                f"external SETS={name}`, put the set there, name its folder with EXTERNAL=, or "
+                "take it out of the config"
             )
         sets.append(ExternalSet(found))
     return sets

@@ -75,8 +75,8 @@ class _Progress:
             self.mark, self.since = size, now
         if now - self.since > PATIENCE:
             raise UserError(
-                f"{public_url(url)}: {size - self.mark} bytes came in {now - self.since:.0f} s; check the "
-                f"network or proxy, the same command continues at byte {size}"
+                f"{public_url(url)}: {size - self.mark} bytes came in {now - self.since:.0f} s; "
+                f"check the network or proxy, the same command continues at byte {size}"
             )
 
     def count(self, size: int) -> int:
@@ -102,8 +102,8 @@ def fetch(url: str, path: Path) -> None:
             break
         except requests.exceptions.SSLError as error:
             raise UserError(
-                f"{public_url(url)}: its certificate is not accepted ({error}); behind a proxy that "
-                "inspects traffic, set REQUESTS_CA_BUNDLE to its certificate"
+                f"{public_url(url)}: its certificate is not accepted ({error}); behind a proxy "
+                "that inspects traffic, set REQUESTS_CA_BUNDLE to its certificate"
             ) from error
         except (*_INTERRUPTIONS, InterruptedAnswerError) as error:
             _retry(url, part, progress, error)
@@ -197,8 +197,9 @@ def _retry(url: str, part: Path, progress: _Progress, error: Exception) -> None:
     failures = progress.count(size)
     if failures >= ATTEMPTS:
         raise UserError(
-            f"{public_url(url)}: the connection fails, {failures} attempts without a new byte (last: {error}). "
-            f"Check the network or proxy; the same command continues at byte {size}"
+            f"{public_url(url)}: the connection fails, {failures} attempts without a new byte "
+            f"(last: {error}). Check the network or proxy; the same command continues at byte "
+            f"{size}"
         ) from error
     progress.check(url, size)
     wait = getattr(error, "wait", None)

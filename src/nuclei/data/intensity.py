@@ -134,8 +134,8 @@ def check_channels(channels: int) -> None:
     """Raises a UserError unless images can be given to a network with so many input channels."""
     if channels not in (1, 3):
         raise UserError(
-            f"model.in_channels = {channels}, but images are read as 3 channels (RGB) or 1 (their mean); set it to "
-            "3 or 1"
+            f"model.in_channels = {channels}, but images are read as 3 channels (RGB) or 1 (their "
+            "mean); set it to 3 or 1"
         )
 
 
@@ -204,8 +204,8 @@ def check_image(image: Pixels) -> None:
     """Raises a UserError unless the image is one that `window_image` takes."""
     if image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,), (4,)) or not image.size:
         raise UserError(
-            f"got an image of shape {image.shape}, expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); choose one "
-            "plane of a stack, and move the channel axis to the end"
+            f"got an image of shape {image.shape}, expected (H, W), (H, W, 1), (H, W, 3) or (H, "
+            "W, 4); choose one plane of a stack, and move the channel axis to the end"
         )
     if image.dtype.kind not in "iuf":
         raise UserError(f"got an image of type {image.dtype}, expected integers or float; convert it")

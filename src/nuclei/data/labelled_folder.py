@@ -54,8 +54,8 @@ def write_archive(path: Path, subset: str, out: Path) -> None:
     if not chosen:
         kind = "with" if is_training else "without"
         raise UserError(
-            f"{path}: no image {kind} a label map; images with one are trained on, and those without one are the "
-            "test images, which are predicted: give some of both"
+            f"{path}: no image {kind} a label map; images with one are trained on, and those "
+            "without one are the test images, which are predicted: give some of both"
         )
     with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name in chosen:

@@ -64,8 +64,9 @@ def read_annotation(folder: Path, shape: tuple[int, int]) -> Annotation:
             soft.append(path.name)
         elif _count_values(values) > 2:
             raise UserError(
-                f"{path}: one of {len(paths)} masks has {_count_values(values) - 1} values beside 0, as "
-                "a label map has; give one mask of 0 and 255 for each nucleus, or only the label map"
+                f"{path}: one of {len(paths)} masks has {_count_values(values) - 1} values beside "
+                "0, as a label map has; give one mask of 0 and 255 for each nucleus, or only the "
+                "label map"
             )
         masks.append(_threshold(values))
     merged = merge_masks([path.name for path in paths], masks, shape)
@@ -119,8 +120,8 @@ def _read_only_file(path: Path, shape: tuple[int, int]) -> Annotation:
     pieces = count_pieces(mask)
     if pieces >= MANY_PIECES:
         raise UserError(
-            f"{path}: the only mask of its image has {pieces} separate pieces, which are not one nucleus; "
-            "give one mask per nucleus, or a label map with a value per nucleus"
+            f"{path}: the only mask of its image has {pieces} separate pieces, which are not one "
+            "nucleus; give one mask per nucleus, or a label map with a value per nucleus"
         )
     merged = merge_masks([path.name], [mask], shape)
     soft = (path.name,) if _is_soft(values) else ()
@@ -132,8 +133,8 @@ def _read_values(path: Path, shape: tuple[int, int]) -> Int64Array:
     pixels = read_png(path)
     if pixels.shape[:2] != shape:
         raise UserError(
-            f"{path}: the mask is {pixels.shape[0]}x{pixels.shape[1]} pixels (height x width), its image"
-            f" {shape[0]}x{shape[1]}; unpack stage1_train.zip again, or remove the mask"
+            f"{path}: the mask is {pixels.shape[0]}x{pixels.shape[1]} pixels (height x width), "
+            f"its image {shape[0]}x{shape[1]}; unpack stage1_train.zip again, or remove the mask"
         )
     values = pixels.astype(np.int64)
     if values.ndim == 2:

@@ -221,8 +221,8 @@ def _describe_annotations(prepared: Sequence[PreparedImage]) -> list[str]:
     soft = [f"{image_id}/masks/{name}" for image_id, each in annotations.items() for name in each.soft]
     if soft:
         lines.append(
-            f"warning: {len(soft)} masks are not two-valued, such as {soft[0]}; pixels above half of the "
-            "largest value were taken"
+            f"warning: {len(soft)} masks are not two-valued, such as {soft[0]}; pixels above half "
+            "of the largest value were taken"
         )
     for image_id, each in annotations.items():
         lines += [

@@ -50,8 +50,9 @@ def assign_folds(index: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
         raise UserError(f"{n_folds} folds asked for; cross-validation needs 2 at least")
     if n_groups < n_folds:
         raise UserError(
-            f"{n_folds} folds asked for, but the {len(train)} training images are only {n_groups} groups of"
-            f" images from one picture; ask for {max(n_groups, 2)} folds or fewer, or add images"
+            f"{n_folds} folds asked for, but the {len(train)} training images are only {n_groups} "
+            f"groups of images from one picture; ask for {max(n_groups, 2)} folds or fewer, or "
+            "add images"
         )
     weights = weigh(train)
     strata, _ = pd.factorize(train.modality, sort=True)
@@ -142,8 +143,9 @@ def assign_modalities(index: pd.DataFrame) -> pd.DataFrame:
     folds, names = pd.factorize(splits.group.map(held_out_with), sort=True)
     if len(names) < 2:
         raise UserError(
-            f"the {len(splits)} training images are of {len(names)} modality ({', '.join(names)}): to leave one out "
-            "needs 2 at least; add images, or make folds that are not by modality"
+            f"the {len(splits)} training images are of {len(names)} modality "
+            f"({', '.join(names)}): to leave one out needs 2 at least; add images, or make folds "
+            "that are not by modality"
         )
     splits.insert(1, "fold", folds)
     return splits
@@ -189,7 +191,8 @@ def check_splits(splits: pd.DataFrame, index: pd.DataFrame) -> None:
     folds = sorted(splits.fold.unique().tolist())
     if len(folds) < 2 or folds != list(range(len(folds))):
         raise UserError(
-            f"splits: the folds are {folds}, expected 0, 1, ... without a gap and two at least; run `make splits`"
+            f"splits: the folds are {folds}, expected 0, 1, ... without a gap and two at least; "
+            "run `make splits`"
         )
 
 
@@ -281,8 +284,8 @@ def held_out_images(checkpoint: dict[str, Any], source: Path, splits: pd.DataFra
     seen = sorted(set(held_out) & set(checkpoint["trained_on"]))
     if seen:
         raise UserError(
-            f"{source} was trained on {len(seen)} images that the splits hold out ({seen[0]} ...): the splits have "
-            "changed since; train the fold again"
+            f"{source} was trained on {len(seen)} images that the splits hold out ({seen[0]} "
+            "...): the splits have changed since; train the fold again"
         )
     return held_out
 

@@ -141,7 +141,8 @@ class TunedScore(Record):
         """
         if self.parameters is None:
             raise UserError(
-                f"cv.json of {self.experiment} holds no post-processing parameters; tune it with scripts/tune.py"
+                f"cv.json of {self.experiment} holds no post-processing parameters; tune it with "
+                "scripts/tune.py"
             )
         return self.parameters
 

@@ -237,7 +237,8 @@ def find_sources(processed: Path, table: pd.DataFrame) -> list[str]:
 def check_images(maps: Path, splits: Path, table: pd.DataFrame) -> None:
     if table.fold.nunique() < 2:
         raise UserError(
-            f"{splits}: {table.fold.nunique()} fold; tuning needs at least two, to score images that it did not see"
+            f"{splits}: {table.fold.nunique()} fold; tuning needs at least two, to score images "
+            "that it did not see"
         )
     missing, unknown = (
         set(table.image_id) - set(Maps(maps).ids),
@@ -245,8 +246,9 @@ def check_images(maps: Path, splits: Path, table: pd.DataFrame) -> None:
     )
     if missing or unknown:
         raise UserError(
-            f"{maps}: lacks {len(missing)} of the {len(table)} images in {splits} {sorted(missing)[:3]} and holds "
-            f"{len(unknown)} others {sorted(unknown)[:3]}; predict all folds of these splits and join them"
+            f"{maps}: lacks {len(missing)} of the {len(table)} images in {splits} "
+            f"{sorted(missing)[:3]} and holds {len(unknown)} others {sorted(unknown)[:3]}; "
+            "predict all folds of these splits and join them"
         )
 
 

@@ -176,6 +176,7 @@ def _check_whole_sources(splits: Path, table: pd.DataFrame, sources: list[str]) 
     folds = table.fold.groupby(pd.Series(sources)).nunique()
     if (folds > 1).any():
         raise UserError(
-            f"{splits}: {int((folds > 1).sum())} sources are in several folds, such as {folds.idxmax()}, so that "
-            "training saw them; give folds that hold whole sources out: make_folds.py --by source"
+            f"{splits}: {int((folds > 1).sum())} sources are in several folds, such as "
+            f"{folds.idxmax()}, so that training saw them; give folds that hold whole sources "
+            "out: make_folds.py --by source"
         )

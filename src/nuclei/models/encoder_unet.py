@@ -81,8 +81,8 @@ def _first_stages(encoder: Any, count: int) -> list[nn.Module]:
     blocks = getattr(network, "blocks", None)
     if blocks is None or not hasattr(network, "conv_stem"):
         raise UserError(
-            f"model.frozen_stages = {count}: only encoders of the EfficientNet family (tu-...efficientnet...) have "
-            "stages to freeze; delete the key"
+            f"model.frozen_stages = {count}: only encoders of the EfficientNet family "
+            "(tu-...efficientnet...) have stages to freeze; delete the key"
         )
     if count > len(blocks):
         raise UserError(f"model.frozen_stages = {count}, but the encoder has {len(blocks)} stages")

@@ -70,8 +70,9 @@ def load_encoder(encoder: nn.Module, config: ModelConfig) -> None:
     ]
     if wrong:
         raise UserError(
-            f"{path}: {len(wrong)} of the {len(wanted)} tensors of {config.encoder} are missing or of another shape, "
-            f"such as {', '.join(wrong[:3])}; use a state dict of this encoder with model.in_channels = 1 or 3"
+            f"{path}: {len(wrong)} of the {len(wanted)} tensors of {config.encoder} are missing "
+            f"or of another shape, such as {', '.join(wrong[:3])}; use a state dict of this "
+            "encoder with model.in_channels = 1 or 3"
         )
     target.load_state_dict({name: loaded[name] for name in wanted})
     logger.info("%s: %d tensors loaded from %s", config.encoder, len(wanted), path.name)
@@ -104,8 +105,8 @@ def find_packaged(package: str, encoder: str) -> Path:
     digest = hashlib.sha256(paths[0].read_bytes()).hexdigest()
     if not digest.startswith(known.sha256):
         raise UserError(
-            f"{paths[0]}: sha256 {digest[:16]}, expected {known.sha256}: the file is damaged or another version; "
-            f"run: {remedy} --force-reinstall"
+            f"{paths[0]}: sha256 {digest[:16]}, expected {known.sha256}: the file is damaged or "
+            f"another version; run: {remedy} --force-reinstall"
         )
     return paths[0]
 
@@ -119,7 +120,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(
-            f"model.weights = {str(path)!r}: no such file; use none, imagenet, {PACKAGE}<name> or a state dict file"
+            f"model.weights = {str(path)!r}: no such file; use none, imagenet, {PACKAGE}<name> or "
+            "a state dict file"
         ) from error
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise UserError(f"{path}: no state dict that torch.load(weights_only=True) reads: {error}") from error

@@ -71,8 +71,8 @@ def parameter_groups(model: nn.Module, training: TrainingConfig) -> list[dict[st
         encoder = {id(parameter) for parameter in list_encoder()}
         if not encoder:
             raise UserError(
-                f"training.encoder_learning_rate = {encoder_rate}, but {type(model).__name__} has no separate encoder; "
-                "delete the key or use an smp-... architecture"
+                f"training.encoder_learning_rate = {encoder_rate}, but {type(model).__name__} has "
+                "no separate encoder; delete the key or use an smp-... architecture"
             )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():

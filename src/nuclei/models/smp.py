@@ -57,8 +57,8 @@ def _build_encoder_unet(config: ModelConfig, out_channels: int, pretrained: bool
     widths = config.decoder_channels or DECODER_CHANNELS
     if len(widths) != len(DECODER_CHANNELS):
         raise UserError(
-            f"model.decoder_channels = {list(widths)}: {ENCODER_UNET} takes {len(DECODER_CHANNELS)} widths, deepest "
-            f"first, such as {list(DECODER_CHANNELS)}"
+            f"model.decoder_channels = {list(widths)}: {ENCODER_UNET} takes "
+            f"{len(DECODER_CHANNELS)} widths, deepest first, such as {list(DECODER_CHANNELS)}"
         )
     encoder = _build_encoder(config, pretrained, len(widths) + 1)
     if pretrained and config.weights not in ("none", "imagenet"):

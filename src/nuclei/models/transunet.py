@@ -47,8 +47,8 @@ class TransformerBridge(nn.Module):
         super().__init__()
         if channels % heads:
             raise UserError(
-                f"model.transformer_heads = {heads} does not divide the {channels} channels of the bottleneck; "
-                "use a divisor or change model.width"
+                f"model.transformer_heads = {heads} does not divide the {channels} channels of "
+                "the bottleneck; use a divisor or change model.width"
             )
         self.patch = patch
         self.embed = nn.Conv2d(channels, channels, patch, stride=patch)

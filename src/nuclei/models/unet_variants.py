@@ -117,8 +117,9 @@ class ConfigurableUNet(UNet):
             )
         if min(height, width) < self.smallest:
             raise UserError(
-                f"image of {height}x{width} pixels: a UNet of depth {self.depth} needs {self.smallest} a side, so that "
-                "2 are left at the bottleneck; pad the image or lower model.depth"
+                f"image of {height}x{width} pixels: a UNet of depth {self.depth} needs "
+                f"{self.smallest} a side, so that 2 are left at the bottleneck; pad the image or "
+                "lower model.depth"
             )
 
 

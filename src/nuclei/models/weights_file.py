@@ -137,7 +137,8 @@ class EnsembleCard(CardRecord):
         for modality, weights in self.weights.items():
             if weights.keys() != self.members.keys():
                 raise UserError(
-                    f"weights.{modality} is for {sorted(weights)}, expected one for each of {sorted(self.members)}"
+                    f"weights.{modality} is for {sorted(weights)}, expected one for each of "
+                    f"{sorted(self.members)}"
                 )
         if self.prediction:
             _check_settings(self.prediction.model_dump(), "prediction", MAX_SETTING)
@@ -203,9 +204,10 @@ def write_weights(path: Path | str, tensors: "Mapping[str, torch.Tensor]", card:
     )
     if len(content) > MAX_BYTES:
         raise UserError(
-            f"{path}: {card.name} takes {len(content) / 1e6:.1f} MB in half precision, more than the "
-            f"{MAX_BYTES / 1e6:.0f} MB that a repository should hold; ship a smaller network (model.width, "
-            "model.encoder, model.decoder_channels), or pass on the checkpoint in another way"
+            f"{path}: {card.name} takes {len(content) / 1e6:.1f} MB in half precision, more than "
+            f"the {MAX_BYTES / 1e6:.0f} MB that a repository should hold; ship a smaller network "
+            "(model.width, model.encoder, model.decoder_channels), or pass on the checkpoint in "
+            "another way"
         )
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
@@ -241,8 +243,9 @@ def _check_version(path: Path | str, values: Any) -> None:
     version = values.get("version") if isinstance(values, dict) else None
     if isinstance(version, int) and version != VERSION:
         raise UserError(
-            f"{path}: weights of format version {version}, this release reads version {VERSION}; take weights and "
-            "code of the same release, or make them again from the checkpoints with `make weights`"
+            f"{path}: weights of format version {version}, this release reads version {VERSION}; "
+            "take weights and code of the same release, or make them again from the checkpoints "
+            "with `make weights`"
         )
 
 

@@ -47,8 +47,8 @@ def nuclear_brightness(image: UInt8Array) -> UInt8Array:
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UserError(
-            f"got an image of shape {image.shape} and type {image.dtype}, expected (H, W, 3) uint8; "
-            "read it with nuclei.io.images.read_image"
+            f"got an image of shape {image.shape} and type {image.dtype}, expected (H, W, 3) "
+            "uint8; read it with nuclei.io.images.read_image"
         )
     grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
     return 255 - grey if np.median(grey) > BRIGHT_BACKGROUND else grey

@@ -31,8 +31,8 @@ def make_ensemble_card(
     """
     if set(weights.members) != set(members):
         raise UserError(
-            f"the networks are of {sorted(members)}, the ensemble weights of {sorted(weights.members)}; give the "
-            "files of one ensemble"
+            f"the networks are of {sorted(members)}, the ensemble weights of "
+            f"{sorted(weights.members)}; give the files of one ensemble"
         )
     return EnsembleCard(
         version=VERSION,
@@ -64,8 +64,8 @@ def make_card(
     config = parse_config(checkpoint["config"], "checkpoint")
     if tuned.experiment != config.name:
         raise UserError(
-            f"the checkpoint is of {config.name}, cv.json of {tuned.experiment}; give the cv.json that the tuning "
-            "wrote for this experiment"
+            f"the checkpoint is of {config.name}, cv.json of {tuned.experiment}; give the cv.json "
+            "that the tuning wrote for this experiment"
         )
     if unseen and unseen.experiment != config.name:
         raise UserError(f"the checkpoint is of {config.name}, unseen.json of {unseen.experiment}; {REMEDY}")
@@ -135,6 +135,6 @@ def _format_unseen(unseen: UnseenScore | None) -> str:
     if unseen is None:
         return "not measured; on images of other laboratories expect less than out of fold"
     return (
-        f"{unseen.score:.4f} ({unseen.low:.3f} to {unseen.high:.3f} over {unseen.sources} resampled sources; "
-        "trained with whole sources held out)"
+        f"{unseen.score:.4f} ({unseen.low:.3f} to {unseen.high:.3f} over {unseen.sources} "
+        "resampled sources; trained with whole sources held out)"
     )

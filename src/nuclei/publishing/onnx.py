@@ -170,8 +170,9 @@ def trace(model: nn.Module, config: Config) -> ExportedProgram:
         )
     except Exception as error:  # the tracer raises dozens of kinds
         raise UserError(
-            f"{config.name}: {config.model.architecture} with encoder {config.model.encoder} cannot be exported for "
-            f"images of any size: {str(error).strip().splitlines()[0]}. Our unet and transunet can"
+            f"{config.name}: {config.model.architecture} with encoder {config.model.encoder} "
+            f"cannot be exported for images of any size: {str(error).strip().splitlines()[0]}. "
+            "Our unet and transunet can"
         ) from error
 
 
@@ -238,8 +239,8 @@ def check(run: Runner, model: nn.Module, config: Config, source: str) -> float:
         difference = float(np.abs(answer[0] - expected).max())
         if not difference <= TOLERANCE:  # also where it is not a number
             raise UserError(
-                f"{source}: differs from the checkpoint by {difference:.2g} on an image of {height}x{width} pixels, "
-                f"more than {TOLERANCE:g}; do not use it"
+                f"{source}: differs from the checkpoint by {difference:.2g} on an image of "
+                f"{height}x{width} pixels, more than {TOLERANCE:g}; do not use it"
             )
         worst = max(worst, difference)
     return worst

@@ -44,12 +44,13 @@ KINDS = {
     "(`make_folds.py --by modality`). A column is the modality that was left out.",
 }
 NOTE = (
-    "Each step is a file of `configs/ablation` that extends the one before it. *Adds* is the mean paired "
-    "difference, image by image, to the row above, which is several steps before where steps were left out. "
-    "Intervals hold 95% of the means over resampled images and not the variation between seeds. All but the "
-    "tuned step have the default post-processing, which suits some networks better than others: see *as is* "
-    "in the [comparison](../comparisons/README.md). *Mean of modalities* weights each equally. Minutes are "
-    "those of one training, empty where the weights are those of the row above. Data: "
+    "Each step is a file of `configs/ablation` that extends the one before it. *Adds* is the mean "
+    "paired difference, image by image, to the row above, which is several steps before where "
+    "steps were left out. Intervals hold 95% of the means over resampled images and not the "
+    "variation between seeds. All but the tuned step have the default post-processing, which "
+    "suits some networks better than others: see *as is* in the "
+    "[comparison](../comparisons/README.md). *Mean of modalities* weights each equally. Minutes "
+    "are those of one training, empty where the weights are those of the row above. Data: "
     "[`ablation.csv`](ablation.csv)."
 )
 
@@ -91,8 +92,8 @@ def score_fold(experiment: str, maps: Path, checkpoint: Path, processed: Path, s
     ids = sorted(held_out_images(weights, checkpoint, table))
     if set(ids) != set(archive):
         raise UserError(
-            f"{maps}: holds maps of {len(archive)} images, but fold {weights['fold']} of {splits} holds out "
-            f"{len(ids)} others; predict the fold again"
+            f"{maps}: holds maps of {len(archive)} images, but fold {weights['fold']} of {splits} "
+            f"holds out {len(ids)} others; predict the fold again"
         )
     images, parameters, records = Images(processed), Parameters(), []
     for image_id in show_progress(ids, name_job("score", experiment, weights["fold"]), "images"):
@@ -183,8 +184,9 @@ def ablation(measured: Mapping[str, Mapping[str, StepScores]]) -> pd.DataFrame:
 def _check_same_images(kind: str, name: str, scores: dict[str, float], before: dict[str, float] | None) -> None:
     if before is not None and scores.keys() != before.keys():
         raise UserError(
-            f"{kind}: {name} was scored on {len(scores)} images, the step before it on {len(before)} and not on "
-            "the same; run `make ablation` with one FOLDS and one MODALITIES for all ABLATION_STEPS"
+            f"{kind}: {name} was scored on {len(scores)} images, the step before it on "
+            f"{len(before)} and not on the same; run `make ablation` with one FOLDS and one "
+            "MODALITIES for all ABLATION_STEPS"
         )
 
 

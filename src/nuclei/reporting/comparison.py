@@ -66,18 +66,20 @@ OF_ONE_RUN = ("image_score", "image_half", "tuned", "checkpoint")
 TABLES = ("compare", "learning_curve")
 """Tables of a comparison's folder."""
 COMPARE_NOTE = (
-    "Every variant has as many steps and crops. The intervals hold 95% of the means over resampled images and not "
-    "the variation between seeds, for which see the spread at all images below. *Against plain* is the mean paired "
-    f"difference to `{BASE}`. The score has its thresholds tuned on the other half of the held-out images, *as is* "
-    "has the default ones. Dice is that of all nuclei as one. Speeds are those of the fastest interval, predictions "
-    f"of {IMAGE_SIZE}x{IMAGE_SIZE} pixels one by one; multiply-adds are for such an image. Memory is the peak of the "
-    "training, of the GPU or else of the process."
+    "Every variant has as many steps and crops. The intervals hold 95% of the means over "
+    "resampled images and not the variation between seeds, for which see the spread at all images "
+    f"below. *Against plain* is the mean paired difference to `{BASE}`. The score has its "
+    "thresholds tuned on the other half of the held-out images, *as is* has the default ones. "
+    "Dice is that of all nuclei as one. Speeds are those of the fastest interval, predictions of "
+    f"{IMAGE_SIZE}x{IMAGE_SIZE} pixels one by one; multiply-adds are for such an image. Memory is "
+    "the peak of the training, of the GPU or else of the process."
 )
 CURVE_NOTE = (
-    "The small residual UNet (`configs/compare/resunet.toml`) on nested subsets with the same fraction of each "
-    "modality; a seed decides the images, the first weights and the crops. Spread is the standard deviation over "
-    "the seeds. *Seen sources* are those of which training saw other images, *unseen sources* are held out as a "
-    "whole; both scores are with the post-processing at which the search starts."
+    "The small residual UNet (`configs/compare/resunet.toml`) on nested subsets with the same "
+    "fraction of each modality; a seed decides the images, the first weights and the crops. "
+    "Spread is the standard deviation over the seeds. *Seen sources* are those of which training "
+    "saw other images, *unseen sources* are held out as a whole; both scores are with the "
+    "post-processing at which the search starts."
 )
 
 

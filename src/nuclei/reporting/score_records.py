@@ -160,8 +160,9 @@ def comparable(records: Sequence[ScoreRecord], runs: Path) -> list[ScoreRecord]:
     for record in here[1:]:
         if set(record.image) != set(here[0].image):
             raise UserError(
-                f"{runs}: {record.experiment} was scored on {len(record.image)} images, {here[0].experiment} on "
-                f"{len(here[0].image)} others; delete the older cv.json and make it again"
+                f"{runs}: {record.experiment} was scored on {len(record.image)} images, "
+                f"{here[0].experiment} on {len(here[0].image)} others; delete the older cv.json "
+                "and make it again"
             )
     sets = [frozenset(record.image) for record in here or records if record.image]
     if not sets:

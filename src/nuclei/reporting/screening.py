@@ -94,14 +94,16 @@ class Screening(Record):
         own, reference = self.own.experiment, self.reference.experiment
         if self.low <= 0 <= self.high:
             return (
-                f"no difference that these images can tell: it lies between {self.low:+.3f} and {self.high:+.3f}. "
-                "More steps (STEPS=500) or another fold (HELD_OUT=1) may tell more."
+                f"no difference that these images can tell: it lies between {self.low:+.3f} and "
+                f"{self.high:+.3f}. More steps (STEPS=500) or another fold (HELD_OUT=1) may tell "
+                "more."
             )
         word = "better" if self.difference > 0 else "worse"
         if abs(self.difference) < 2 * np.sqrt(2) * SEED_SPREAD:
             return (
-                f"{own} is {word} than {reference} on these images, but by no more than another seed can make: two "
-                f"trainings of one config differ by {np.sqrt(2) * SEED_SPREAD:.2f} or so. Try HELD_OUT=1 as well."
+                f"{own} is {word} than {reference} on these images, but by no more than another "
+                "seed can make: two trainings of one config differ by "
+                f"{np.sqrt(2) * SEED_SPREAD:.2f} or so. Try HELD_OUT=1 as well."
             )
         after = ": worth a whole training" if self.difference > 0 else ""
         return f"{own} is {word} than {reference} under this budget, by more than seeds differ{after}."

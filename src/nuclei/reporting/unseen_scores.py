@@ -110,9 +110,9 @@ def format_gain(row: Mapping[str, Any]) -> str:
 def describe_expectation(row: Mapping[str, Any]) -> str:
     """What to expect on images of a new laboratory, as a sentence without its full stop."""
     return (
-        f"On images of a new laboratory expect a score of about {row['expected']:.2f} with {row['experiment']} (95%: "
-        f"{row['expected_low']:.2f} to {row['expected_high']:.2f}); single sources were between "
-        f"{row['unseen_lowest']:.2f} and {row['unseen_highest']:.2f}"
+        f"On images of a new laboratory expect a score of about {row['expected']:.2f} with "
+        f"{row['experiment']} (95%: {row['expected_low']:.2f} to {row['expected_high']:.2f}); "
+        f"single sources were between {row['unseen_lowest']:.2f} and {row['unseen_highest']:.2f}"
     )
 
 

@@ -99,8 +99,8 @@ def _upload(path: Path, url: str) -> int:
             response.raise_for_status()
         except requests.RequestException as error:
             raise UserError(
-                f"kaggle: {path}: the upload did not end well ({_hide_signature(error)}) and nothing was submitted; "
-                "check the network and run the same command again"
+                f"kaggle: {path}: the upload did not end well ({_hide_signature(error)}) and "
+                "nothing was submitted; check the network and run the same command again"
             ) from error
     return _UPLOADED
 
@@ -137,8 +137,8 @@ def download_file(name: str, path: Path) -> None:
         found = sorted(Path(folder).iterdir())
         if len(found) != 1:
             raise UserError(
-                f"kaggle: expected the one file {name}, the client left {[file.name for file in found]}; "
-                f"{FETCH_OTHERWISE}"
+                f"kaggle: expected the one file {name}, the client left "
+                f"{[file.name for file in found]}; {FETCH_OTHERWISE}"
             )
         os.replace(found[0], path)
 
@@ -153,9 +153,9 @@ def explain_errors(what: str, otherwise: str) -> Iterator[None]:
         yield
     except SystemExit as error:
         raise UserError(
-            f"kaggle: {what}: no credentials that work. Make a token at {TOKEN_PAGE} and put it into "
-            "~/.kaggle/access_token or the variable KAGGLE_API_TOKEN (an older kaggle.json works too); "
-            f"or {otherwise}"
+            f"kaggle: {what}: no credentials that work. Make a token at {TOKEN_PAGE} and put it "
+            "into ~/.kaggle/access_token or the variable KAGGLE_API_TOKEN (an older kaggle.json "
+            f"works too); or {otherwise}"
         ) from error
     except requests.HTTPError as error:
         raise UserError(f"kaggle: {what}: {_explain_status(error, otherwise)}") from error

@@ -168,7 +168,8 @@ def pack_prediction(
         UserError: no user.
     """
     parameters = (
-        f"WEIGHTS = {weights!r}\nSUBSET = {stage!r}  # the test images: stage1, or stage2, the final set\n"
+        f"WEIGHTS = {weights!r}\nSUBSET = {stage!r}  # the test images: stage1, or stage2, the "
+        "final set\n"
         f"ARCHIVE = {ARCHIVES!r}[SUBSET]"
     )
     cells = (parameters, FIND, _install(), MAKE, PREDICT)
@@ -204,8 +205,8 @@ def _check_member(config: Path) -> None:
     model = read_config(config).model
     if model.weights == "imagenet":
         raise UserError(
-            f"{config}: model.weights = 'imagenet' is downloaded, and the notebook has no internet; take weights of a "
-            "package (configs/unet_lite0.toml) or none"
+            f"{config}: model.weights = 'imagenet' is downloaded, and the notebook has no "
+            "internet; take weights of a package (configs/unet_lite0.toml) or none"
         )
 
 

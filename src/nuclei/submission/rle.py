@@ -230,8 +230,9 @@ def decode_label_map(rows: Sequence[str], height: int, width: int) -> LabelMap:
     if outside.size:
         run = outside[0]
         raise UserError(
-            f"nucleus {row_of_run[run] + 1}: the run `{starts[run]} {lengths[run]}` ends at pixel {ends[run]}, but an "
-            f"image of height {height} and width {width} has {height * width}; are height and width swapped?"
+            f"nucleus {row_of_run[run] + 1}: the run `{starts[run]} {lengths[run]}` ends at pixel "
+            f"{ends[run]}, but an image of height {height} and width {width} has "
+            f"{height * width}; are height and width swapped?"
         )
     before = np.cumsum(lengths) - lengths
     positions = np.repeat(starts - 1 - before, lengths) + np.arange(lengths.sum())

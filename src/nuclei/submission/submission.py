@@ -145,8 +145,8 @@ def _check_images(rows: list[SubmissionRow], sizes: Sizes, others: Collection[st
             faults.add(own[0].line, text.__str__)
         if count > 1:
             text = (
-                f"image {image_id}: nothing encoded in one of its {count} rows; only an image without nuclei has "
-                "such a row, a single one"
+                f"image {image_id}: nothing encoded in one of its {count} rows; only an image "
+                "without nuclei has such a row, a single one"
             )
             for row in own:
                 if not row.runs:
@@ -322,7 +322,8 @@ def parse_size(path: Path | str, line: int, height: str, width: str) -> tuple[in
     size = _parse_length(height), _parse_length(width)
     if min(size) < 1:
         raise UserError(
-            f"{path}, line {line}: expected a height and a width in pixels, got {height[:40]!r} and {width[:40]!r}"
+            f"{path}, line {line}: expected a height and a width in pixels, got {height[:40]!r} "
+            f"and {width[:40]!r}"
         )
     return size
 

@@ -220,8 +220,9 @@ def _await_score(client: Any, entry: Entry, timeout: float, record: Path) -> tup
             return ended, submission.error_description or ""
         if time.monotonic() + PAUSE > end:
             raise UserError(
-                f"kaggle: {entry.file}: no score after {timeout:g} s. The file is submitted and is in {record}; "
-                f"the same command asks again and does not send it twice. See {COMPETITION_PAGE}/submissions"
+                f"kaggle: {entry.file}: no score after {timeout:g} s. The file is submitted and "
+                f"is in {record}; the same command asks again and does not send it twice. See "
+                f"{COMPETITION_PAGE}/submissions"
             )
         time.sleep(PAUSE)
 
@@ -242,8 +243,9 @@ def _end(entry: Entry, submission: Any) -> Entry:
 def _refuse_rejected(entry: Entry, reason: str) -> None:
     if entry.status == REFUSED:
         raise UserError(
-            f"kaggle: {entry.file}: Kaggle took the file but rejected its content ({reason or 'no reason given'}); see "
-            f"{COMPETITION_PAGE}/submissions, correct the file, or try the same one with --again"
+            f"kaggle: {entry.file}: Kaggle took the file but rejected its content "
+            f"({reason or 'no reason given'}); see {COMPETITION_PAGE}/submissions, correct the "
+            "file, or try the same one with --again"
         )
 
 
@@ -257,16 +259,16 @@ def _explain_refusal(what: str) -> Iterator[None]:
         raise UserError(f"kaggle: {what}: status {status} ({error}); {_remedy(status, str(error))}") from error
     except requests.RequestException as error:
         raise UserError(
-            f"kaggle: {what}: Kaggle cannot be reached ({error}). Check the network or proxy and run the same command "
-            "again: it looks first whether the file has arrived"
+            f"kaggle: {what}: Kaggle cannot be reached ({error}). Check the network or proxy and "
+            "run the same command again: it looks first whether the file has arrived"
         ) from error
 
 
 def _remedy(status: int, message: str) -> str:
     words = message.lower()
     rules = (
-        f"accept the rules of the competition: click 'Late Submission' or 'Join' at {COMPETITION_PAGE}/rules, verify "
-        f"the phone at {PHONE_PAGE}, then run this again"
+        "accept the rules of the competition: click 'Late Submission' or 'Join' at "
+        f"{COMPETITION_PAGE}/rules, verify the phone at {PHONE_PAGE}, then run this again"
     )
     closed = f"the competition takes no submissions now; {OTHERWISE}"
     if status == 401:

@@ -126,8 +126,8 @@ def read_configs(request: Request, places: Places) -> dict[str, Config]:
     for name, config in configs.items():
         if config.training.pseudo_labels:
             raise UserError(
-                f"{name}: training.pseudo_labels needs a tuned experiment, which cannot be planned; "
-                "take it out of MEMBERS="
+                f"{name}: training.pseudo_labels needs a tuned experiment, which cannot be "
+                "planned; take it out of MEMBERS="
             )
         try:
             open_external(places.external, config.training.external)
@@ -229,8 +229,9 @@ def measure(
     outcome = run_tasks(tasks, concurrency.at_once, deadline, start, clock)
     if len(outcome.done) < len(tasks):
         raise UserError(
-            f"the speed was not measured: {[*outcome.failed, *outcome.stopped, *outcome.waiting][:3]}; "
-            f"see {places.out / 'logs'}"
+            "the speed was not measured: "
+            f"{[*outcome.failed, *outcome.stopped, *outcome.waiting][:3]}; see "
+            f"{places.out / 'logs'}"
         )
     speeds: dict[str, Speed] = {}
     for name in configs:
@@ -267,7 +268,7 @@ def describe(recorded: Recorded) -> str:
     plan, concurrency = recorded.plan, recorded.concurrency
     steps = ", ".join(f"{name} {count}" for name, count in plan.steps.items())
     return (
-        f"plan: {len(recorded.trainings)} trainings, {concurrency.at_once} at once with {concurrency.workers} "
-        f"loader processes each, {plan.fraction:.0%} of the configs' steps ({steps}), about "
-        f"{plan.seconds / 60:.1f} minutes on {recorded.machine.name}"
+        f"plan: {len(recorded.trainings)} trainings, {concurrency.at_once} at once with "
+        f"{concurrency.workers} loader processes each, {plan.fraction:.0%} of the configs' steps "
+        f"({steps}), about {plan.seconds / 60:.1f} minutes on {recorded.machine.name}"
     )

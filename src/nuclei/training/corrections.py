@@ -96,8 +96,8 @@ class FineTuned(BaseModel):
             lines.append(f"{score.picture:{width}}  {score.nuclei:6}  {score.before:.4f}  {score.after:.4f}")
         lines.append(f"{'mean':{width}}  {'':6}  {self.before:.4f}  {self.after:.4f}")
         lines.append(
-            f"{self.weights}: {self.start} fine-tuned on {self.trained_on} pictures, {self.steps} steps "
-            f"in {self.minutes:.1f} min"
+            f"{self.weights}: {self.start} fine-tuned on {self.trained_on} pictures, {self.steps} "
+            f"steps in {self.minutes:.1f} min"
         )
         if self.after <= self.before:
             lines.append("no gain on the held-out pictures: correct more pictures, or keep the start weights")
@@ -159,8 +159,8 @@ def split_files(pictures: CorrectedPictures) -> list[Fold]:
     files = sorted({picture.file for picture in pictures.pictures.values()})
     if len(files) < 2:
         raise UserError(
-            f"{pictures.folder}: label maps of one picture file; at least 2 are needed, since one is held out to "
-            "measure the gain. Correct another picture, or cut the file into two"
+            f"{pictures.folder}: label maps of one picture file; at least 2 are needed, since one "
+            "is held out to measure the gain. Correct another picture, or cut the file into two"
         )
     if len(files) < FEW:
         chosen = [[file] for file in files]
@@ -182,7 +182,8 @@ def _warn_of_seen(card: Card, rounds: Sequence[Fold]) -> None:
     seen = set(card.trained_on) & {image_id for fold in rounds for image_id in fold.validation}
     if seen:
         log.warning(
-            "the start weights were trained on %d of the held-out pictures (%s ...), so both scores are too high",
+            "the start weights were trained on %d of the held-out pictures (%s ...), so both "
+            "scores are too high",
             len(seen),
             min(seen),
         )

@@ -57,9 +57,9 @@ def explain_lost_processes() -> Iterator[None]:
         if not lost:
             raise
         raise UserError(
-            "another process of this run has ended (killed, probably out of memory, or stopped by its own error, "
-            "shown above), so this one ends too. The same command resumes from the last finished epoch. "
-            f"The failed communication: {' '.join(str(error).split())[:200]}"
+            "another process of this run has ended (killed, probably out of memory, or stopped by "
+            "its own error, shown above), so this one ends too. The same command resumes from the "
+            f"last finished epoch. The failed communication: {' '.join(str(error).split())[:200]}"
         ) from error
 
 

@@ -39,8 +39,8 @@ def load_start(model: nn.Module, path: Path, fold: Fold) -> None:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(
-            f"training.start: {path} is of another network ({str(error).splitlines()[0]}); copy the "
-            "[model] settings of that run's config"
+            f"training.start: {path} is of another network ({str(error).splitlines()[0]}); copy "
+            "the [model] settings of that run's config"
         ) from error
     log.info("starting from %s", path)
 
@@ -54,6 +54,7 @@ def check_unseen(key: str, path: Path, trained_on: list[str], fold: Fold) -> Non
     seen = sorted(set(trained_on) & set(fold.validation))
     if seen:
         raise UserError(
-            f"training.{key}: {path} was trained on {len(seen)} images that fold {fold.number} holds out ({seen[0]} "
-            "...), so the score would be too high; use a run with the same splits"
+            f"training.{key}: {path} was trained on {len(seen)} images that fold {fold.number} "
+            f"holds out ({seen[0]} ...), so the score would be too high; use a run with the same "
+            "splits"
         )

@@ -186,8 +186,8 @@ def _shrink(tensor: Any, size: torch.Size) -> Any:
 def _check(logits_BCHW: Tensor, target_BCHW: Tensor) -> None:
     if logits_BCHW.shape != target_BCHW.shape:
         raise UserError(
-            f"logits {tuple(logits_BCHW.shape)} and target {tuple(target_BCHW.shape)} differ in shape; "
-            "the network's out_channels must be the channels of the target scheme"
+            f"logits {tuple(logits_BCHW.shape)} and target {tuple(target_BCHW.shape)} differ in "
+            "shape; the network's out_channels must be the channels of the target scheme"
         )
 
 

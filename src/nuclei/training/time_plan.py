@@ -144,9 +144,9 @@ def plan_steps(
     if expected(0.0) > usable:
         short = math.ceil((expected(0.0) - usable) / (1 - MARGIN) / 60)
         raise UserError(
-            f"{len(trainings)} trainings of {MIN_STEPS} steps take {expected(0.0) / 60:.1f} minutes here, and "
-            f"{max(0.0, usable) / 60:.1f} are left for them: add {short} to MINUTES=, or give fewer MEMBERS= or "
-            "FOLDS=, or a faster DEVICE="
+            f"{len(trainings)} trainings of {MIN_STEPS} steps take {expected(0.0) / 60:.1f} "
+            f"minutes here, and {max(0.0, usable) / 60:.1f} are left for them: add {short} to "
+            "MINUTES=, or give fewer MEMBERS= or FOLDS=, or a faster DEVICE="
         )
     low, high = 0.0, 1.0
     if expected(1.0) > usable:
