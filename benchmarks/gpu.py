@@ -50,7 +50,8 @@ def device(data: Data, device: torch.device) -> list[dict[str, Any]]:
     crops = Crops(data.images, data.ids, config, 0)
     fabric = launch(device, 1, 1, "32-true")
     held = _hold(fabric, crops, config)
-    print(f"peak {peak / 1e12:.0f} TFLOP/s, held after {time.perf_counter() - begun:.0f} s", flush=True)
+    seconds = time.perf_counter() - begun
+    print(f"peak {peak / 1e12:.0f} TFLOP/s, held after {seconds:.0f} s", flush=True)
     rows = []
 
     def add(
@@ -78,7 +79,8 @@ def device(data: Data, device: torch.device) -> list[dict[str, Any]]:
     placed = config.model_copy(update={"augmentation": AugmentationConfig(place="device")})
     made = iter(open_loader(fabric, Crops(data.images, data.ids, placed, 0), 0, placed, 0))
     fed = add("compiled, crops made on the device", placed, made, True, last)
-    rows[-1] |= {"ratio": fastest / fed, "against": "data held on the device", "share_bar": SHARE_ON_DEVICE}
+    rows[-1] |= {"ratio": fastest / fed, "against": "data held on the device"}
+    rows[-1]["share_bar"] = SHARE_ON_DEVICE
     return [*rows, *_time_crops(data, config, placed, fabric, operations)]
 
 
@@ -87,7 +89,8 @@ def _time_crops(
 ) -> list[dict[str, Any]]:
     """Crops/s without a training: by one loader in this process, and in batches on the device."""
     rows: list[dict[str, Any]] = []
-    for name, config in (("by albumentations, one core", host), ("on the device, one core beside it", placed)):
+    configs = {"by albumentations, one core": host, "on the device, one core beside it": placed}
+    for name, config in configs.items():
         batches = iter(open_loader(fabric, Crops(data.images, data.ids, config, 0), 0, config, 0))
         next(batches)
         synchronise(fabric.device)

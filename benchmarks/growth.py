@@ -132,9 +132,8 @@ def write_archive(raw: Path, count: int) -> None:
                 (folder / "masks").mkdir()
                 for label in range(1, int(label_map.max()) + 1):
                     mask = np.where(label_map == label, 255, 0).astype(np.uint8)
-                    cv2.imwrite(
-                        str(folder / f"masks/{sha256(f'{name} {label}'.encode()).hexdigest()}.png"), mask
-                    )
+                    digest = sha256(f"{name} {label}".encode()).hexdigest()
+                    cv2.imwrite(str(folder / f"masks/{digest}.png"), mask)
 
 
 def call(script: str, *arguments: Any) -> Used:
@@ -175,7 +174,8 @@ def plot(path: Path, rows: list[dict[str, Any]]) -> None:
             images, images / images[-1] * 1.6 * max(row["seconds"][-1] for row in rows), "k:", label="linear"
         )
         panels[1].set_ylim(100, 10_000)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+        entries = panels[0].get_legend_handles_labels()
+        figure.legend(*entries, loc="outside lower center", ncols=4, fontsize=8)
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
         plt.close(figure)

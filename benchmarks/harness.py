@@ -68,8 +68,10 @@ def compare(
             seconds[who].append(now() - begun)
     ratios = [slow / fast for slow, fast in zip(seconds["peer"], seconds["ours"], strict=True)]
     medians = [statistics.median(values) / items for values in seconds.values()]
-    row = Row(name, peer_name, *medians, ratios, bar, peak_memory(ours), peak_memory(peer), equal, clock)
-    print(f"{name} against {peer_name}: {row.ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+    memory = peak_memory(ours), peak_memory(peer)
+    row = Row(name, peer_name, *medians, ratios, bar, *memory, equal, clock)
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(f"{name} against {peer_name}: {row.ratio:.2f} ({spread})", flush=True)
     return row
 
 

@@ -88,7 +88,8 @@ def segment_by_regions(maps: np.ndarray, parameters: Parameters) -> np.ndarray:
             seeds[place] = following
             following += 1
     label_map = watershed(-seed_map.astype(np.float32), seeds, mask=mask)
-    large = [region.area for region in regionprops(label_map) if region.area >= max(parameters.min_area, 1)]
+    areas = [region.area for region in regionprops(label_map)]
+    large = [area for area in areas if area >= max(parameters.min_area, 1)]
     median = np.median(large) if large else 0
     for region in regionprops(label_map):
         place = tuple(region.coords.T)

@@ -74,16 +74,16 @@ def page(sections: dict[str, Section]) -> str:
     numbers = {name: runs.index(section["run"]) + 1 for name, section in sections.items()}
 
     def table(names: tuple[str, ...]) -> list[str]:
-        keys = dict.fromkeys(section_key(name, device) for name in names for device in ("cpu", "cuda"))
-        return TABLE + [
-            _line(row, numbers[key]) for key in keys if key in sections for row in sections[key]["rows"]
-        ]
+        found = [section_key(name, device) for name in names for device in ("cpu", "cuda")]
+        keys = [key for key in dict.fromkeys(found) if key in sections]
+        return TABLE + [_line(row, numbers[key]) for key in keys for row in sections[key]["rows"]]
 
     lines = [HEAD, *table(SECTIONS), ""]
     if START_UP in sections:
         lines += ["| start-up, shortest of three | CPU time | target | run |", "|---|---|---|---|"]
         lines += [_start(row, numbers[START_UP]) for row in sections[START_UP]["rows"]]
-    whole = [_whole(row, numbers[name]) for name in WHOLE if name in sections for row in sections[name]["rows"]]
+    names = [name for name in WHOLE if name in sections]
+    whole = [_whole(row, numbers[name]) for name in names for row in sections[name]["rows"]]
     if whole:
         lines += [
             "",
@@ -100,11 +100,13 @@ def page(sections: dict[str, Section]) -> str:
 
 
 def _line(row: dict[str, Any], run: int) -> str:
-    ratio = f"**{row['ratio']:.2f}** ({row['least']:.2f} to {row['most']:.2f}, {row['pairs']} pairs)"
+    spread = f"{row['least']:.2f} to {row['most']:.2f}, {row['pairs']} pairs"
+    ratio = f"**{row['ratio']:.2f}** ({spread})"
     bar = "" if row["bar"] is None else f"{row['bar']:g}: {_verdict(row['ratio'] >= row['bar'])}"
     times = [f"{_time(row[name])} {row['clock']}" for name in ("ours_seconds", "peer_seconds")]
     memory = f"{row['ours_memory']:.0f} / {row['peer_memory']:.0f}"
-    return f"| {' | '.join([row['name'], row['peer'], *times, ratio, bar, memory, row['equal'], str(run)])} |"
+    cells = [row["name"], row["peer"], *times, ratio, bar, memory, row["equal"], str(run)]
+    return f"| {' | '.join(cells)} |"
 
 
 def _start(row: dict[str, Any], run: int) -> str:
@@ -171,7 +173,8 @@ def _growth(rows: list[dict[str, Any]], run: int) -> list[str]:
     for row in rows:
         seconds = [f"{value:.1f} s CPU" for value in row["seconds"]]
         mib = " / ".join(f"{value:.0f}" for value in row["mib"])
-        lines.append(f"| {' | '.join([row['name'], *seconds, format(row['power'], '.2f'), mib, str(run)])} |")
+        cells = [row["name"], *seconds, format(row["power"], ".2f"), mib, str(run)]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

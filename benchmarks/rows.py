@@ -40,6 +40,8 @@ from nuclei.training.losses import build_loss
 from nuclei.training.optimizer import compile_network
 
 CROP, BATCH, STEPS = 256, 4, 2
+Pair = tuple[np.ndarray, np.ndarray]
+"""Image and label map."""
 ROOT = Path(__file__).parents[1]
 CONFIGS, WEIGHTS = ROOT / "configs", ROOT / "weights/encoder_resunet/fold_0.safetensors"
 BEGUN = r"\| [1-9]\d*/"
@@ -86,7 +88,8 @@ def run_lengths(data: Data) -> Iterator[Row]:
     def same_masks(one: list[list[str]], other: list[Any]) -> str:
         for truth, rows, encoded in zip(truths, one, other, strict=True):
             numbers = np.arange(1, len(rows) + 1)
-            assert np.array_equal((mask.decode(encoded) * numbers).sum(2), decode_label_map(rows, *truth.shape))
+            decoded = (mask.decode(encoded) * numbers).sum(2)
+            assert np.array_equal(decoded, decode_label_map(rows, *truth.shape))
         return "masks after decoding (theirs is COCO's compressed form)"
 
     name = "run lengths of a label map"
@@ -126,16 +129,16 @@ def opening(data: Data) -> Iterator[Row]:
     name = "annotation of a training image, warm"
     yield compare(name, "every mask's PNG", ours, peer, _nearly_same_pixels, 20.0, items=len(data.ids))
 
-    def both() -> list[tuple[np.ndarray, np.ndarray]]:
+    def both() -> list[Pair]:
         return [(data.images.image(image_id), data.images.label_map(image_id)) for image_id in data.ids]
 
-    def peers_both() -> list[tuple[np.ndarray, np.ndarray]]:
-        return [
-            (peers.read_picture(data.folder(name)), peers.read_masks(data.folder(name))) for name in data.ids
-        ]
+    def peers_both() -> list[Pair]:
+        folders = [data.folder(name) for name in data.ids]
+        return [(peers.read_picture(folder), peers.read_masks(folder)) for folder in folders]
 
-    def check(one: list[tuple[np.ndarray, np.ndarray]], other: list[tuple[np.ndarray, np.ndarray]]) -> str:
-        assert all(np.array_equal(ours, theirs) for (ours, _), (theirs, _) in zip(one, other, strict=True))
+    def check(one: list[Pair], other: list[Pair]) -> str:
+        for (ours, _), (theirs, _) in zip(one, other, strict=True):
+            assert np.array_equal(ours, theirs)
         return "pixels of the images; annotation as above"
 
     name = "image and annotation of a training image, warm"
@@ -203,10 +206,12 @@ def prediction(data: Data, device: torch.device) -> Iterator[Row]:
         inputs = (
             normalise(window, config.intensity.normalisation, config.model.in_channels) for window in windows
         )
-        return [peers.predict_plainly(plain.model, torch.from_numpy(one).to(device), config) for one in inputs]
+        tensors = (torch.from_numpy(one).to(device) for one in inputs)
+        return [peers.predict_plainly(plain.model, tensor, config) for tensor in tensors]
 
     def check(one: list[np.ndarray], other: list[np.ndarray]) -> str:
-        apart = np.concatenate([np.abs(a.astype(int) - b).ravel() for a, b in zip(one, other, strict=True)])
+        pairs = zip(one, other, strict=True)
+        apart = np.concatenate([np.abs(a.astype(int) - b).ravel() for a, b in pairs])
         tuned = read_tuned(WEIGHTS).general
         ours, theirs = ([segment_maps(maps, tuned) for maps in each] for each in (one, other))
         scores = [average_precision(*pair).mean() for pair in zip(theirs, ours, strict=True)]
@@ -265,7 +270,8 @@ def start_up(root: Path, data: Data) -> list[dict[str, Any]]:
     helps = [(f"`{path.name} --help`", [path, "--help"], ".", 0.3) for path in sorted(scripts.glob("*.py"))]
     with TemporaryDirectory() as folder:
         out, picture = Path(folder) / "x/fold_0", data.processed / "images" / f"{data.ids[0]}.png"
-        train = ["train.py", "--config", config, *processed, "--splits", data.splits, "--fold", 0, "--out", out]
+        splits = ["--splits", data.splits]
+        train = ["train.py", "--config", config, *processed, *splits, "--fold", 0, "--out", out]
         small = [root / "configs/unet_small.toml" if part == config else part for part in train]
         segment = ["segment.py", "--images", picture, "--out", out]
         predict = [
@@ -276,7 +282,8 @@ def start_up(root: Path, data: Data) -> list[dict[str, Any]]:
             "--test",
             out / "x.npz",
         ]
-        folds = ["make_folds.py", "--index", data.processed / "index.csv", "--out", out / "splits.csv"]
+        index = ["--index", data.processed / "index.csv"]
+        folds = ["make_folds.py", *index, "--out", out / "splits.csv"]
         runs = [
             (f"`{command[0]}` to its first line", command, ".", 3.0)
             for command in (train, predict, segment, folds)
@@ -358,8 +365,9 @@ class Trainer:
         rate, fused = config.training.learning_rate, layout is torch.channels_last
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, fused=fused)
         self.model = compile_network(model, device) if compiled else model
-        self.criterion, self.batch = build_loss(config.loss, config.target), config.training.batch_size
-        self.crops, self.device, self.autocast, self.layout, self.step = crops, device, autocast, layout, 0
+        self.criterion = build_loss(config.loss, config.target)
+        self.crops, self.batch, self.step = crops, config.training.batch_size, 0
+        self.device, self.autocast, self.layout = device, autocast, layout
 
     def __call__(self) -> float:
         return self.train(STEPS)
@@ -432,4 +440,5 @@ def same_nuclei(one: list[np.ndarray], other: list[np.ndarray]) -> str:
 def _nearly_same_pixels(one: list[np.ndarray], other: list[np.ndarray]) -> str:
     share = np.mean([np.mean((a > 0) == (b > 0)) for a, b in zip(one, other, strict=True)])
     assert share > 0.999, share
-    return f"{share:.5f} of the pixels in a nucleus or not (overlaps and specks are fixed when the data is prepared)"
+    why = "overlaps and specks are fixed when the data is prepared"
+    return f"{share:.5f} of the pixels in a nucleus or not ({why})"

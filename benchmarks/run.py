@@ -33,10 +33,10 @@ MODULES = {"opencv-python-headless": "cv2", "scikit-image": "skimage"}
 def main() -> None:
     everything = [*record.SECTIONS, record.START_UP, *record.WHOLE, *trials.TRIALS]
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with raw/, processed/ and splits.csv")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and RESULTS.md")
-    parser.add_argument("--images", type=int, default=60, help="training images in the sample (default 60)")
-    parser.add_argument("--device", default="cpu", help="of training and prediction: cpu, cuda or auto")
+    parser.add_argument("--data", type=Path, required=True, help="with raw/, processed/, splits.csv")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the results")
+    parser.add_argument("--images", type=int, default=60, help="training images (default 60)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
     parser.add_argument(
         "--rows",
         nargs="*",
@@ -44,7 +44,7 @@ def main() -> None:
         choices=[*everything, record.DEVICE, record.GROWTH],
         help="which sections",
     )
-    parser.add_argument("--maps", type=Path, help="out-of-fold maps for `search` (default: blurred annotation)")
+    parser.add_argument("--maps", type=Path, help="for `search` (default: blurred annotation)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -67,8 +67,8 @@ def _measure(name: str, data: Data, device: torch.device, maps: Path | None) -> 
         return found
     if name in record.WHOLE:
         with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
-            return whole.search(data, folder, maps) if name == "search" else getattr(whole, name)(data, folder)
+            run, folder = getattr(whole, name), Path(scratch)
+            return run(data, folder, maps) if name == "search" else run(data, folder)
     section = trials.TRIALS.get(name) or getattr(segmenting if name == "segment" else rows, name)
     if name in record.ON_DEVICE:
         return [record.plain(row) for row in section(data, device)]
@@ -79,7 +79,8 @@ def _measure(name: str, data: Data, device: torch.device, maps: Path | None) -> 
 
 
 def _describe(data: Data, device: torch.device) -> str:
-    names = ("torch", "numpy", "opencv-python-headless", "scikit-image", "stardist", "cellpose", "pycocotools")
+    names = ["torch", "numpy", "opencv-python-headless", "scikit-image"]
+    names += ["stardist", "cellpose", "pycocotools"]
     there = [f"{name} {version(name)}" for name in names if find_spec(MODULES.get(name, name))]
     commit = code_commit()
     load, processor = os.getloadavg()[0], torch.backends.cpu.get_cpu_capability()

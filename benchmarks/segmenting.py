@@ -57,7 +57,8 @@ def segment(data: Data) -> Iterator[Row]:
 
 
 def describe(truth: LabelMap) -> str:
-    return f"{len(truth)}x{len(truth)} pixels, {truth.max()} nuclei of {mean_size(truth):.0f} pixels on average"
+    size = f"{mean_size(truth):.0f} pixels on average"
+    return f"{len(truth)}x{len(truth)} pixels, {truth.max()} nuclei of {size}"
 
 
 def mean_size(truth: LabelMap) -> float:
@@ -162,7 +163,8 @@ def stardist(image: UInt8Array, truth: LabelMap) -> Callable[[], LabelMap]:
     from stardist import edt_prob, non_maximum_suppression, polygons_to_label, star_dist
 
     torch.manual_seed(0)
-    network: Any = StarDistNetwork().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network: Any = StarDistNetwork().eval()
+    network = network.to(memory_format=torch.channels_last)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     distances, probabilities = star_dist(truth, RAYS)[::2, ::2], edt_prob(truth)[::2, ::2]
 

@@ -93,7 +93,8 @@ def distances(data: Data) -> Iterator[Row]:
     truths = data.truths()
 
     def ours() -> list[np.ndarray]:
-        steps = [cv2.distanceTransform((~rims(truth)).astype(np.uint8), cv2.DIST_L2, 5) + 1 for truth in truths]
+        insides = [(~rims(truth)).astype(np.uint8) for truth in truths]
+        steps = [cv2.distanceTransform(inside, cv2.DIST_L2, 5) + 1 for inside in insides]
         return [np.where(truth > 0, step, 0) for truth, step in zip(truths, steps, strict=True)]
 
     def check(one: list[np.ndarray], other: list[np.ndarray]) -> str:
@@ -118,7 +119,8 @@ def overlaps(data: Data) -> Iterator[Row]:
 
     def pixel_by_pixel(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         shape = int(truth.max()) + 1, int(predicted.max()) + 1
-        return np.bincount((truth * shape[1] + predicted).ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+        cells = (truth * shape[1] + predicted).ravel()
+        return np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
 
     def check(one: list[np.ndarray], other: list[np.ndarray]) -> str:
         assert all(np.array_equal(a, b[1:, 1:]) for a, b in zip(one, other, strict=True))
@@ -170,7 +172,8 @@ def decoding(data: Data) -> Iterator[Row]:
 
     def check(one: list[np.ndarray], other: list[np.ndarray]) -> str:
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
-        return f"pixels; theirs takes {sum(map(len, filtered)) / sum(map(len, kept)):.2f} of the bytes"
+        ratio = sum(map(len, filtered)) / sum(map(len, kept))
+        return f"pixels; theirs takes {ratio:.2f} of the bytes"
 
     yield compare(
         "image, PNG from memory, OpenCV's filters",
