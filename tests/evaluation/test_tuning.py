@@ -35,9 +35,11 @@ IMAGES, FOLDS, SIZE = 12, 3, 64
 
 def make_maps(label_map, number):
     """Maps of a network that sees every nucleus too large and is unsure of it, with noise."""
-    maps = np.stack([cv2.GaussianBlur(channel, (0, 0), 1.5) for channel in energy_target(label_map, 0.15, 4.0)])
+    target = energy_target(label_map, 0.15, 4.0)
+    maps = np.stack([cv2.GaussianBlur(channel, (0, 0), 1.5) for channel in target])
     noise = np.random.default_rng(number).normal(0, 0.04, maps.shape)
-    return np.round(np.clip(maps * [[[1.7]], [[1.0]], [[0.9]]] + noise, 0, 1) * 255).astype(np.uint8)
+    noisy = maps * [[[1.7]], [[1.0]], [[0.9]]] + noise
+    return np.round(np.clip(noisy, 0, 1) * 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,8 @@ def test_each_image_is_scored_with_its_own_folds_parameters(run, summary):
     for image_id, record in summary["image"].items():
         parameters = Parameters.from_dict(summary["fold"][str(record["fold"])]["parameters"])
         predicted = segment_maps(maps[image_id], parameters)
-        assert record["ap"] == pytest.approx(average_precision(images.label_map(image_id), predicted), abs=1e-6)
+        ap = average_precision(images.label_map(image_id), predicted)
+        assert record["ap"] == pytest.approx(ap, abs=1e-6)
         assert record["predicted"] == predicted.max()
         assert record["nuclei"] == images.label_map(image_id).max()
 
@@ -134,9 +137,11 @@ def test_a_modality_gets_parameters_of_its_own_where_they_pay_and_is_scored_with
         == tuned.of("anything").foreground_threshold
     )
     for image_id, record in summary["image"].items():
-        parameters = Tuned.from_dict(summary["fold"][str(record["fold"])]["parameters"]).of(record["modality"])
+        of_fold = Tuned.from_dict(summary["fold"][str(record["fold"])]["parameters"])
+        parameters = of_fold.of(record["modality"])
         predicted = segment_maps(maps[image_id], parameters)
-        assert record["ap"] == pytest.approx(average_precision(images.label_map(image_id), predicted), abs=1e-6)
+        ap = average_precision(images.label_map(image_id), predicted)
+        assert record["ap"] == pytest.approx(ap, abs=1e-6)
     assert dict(segment_test(folder / "oof.npz", tuned, {"image09": "grey_tissue"}))["image09"].max() == (
         segment_maps(maps["image09"], tuned.of("grey_tissue")).max()
     )

@@ -123,8 +123,9 @@ def plan(kills: int, stages: int) -> list[Case]:
 def plan_others(stages: int) -> Iterator[Case]:
     for stage in range(stages):
         moment = Moment((stage % 4 + 0.5) / 4)
-        yield Case("two makes at once", stage, moment, partial(two_at_once, killed=False), stage % 10 == 0)
-        yield Case("two makes at once, one killed", stage, moment, partial(two_at_once, killed=True), False)
+        both, one = partial(two_at_once, killed=False), partial(two_at_once, killed=True)
+        yield Case("two makes at once", stage, moment, both, stage % 10 == 0)
+        yield Case("two makes at once, one killed", stage, moment, one, False)
         yield Case("full disk", stage, Moment(ROOM[stage % len(ROOM)]), full_disk, stage % 10 == 5)
 
 
@@ -137,7 +138,8 @@ def try_case(case: Case, demo: Demo, stages: list[Stage], final: dict[str, str],
     try:
         runs = case.attack(demo, stage, case.moment)
         faults = check_stop(case, runs, stages) + check_whole(demo, stage, final)
-        hit = max((find_stage(stages, command) for run in runs for _, command in run.began), default=case.stage)
+        begun = (find_stage(stages, command) for run in runs for _, command in run.began)
+        hit = max(begun, default=case.stage)
         faults += go_on(case, demo, stages, hit, runs, final, report)
     except Exception as error:  # of the torture itself, too: the other cases go on
         faults = [f"{type(error).__name__}: {error}"]
@@ -159,7 +161,8 @@ def check_stop(case: Case, runs: list[Run], stages: list[Stage]) -> list[str]:
         ended_well = not run.process.returncode or "Error 99" in run.says()
         if case.name == "two makes at once" and not ended_well:
             faults.append(f"a make failed: {run.tail()}")
-        if case.name == "full disk" and not ended_well and not re.search("error: .*(?:/|no room)", run.says()):
+        is_named = re.search("error: .*(?:/|no room)", run.says())
+        if case.name == "full disk" and not ended_well and not is_named:
             faults.append(f"no error that names a file: {run.tail()}")
     if case.name.endswith("one killed") and runs[1].process.returncode and "Error 99" not in runs[1].says():
         faults.append(f"the make that was not killed failed: {runs[1].tail()}")

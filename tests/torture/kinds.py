@@ -5,6 +5,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,10 @@ Kind = tuple[bytes, str, Callable[[Path], object]]
 """A good file, the name that it is written under, and what reads it."""
 
 
+def of_project(name: str) -> bytes:
+    return (ROOT / name).read_bytes()
+
+
 def make_kinds(folder: Path) -> dict[str, Kind]:
     index = "image_id,subset,image,label,height,width,nuclei,modality,group,source\n"
     index += "".join(f"{name},test,images/{name}.png,,12,10,,purple_tissue,g{name},s\n" for name in SIZES)
@@ -55,12 +60,13 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
     solution = "ImageId,EncodedPixels,Height,Width,Usage\na,1 3,12,10,Private\nb,7 7,20,20,Ignored\n"
     splits = "image_id,fold,group,modality,nuclei\na,0,g,purple_tissue,3\nb,1,h,purple_tissue,0\n"
     network = build_model(CONFIG.model, 3, pretrained=False).state_dict()
-    torch.save(
-        {"config": CONFIG.model_dump(), "model": network, "fold": 0, "trained_on": ["a"]}, folder / "good.pt"
-    )
-    write_maps(folder / "good.npz", [(name, np.zeros((3, *size), np.uint8)) for name, size in SIZES.items()])
+    checkpoint = {"config": CONFIG.model_dump(), "model": network, "fold": 0, "trained_on": ["a"]}
+    torch.save(checkpoint, folder / "good.pt")
+    maps = [(name, np.zeros((3, *size), np.uint8)) for name, size in SIZES.items()]
+    write_maps(folder / "good.npz", maps)
     write_record(folder / "kaggle.csv", [Entry("a.csv", "0" * 64, "first", "1", public_score="0.5")])
-    tuned = {"experiment": "a", "n_images": 2, "score": 0.5, "parameters": Tuned(Parameters(), {}).to_dict()}
+    parameters = Tuned(Parameters(), {}).to_dict()
+    tuned = {"experiment": "a", "n_images": 2, "score": 0.5, "parameters": parameters}
     weights = {
         "n_images": 2,
         "score": 0.5,
@@ -68,9 +74,12 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
         "weights": {ALL: {"a": 1.0, "b": 0.5}},
         "fold": {},
     }
-    log = "epoch,step,loss,learning_rate,validation_score,minutes\n1,2,1.5,0.001,,0.5\n2,4,1.2,0.0003,0.4,0.9\n"
+    log = "epoch,step,loss,learning_rate,validation_score,minutes\n"
+    log += "1,2,1.5,0.001,,0.5\n2,4,1.2,0.0003,0.4,0.9\n"
     manifest = f"file,bytes,sha256,source\na.zip,3,{'0' * 64},here\nb.zip,3,{'1' * 64},there\n"
     shipped = next(iter((ROOT / "src/nuclei/weights").glob("*.safetensors")))
+    corrected = partial(read_corrected, shape=(30, 30))
+    trained = partial(load_trained, device=CPU)
     return {
         "submission": (
             submission.encode(),
@@ -80,25 +89,25 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
         "index": (index.encode(), "index.csv", lambda path: (read_sizes(path), read_index(path))),
         "solution": (solution.encode(), "a.csv", read_solution),
         "splits": (splits.encode(), "splits.csv", read_splits),
-        "config": ((ROOT / "configs/unet_small.toml").read_bytes(), "a.toml", read_config),
-        "card of an ensemble": ((ROOT / "weights/ensemble.json").read_bytes(), "ensemble.json", read_ensemble),
+        "config": (of_project("configs/unet_small.toml"), "a.toml", read_config),
+        "card of an ensemble": (of_project("weights/ensemble.json"), "ensemble.json", read_ensemble),
         "tuned parameters": (json.dumps(tuned).encode(), "cv.json", read_tuned_score),
-        "scores": ((ROOT / "submissions/scores/unet_small.json").read_bytes(), "a.json", read_scores),
+        "scores": (of_project("submissions/scores/unet_small.json"), "a.json", read_scores),
         "ensemble weights": (json.dumps(weights).encode(), "ensemble_weights.json", read_named_weights),
         "log": (log.encode(), "log.csv", lambda path: read_log(path.parent)),
         "record of submissions": ((folder / "kaggle.csv").read_bytes(), "kaggle.csv", read_record),
-        "sources of images": ((ROOT / "configs/image_sources.csv").read_bytes(), "a.csv", read_corrections),
-        "public data sets": ((ROOT / "configs/external_sets.csv").read_bytes(), "a.csv", read_public_sets),
+        "sources of images": (of_project("configs/image_sources.csv"), "a.csv", read_corrections),
+        "public data sets": (of_project("configs/external_sets.csv"), "a.csv", read_public_sets),
         "probability maps": ((folder / "good.npz").read_bytes(), "oof.npz", read_all_maps),
         "manifest": (manifest.encode(), MANIFEST, lambda path: _read_kept(path.parent, ["a.zip"])),
-        "polygons": (json.dumps(POLYGONS).encode(), "a.geojson", lambda path: read_corrected(path, (30, 30))),
-        "label map, png": (image_bytes("PNG"), "a.png", lambda path: read_corrected(path, (30, 30))),
-        "label map, tiff": (image_bytes("TIFF"), "a.tif", lambda path: read_corrected(path, (30, 30))),
-        "weights": (shipped.read_bytes(), "fold_0.safetensors", lambda path: load_trained(path, CPU)),
-        "checkpoint": ((folder / "good.pt").read_bytes(), "model.pt", lambda path: load_trained(path, CPU)),
+        "polygons": (json.dumps(POLYGONS).encode(), "a.geojson", corrected),
+        "label map, png": (image_bytes("PNG"), "a.png", corrected),
+        "label map, tiff": (image_bytes("TIFF"), "a.tif", corrected),
+        "weights": (shipped.read_bytes(), "fold_0.safetensors", trained),
+        "checkpoint": ((folder / "good.pt").read_bytes(), "model.pt", trained),
         **make_kinds_of_make(),
-        "training archive": (TRAIN_ZIP, "stage1_train.zip", lambda path: unpack_beside(path, "stage1_train")),
-        "test archive": (TEST_ZIP, "stage1_test.zip", lambda path: unpack_beside(path, "stage1_test")),
+        "training archive": (TRAIN_ZIP, "stage1_train.zip", partial(unpack_beside, subset="stage1_train")),
+        "test archive": (TEST_ZIP, "stage1_test.zip", partial(unpack_beside, subset="stage1_test")),
     }
 
 
