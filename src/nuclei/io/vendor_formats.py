@@ -6,6 +6,7 @@ count planes.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,9 +106,22 @@ def _open_czi(path: Path) -> Iterator[list[Image]]:
     import czifile
 
     with czifile.CziFile(str(path)) as file:
-        axes = file.axes.replace("S", "P").replace("0", "S")  # its S are scenes, its 0 samples
         size, note = _read_czi_scaling(file.metadata())
-        yield [Image("", axes, tuple(file.shape), lambda: file.asarray(out="memmap"), size, note)]
+        if hasattr(file, "scenes"):  # czifile of 2026, which Python 3.12 and later get
+            yield [
+                Image(
+                    f"scene {number}",
+                    scene.axes,
+                    tuple(scene.shape),
+                    partial(scene.asarray, out="memmap"),
+                    size,
+                    note,
+                )
+                for number, scene in enumerate(file.scenes.values(), start=1)
+            ]
+        else:
+            axes = file.axes.replace("S", "P").replace("0", "S")  # its S are scenes, its 0 samples
+            yield [Image("", axes, tuple(file.shape), partial(file.asarray, out="memmap"), size, note)]
 
 
 def _read_czi_scaling(text: str) -> tuple[PixelSize | None, str]:
