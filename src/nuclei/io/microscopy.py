@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from nuclei.arrays import Pixels
 from nuclei.errors import UserError
-from nuclei.io import raster, tiff, vendor_formats
+from nuclei.io import foreign, raster, tiff, vendor_formats
 from nuclei.io.picture import (
     DISK_FULL,
     Contents,
@@ -26,9 +26,12 @@ from nuclei.io.picture import (
     check_size,
     printable,
 )
+from nuclei.io.plane_checks import find_doubts
 
 SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".j2k", ".pgm", ".ppm", ".lsm",
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".btf", ".tf8", ".bmp", ".gif", ".webp",
+    ".jp2", ".j2k", ".j2c", ".jpx", ".jpf", ".pgm", ".ppm", ".pbm", ".pnm", ".lsm", ".stk", ".svs", ".ndpi", ".scn",
+    ".bif", ".qptiff",
     *vendor_formats.READERS,
 )  # fmt: skip
 """Endings of files that ought to be pictures: without a picture's content they fail instead of
@@ -68,6 +71,8 @@ def find_pictures(folder: Path) -> Found:
     """
     if not folder.exists():
         raise UserError(f"{printable(folder)}: no such folder or file; IMAGES= is where your pictures are")
+    if folder.is_dir() and foreign.is_zarr(folder):
+        raise UserError(f"{printable(folder)}: {foreign.ZARR}")
     paths = sorted(folder.iterdir()) if folder.is_dir() else [folder]
     pictures, left_aside = [], []
     for path in paths:
@@ -88,15 +93,16 @@ def _why_left_aside(path: Path) -> str | None:
     """Why an entry of a folder is no picture; None for one."""
     try:
         if path.is_dir():
-            return "a folder; name it as IMAGES= for its pictures"
+            return foreign.ZARR if foreign.is_zarr(path) else "a folder; name it as IMAGES= for its pictures"
         if not path.exists():
             return "a link to nothing"
         if not path.is_file():
             return "no regular file"
-        known = sniff(path) is not None or path.suffix.lower() in SUFFIXES
+        if sniff(path) is not None or path.suffix.lower() in SUFFIXES:
+            return None
+        return f"no picture that is read here ({foreign.describe(path) or path.suffix or 'no ending'})"
     except OSError as error:
         return f"cannot be opened ({error.strerror})" if path.suffix.lower() not in SUFFIXES else None
-    return None if known else f"no picture that is read here ({path.suffix or 'no ending'})"
 
 
 def sniff(path: Path) -> str | None:
@@ -157,7 +163,7 @@ def open_file(path: Path, reading: Reading) -> AbstractContextManager[Contents]:
         raise UserError("is empty; fetch or save it again")
     kind = sniff(path)
     if kind is None:
-        raise UserError("is no picture by its content; save it as TIFF or PNG")
+        raise UserError(f"is {foreign.describe(path) or 'no picture by its content; save it as TIFF or PNG'}")
     if kind in vendor_formats.READERS:
         return vendor_formats.open_vendor(path, kind, reading)
     return tiff.open_tiff(path, reading) if kind == "tiff" else raster.open_raster(path, reading)
@@ -233,8 +239,9 @@ def _read_plane(name: str, plane: Plane, contents: Contents, reading: Reading) -
         pixels = pixels.astype(np.uint8) * 255
     pixels, outside, note = fill_gaps(pixels, reading)
     kind = f"{contents.format}, {'grey' if pixels.ndim == 2 else 'colour'} {pixels.dtype}"
-    said = tuple(one for one in (kind, *contents.notes, *plane.notes, note) if one)
-    return Picture(name, pixels, plane.pixel_size, plane.label, said, outside)
+    doubts = find_doubts(pixels)
+    said = tuple(one for one in (kind, *contents.notes, *plane.notes, note, *doubts) if one)
+    return Picture(name, pixels, plane.pixel_size, plane.label, said, outside, doubts)
 
 
 def fill_gaps(pixels: Pixels, reading: Reading) -> tuple[Pixels, npt.NDArray[np.bool_] | None, str]:

@@ -81,6 +81,8 @@ class Picture:
     plane: str = ""
     notes: tuple[str, ...] = ()
     outside: npt.NDArray[np.bool_] | None = None
+    doubts: tuple[str, ...] = ()
+    """Those of the notes that say why this may be no picture of nuclei."""
 
 
 def check_channel(channel: Channel | None) -> Channel | None:
@@ -130,10 +132,8 @@ def choose_colour(channel: Channel | None) -> tuple[int | None, str]:
         return None, ""
     if isinstance(channel, str):
         return COLOURS.index(channel), f"{channel} of a colour picture"
-    return (
-        None,
-        f"colour picture, CHANNEL={channel} has no effect (CHANNEL={COLOURS[(channel - 1) % 3]} takes one)",
-    )
+    colour = COLOURS[channel - 1] if channel <= len(COLOURS) else "red, green or blue"
+    return None, f"colour picture, CHANNEL={channel} has no effect (CHANNEL={colour} takes one)"
 
 
 def check_size(height: int, width: int, max_pixels: int) -> None:

@@ -17,18 +17,10 @@ from nuclei.inference.weights import Weights, find_best, find_files, load_weight
 from nuclei.io import microscopy
 from nuclei.io.decoder import Decoder
 from nuclei.io.files import sha256
-from nuclei.io.picture import (
-    COLOURS,
-    DISK_FULL,
-    MAX_PIXELS,
-    Channel,
-    Picture,
-    Reading,
-    choose_channel,
-    printable,
-)
+from nuclei.io.picture import DISK_FULL, MAX_PIXELS, Channel, Picture, Reading, printable
 from nuclei.progress import Progress, bar_fits, format_duration
 from nuclei.segmentation import exports, results
+from nuclei.segmentation.array_input import read_array
 from nuclei.segmentation.filters import leave_out, read_area
 from nuclei.segmentation.plane import segment_plane
 from nuclei.segmentation.results import Record, Source, SummaryRow
@@ -40,6 +32,8 @@ log = logging.getLogger(__name__)
 _ENORMOUS = 2**24
 """Pixels of a plane from which on its file waits until all others are done."""
 _TRIAL = 128
+_SAID = 5
+"""Files of a kind that are named in the log; summary.csv has all."""
 
 
 def segment(
@@ -76,6 +70,8 @@ def segment(
         keep_fibres=keep_fibres,
     )
     picture = settings.with_pixel_size(_read_one(image, settings))
+    for warning in picture.doubts:
+        log.warning("%s", warning)
     limits = settings.area_limits(picture.pixel_size)
     loaded = _load(weights, settings)
     label_map, _ = segment_plane(picture.pixels, loaded, None, picture.outside, settings.scale)
@@ -93,15 +89,7 @@ def _read_one(image: npt.NDArray[Any] | Path | str, settings: Settings) -> Pictu
                 f"{image}: a stack of {len(planes)} planes; give one as an array, or use segment_folder"
             )
         return planes[0]
-    if settings.channel is not None and image.ndim == 3:
-        number = settings.channel
-        if isinstance(number, str):
-            number = COLOURS.index(number) + 1
-        image = image[..., choose_channel(image.shape[2], number, f"{image.shape}")[0]]
-    pixels, outside, note = microscopy.fill_gaps(image, reading)
-    if note:
-        log.warning("%s", note)
-    return Picture("", pixels, outside=outside)
+    return read_array(image, settings.channel)
 
 
 def _load(weights: Path | str | None, settings: Settings) -> Weights:
@@ -138,6 +126,8 @@ class _Run:
     scratch: Path
     failed: dict[str, str] = field(default_factory=dict)
     """Reasons by the name of the file's results."""
+    doubts: list[str] = field(default_factory=list)
+    """Planes that may be no pictures of nuclei, and why."""
 
     @property
     def reading(self) -> Reading:
@@ -316,6 +306,7 @@ def _record(run: _Run, job: _Job, rows: list[SummaryRow], made: list[str], compl
 def _segment_picture(run: _Run, job: _Job, picture: Picture) -> tuple[SummaryRow, list[str]]:
     """Writes all files of a plane and returns its row and their paths."""
     picture = run.settings.with_pixel_size(picture)
+    run.doubts += [f"{picture.name}: {doubt}" for doubt in picture.doubts]
     limits = run.settings.area_limits(picture.pixel_size)
     label_map, _ = segment_plane(picture.pixels, run.weights, run.scratch, picture.outside, run.settings.scale)
     count, left_out = leave_out(label_map, *limits, run.settings.keep_fibres)
@@ -360,8 +351,11 @@ def _finish(run: _Run, found: microscopy.Found, jobs: list[_Job]) -> list[Summar
         log.info(
             "left aside: %d entries, %s",
             len(aside),
-            "; ".join(f"{row.file}: {row.notes}" for row in aside[:5]),
+            "; ".join(f"{row.file}: {row.notes}" for row in aside[:_SAID]),
         )
+    if run.doubts:
+        more = f"; and {len(run.doubts) - _SAID} more, see summary.csv" if len(run.doubts) > _SAID else ""
+        log.warning("look at these: %s%s", "; ".join(run.doubts[:_SAID]), more)
     unknown = results.find_unknown(run.out, run.records)
     if unknown:
         log.warning(
