@@ -228,3 +228,49 @@ def test_large_planes_of_a_stack_come_whole_through_the_scratch_folder(tmp_path,
         found = [int(picture.pixels[0, 0]) for picture in pictures]
     assert found == [0, 1, 2]
     assert not list(scratch.iterdir())
+
+
+def test_each_scene_of_a_czi_is_read_by_the_newer_czifile(tmp_path, monkeypatch):
+    class Scene:
+        axes = "CYX"
+
+        def __init__(self, side):
+            self.shape = (2, side, side)
+
+        def asarray(self, out):
+            assert out == "memmap"
+            return np.ones(self.shape, np.uint8)
+
+    class File:
+        def __init__(self, path):
+            self.scenes = {0: Scene(30), 3: Scene(40)}
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def metadata(self):
+            return '<M><Distance Id="X"><Value>3e-07</Value></Distance></M>'
+
+    module = types.ModuleType("czifile")
+    module.CziFile, module.__spec__ = File, types.SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "czifile", module)
+    (tmp_path / "a.czi").write_bytes(b"ZISRAWFILE" + bytes(100))
+    pictures = read(tmp_path / "a.czi", channel=2)
+    assert [(picture.plane, picture.pixels.shape) for picture in pictures] == [
+        ("scene 1", (30, 30)),
+        ("scene 2", (40, 40)),
+    ]
+    assert pictures[0].pixel_size == PixelSize(0.3, 0.3)
+
+
+def test_grey_png_with_transparency_or_a_grey_palette_is_grey(tmp_path):
+    import imagecodecs
+
+    wide = GREY.astype(np.uint16) * 200
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(np.dstack([wide, np.full_like(wide, 65535)])))
+    assert np.array_equal(read_one(tmp_path / "a.png").pixels, wide)
+    Image.fromarray(GREY).convert("P").save(tmp_path / "b.png")
+    assert np.array_equal(read_one(tmp_path / "b.png").pixels, GREY)

@@ -55,3 +55,14 @@ def test_ycbcr_without_compression_is_converted(tmp_path):
     options = {"metadata": None, "extratags": [(530, 3, 2, (1, 1), True)]}
     tifffile.imwrite(tmp_path / "a.tif", ycbcr, photometric="ycbcr", **options)
     assert np.abs(read_one(tmp_path / "a.tif").pixels.astype(int) - RGB).max() <= 3
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_values_stay_where_imagej_only_shows_them_inverted(tmp_path, dtype):
+    pixels = GREY.astype(dtype)
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels, photometric="miniswhite", description="ImageJ=1.53t\n", metadata=None
+    )
+    picture = read_one(tmp_path / "a.tif")
+    assert np.array_equal(picture.pixels, pixels)
+    assert "shown inverted by ImageJ" in notes(picture)

@@ -302,3 +302,50 @@ def test_a_plane_without_any_number_fails(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.full((20, 20), np.nan, np.float32))
     with pytest.raises(ValueError, match="has no finite value"):
         read(tmp_path / "a.tif")
+
+
+def test_pages_that_the_ome_xml_does_not_name_are_said(tmp_path):
+    xml = OME_SET.format(own=0, channels=1, times=1, channel_elements="<Channel/>", data="<TiffData/>")
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", planes(3), photometric="minisblack", description=xml, metadata=None
+    )
+    picture = read_one(tmp_path / "a.ome.tif")
+    assert "2 pages that the OME-XML does not name left aside" in notes(picture)
+
+
+def test_pages_beyond_imagej_s_metadata_are_read(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for number, plane in enumerate(planes(3)):
+            description = "" if number else "ImageJ=1.53t\nimages=2\nslices=2\n"
+            file.write(plane, description=description, metadata=None)
+    pictures = read(tmp_path / "a.tif")
+    assert corners(pictures) == [0, 1, 2]
+    assert "ImageJ's metadata name fewer images than there are" in notes(pictures[0])
+
+
+def test_an_impossible_order_of_axes_in_ome_xml_is_no_error(tmp_path):
+    xml = OME_SET.format(own=0, channels=1, times=1, channel_elements="<Channel/>", data="<TiffData/>")
+    tifffile.imwrite(tmp_path / "a.tif", GREY, description=xml.replace("XYCZT", "XYZ"), metadata=None)
+    assert np.array_equal(read_one(tmp_path / "a.tif").pixels, GREY)
+
+
+def test_an_array_of_many_channels_written_last_asks_for_one(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((160, 170, 20), np.uint16))
+    with pytest.raises(ValueError, match="has 20 channels"):
+        read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("options", [{"extrasamples": ["unspecified"]}, {"planarconfig": "separate"}])
+def test_a_fourth_channel_beside_three_marked_as_colours_can_be_asked_for(tmp_path, options):
+    stack = planes(4)
+    stack = stack if "planarconfig" in options else np.moveaxis(stack, 0, -1)
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="rgb", metadata=None, **options)
+    assert "CHANNEL=4 takes the first of them" in notes(read_one(tmp_path / "a.tif"))
+    assert corners([read_one(tmp_path / "a.tif", channel=4)]) == [3]
+    assert read_one(tmp_path / "a.tif", channel=2).pixels.shape == (60, 80, 3)
+
+
+def test_transparency_is_no_channel(tmp_path):
+    image = np.dstack([RGB, GREY])
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", extrasamples=["unassalpha"])
+    assert np.array_equal(read_one(tmp_path / "a.tif", channel=4).pixels, RGB)

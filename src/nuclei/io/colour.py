@@ -23,7 +23,7 @@ _NAMES = {
 _JPEG = (6, 7, 33007, 34892)
 
 
-def check_colour(page: Any) -> None:
+def check_colour(page: Any, from_imagej: bool = False) -> None:
     """Refuses colour models that are not converted here.
 
     Raises:
@@ -37,7 +37,7 @@ def check_colour(page: Any) -> None:
         raise UserError(f"holds {page.samplesperpixel} inks that are not CMYK; {remedy}")
     if model == _SEPARATED and np.dtype(page.dtype).kind != "u":
         raise UserError(f"holds CMYK of type {page.dtype}; {remedy}")
-    if model == _WHITE_IS_ZERO and np.dtype(page.dtype).kind not in "ub":
+    if model == _WHITE_IS_ZERO and not from_imagej and np.dtype(page.dtype).kind not in "ub":
         raise UserError(f"holds values of type {page.dtype} of which white is 0; save it with black as 0")
     is_subsampled = model == _YCBCR and _tag(page, "YCbCrSubSampling", (2, 2)) != (1, 1)
     if model == _YCBCR and not _is_jpeg(page) and (is_subsampled or page.dtype != np.uint8):
@@ -58,6 +58,8 @@ def describe_colour(page: Any, from_imagej: bool) -> str:
         return "palette: colours looked up"
     if model == _YCBCR:
         return "YCbCr converted to RGB"
+    if model == _WHITE_IS_ZERO and from_imagej:
+        return "shown inverted by ImageJ: the values are intensities"
     return {_WHITE_IS_ZERO: "white is zero: inverted", _SEPARATED: "CMYK converted to RGB"}.get(model, "")
 
 
@@ -66,7 +68,7 @@ def convert_colour(pixels: Pixels, page: Any, from_imagej: bool) -> Pixels:
     model = int(page.photometric)
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
-    if model == _WHITE_IS_ZERO:
+    if model == _WHITE_IS_ZERO and not from_imagej:  # ImageJ inverts its display colours, not the values
         highest = 255 if page.bitspersample == 1 else 2**page.bitspersample - 1
         return np.asarray((highest - pixels).astype(pixels.dtype))
     if model == _PALETTE and page.colormap is not None:

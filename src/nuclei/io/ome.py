@@ -110,7 +110,9 @@ def _other_file(data: ElementTree.Element, own_uuid: str | None, file_name: str)
 
 def _list_planes(data: ElementTree.Element, image: int, pixels: ElementTree.Element) -> Iterator[OmePlane]:
     """Planes of a TiffData element in the order of the image's dimensions."""
-    order = pixels.get("DimensionOrder", "XYCZT")[2:]
+    order = pixels.get("DimensionOrder", "")[2:]
+    if sorted(order) != ["C", "T", "Z"]:
+        order = "CZT"
     sizes = [_whole(pixels.get(f"Size{axis}"), 1) for axis in order]
     first = [_whole(data.get(f"First{axis}"), 0) for axis in order]
     page = _whole(data.get("IFD"), 0)

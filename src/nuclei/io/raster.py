@@ -22,6 +22,9 @@ from nuclei.io.picture import (
 from nuclei.io.tiff_planes import orient
 
 _EXIF_ORIENTATION = 0x0112
+_PNG_COLOUR_TYPE = 25
+"""Byte of a PNG that tells how its pixels are stored."""
+_PNG_GREY, _PNG_PALETTE = (0, 4), 3
 _ONE_PICTURE = ("MPO", "JPEG")
 """Formats whose further frames are previews of the first."""
 
@@ -98,14 +101,15 @@ def _decode_png(path: Path) -> Pixels:
 
     content = path.read_bytes()
     with Image.open(io.BytesIO(content)) as header:
-        grey = header.mode in ("1", "L", "LA") or header.mode.startswith("I")
         header.verify()
     decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None:
         raise UserError("cannot be decoded; save it again")
     if decoded.ndim == 2:
         return np.asarray(decoded)
-    return np.asarray(decoded[..., 0] if grey else decoded[..., [2, 1, 0]])
+    kind = content[_PNG_COLOUR_TYPE]
+    is_grey = kind in _PNG_GREY or (kind == _PNG_PALETTE and _are_equal(decoded))
+    return np.asarray(decoded[..., 0] if is_grey else decoded[..., [2, 1, 0]])
 
 
 def _decode_jpeg2000(path: Path) -> Pixels:
@@ -127,10 +131,12 @@ def _decode_by_pillow(header: Any, frame: int) -> Pixels:
         return np.asarray(header)[..., 0]
     pixels = np.asarray(header.convert("RGB"))
     is_palette = mode == "P" or header.format == "GIF"
-    grey = is_palette and bool(
-        (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all()
-    )
-    return pixels[..., 0] if grey else pixels
+    return pixels[..., 0] if is_palette and _are_equal(pixels) else pixels
+
+
+def _are_equal(pixels: Pixels) -> bool:
+    """Whether the three colours are the same."""
+    return bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
 
 
 def _choose(pixels: Pixels, reading: Reading) -> Pixels:

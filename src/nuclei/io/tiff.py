@@ -49,12 +49,17 @@ def open_tiff(path: Path, reading: Reading) -> Iterator[Contents]:
             raise UserError("has no pages")
         text = file.ome_metadata
         described = ome.read_ome(text, path.name) if text else None
+        fits = not file.is_imagej or _fits_pages(file)
         if text and (described is None or described.others):
             file = stack.enter_context(tifffile.TiffFile(path, is_ome=False))
+        elif not fits:
+            file = stack.enter_context(tifffile.TiffFile(path, is_imagej=False))
         if described and described.others:
             contents = _list_own_planes(file, described, reading, path)
         else:
             contents = _list_series(file, described, reading)
+        if not fits:
+            contents.notes.append("ImageJ's metadata name fewer images than there are and are not used")
         if text and described is None:
             contents.notes.append("OME-XML cannot be read safely; axes and pixel size by the pages alone")
         if file.is_imagej and any("corrupted" in warning for warning in warnings):
@@ -65,10 +70,20 @@ def open_tiff(path: Path, reading: Reading) -> Iterator[Contents]:
         yield contents
 
 
+def _fits_pages(file: Any) -> bool:
+    """Whether ImageJ's metadata name all pages; other programs add some and leave the metadata as they are."""
+    series = file.series[0]
+    sizes = zip(series.axes, series.shape, strict=True)
+    return bool(len(file.pages) <= math.prod(size for axis, size in sizes if axis not in "YXS"))
+
+
 def _list_series(file: Any, described: ome.Ome | None, reading: Reading) -> Contents:
     """Planes of all series but pyramid levels."""
     contents = Contents("OME-TIFF" if described else "ImageJ TIFF" if file.is_imagej else "TIFF")
     series = _choose_series(file, contents)
+    unnamed = len(file.pages) - _count_named(file) if described else 0
+    if unnamed > 0:
+        contents.notes.append(f"{unnamed} pages that the OME-XML does not name left aside")
     for number, one in enumerate(series):
         image = _image_of(described, number, len(series))
         label = (one.name if one.kind == "ome" else "") or f"image {number + 1}"
@@ -78,6 +93,12 @@ def _list_series(file: Any, described: ome.Ome | None, reading: Reading) -> Cont
     if not contents.planes:
         raise UserError("holds no image")
     return contents
+
+
+def _count_named(file: Any) -> int:
+    """Pages of the file itself, not of a SubIFD, that belong to its series or their levels."""
+    pages = (page for series in file.series for level in series.levels for page in level.pages)
+    return len({page.treeindex for page in pages if page is not None and len(page.treeindex) == 1})
 
 
 def _choose_series(file: Any, contents: Contents) -> list[Any]:
@@ -122,7 +143,7 @@ class _SeriesReader:
             UserError: as in `open_tiff`.
         """
         layout, page = self.layout, self.page
-        colour.check_colour(page)
+        colour.check_colour(page, self.file.is_imagej)
         check_size(layout.size("Y"), layout.size("X"), self.reading.max_pixels)
         names = self.image.channels if self.image else ()
         self.samples = choose_samples(page, layout, self.reading)

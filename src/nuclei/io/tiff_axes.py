@@ -8,9 +8,12 @@ from nuclei.io.picture import Reading, choose_channel, choose_colour, shape_text
 
 UNNAMED = "QI"
 """Letters that tifffile gives to axes whose meaning the file does not say."""
-_MOST_LAST = 10
-"""Columns of a page up to which an array written without names is one with its channels last."""
+_MOST_LAST = {10: 4, 64: 8}
+"""Columns of a page up to which an array written without names is one with its channels last, where both other
+axes are so many times as long."""
 _ALPHA = (1, 2)
+_RGB, _CMYK = 2, 5
+_SEPARATE = 2
 
 
 class Layout(NamedTuple):
@@ -34,8 +37,8 @@ def name_axes(axes: str, shape: tuple[int, ...], channel_given: bool) -> tuple[L
     """The axes with channels as C, and a note about those that the file does not name.
 
     An unnamed axis counts planes; where a channel is asked for and it is the only one, channels. An
-    array whose pages are at most 10 pixels wide has its channels last: the writer took its columns
-    for rows of pages.
+    array whose pages are a few pixels wide has its channels last: the writer took its columns for
+    rows of pages.
 
     Raises:
         UserError: no rows and columns; a channel is asked for and several axes have no name.
@@ -70,7 +73,8 @@ def _has_channels_last(layout: Layout, last: int) -> bool:
     if axes[last + 1 :] not in ("YX", "YXS") or layout.size("S") > 1 or "C" in axes:
         return False
     height, width, channels = shape[last : last + 3]
-    return 2 <= channels <= _MOST_LAST and min(height, width) >= 4 * channels
+    times = next((times for most, times in _MOST_LAST.items() if channels <= most), None)
+    return channels >= 2 and times is not None and min(height, width) >= times * channels
 
 
 class Samples(NamedTuple):
@@ -89,10 +93,7 @@ def choose_samples(page: Any, layout: Layout, reading: Reading) -> Samples:
     """
     count = layout.size("S")
     if colour.is_colour(page) and count >= 3:
-        first, note = choose_colour(reading.channel)
-        inks = 4 if int(page.photometric) == 5 else 3
-        extra = f"{count - inks} samples besides the colours left out" if count > inks else ""
-        return Samples("colours", first, (note, extra))
+        return _choose_colours(page, count, reading)
     alpha = sum(int(sample) in _ALPHA for sample in page.extrasamples)
     if count - alpha <= 1:
         return Samples("grey", 0, ("transparency left out",) if count > 1 else ())
@@ -100,3 +101,25 @@ def choose_samples(page: Any, layout: Layout, reading: Reading) -> Samples:
         raise UserError(f"has channels in two axes, shape {layout.text}; save it with one axis of channels")
     first, note = choose_channel(count - alpha, reading.channel, layout.text)
     return Samples("channels", first, (note,))
+
+
+def _choose_colours(page: Any, count: int, reading: Reading) -> Samples:
+    """The colours, or the channel besides them that is asked for: some writers mark any three as RGB."""
+    inks = 4 if int(page.photometric) == _CMYK else 3
+    separate = (
+        int(page.planarconfig) == _SEPARATE
+    )  # tifffile writes (4, H, W) so, the last marked as transparency
+    channels = [
+        inks + place
+        for place, sample in enumerate(page.extrasamples)
+        if int(page.photometric) == _RGB and (separate or int(sample) not in _ALPHA)
+    ]
+    if isinstance(reading.channel, int) and reading.channel - 1 in channels:
+        return Samples(
+            "channels", reading.channel - 1, (f"channel {reading.channel} of {count}, besides the colours",)
+        )
+    first, note = choose_colour(reading.channel)
+    extra = f"{count - inks} samples besides the colours left out" if count > inks else ""
+    if channels:
+        extra += f"; CHANNEL={channels[0] + 1} takes the first of them"
+    return Samples("colours", first, (note, extra))
