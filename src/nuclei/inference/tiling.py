@@ -1,4 +1,4 @@
-"""Tiled prediction: maps of images too large for one forward pass, without seams.
+"""Tiled prediction (sliding window): maps of images too large for one forward pass, without seams.
 
 What avoids seams:
 
