@@ -70,7 +70,8 @@ class Crops(Dataset[Example]):
     ) -> None:
         self.config, self.fold, self.labelled = config, fold, labelled or {}
         self.ids = [*ids, *self.labelled]
-        self.images = ReadOnce(self.ids, lambda id_: window_image(images.image(id_), config.intensity))
+        window = config.intensity
+        self.images = ReadOnce(self.ids, lambda id_: window_image(images.image(id_), window))
         self.label_maps = ReadOnce(self.ids, lambda id_: self._label_map(images, id_))
         self.weights = self._sampling_weights(images)
         self.augmentation = Augmentation(config.augmentation)
@@ -83,7 +84,8 @@ class Crops(Dataset[Example]):
             pass
 
     def _label_map(self, images: AnnotatedImages, image_id: str) -> Labels:
-        label_map = self.labelled[image_id] if image_id in self.labelled else images.label_map(image_id)
+        pseudo_label = self.labelled.get(image_id)
+        label_map = images.label_map(image_id) if pseudo_label is None else pseudo_label
         return label_map.astype(np.uint16)
 
     def _sampling_weights(self, images: AnnotatedImages) -> Float64Array:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei.arrays import Float64Array
+from nuclei.io.images import is_grey
 
 Mosaic = tuple[str, str, str, str]
 
@@ -65,8 +66,8 @@ class ImageSignature:
 
 def image_signature(image: npt.NDArray[np.uint8]) -> ImageSignature:
     """Signature of an image (H, W, 3) uint8."""
-    is_grey = bool((image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all())
-    pixels = image[..., :1] if is_grey else image
+    single = is_grey(image)
+    pixels = image[..., :1] if single else image
     height, width = pixels.shape[:2]
     lines = {
         "top": (pixels[0], pixels[min(1, height - 1)]),
@@ -82,7 +83,7 @@ def image_signature(image: npt.NDArray[np.uint8]) -> ImageSignature:
     thumbnail -= cv2.GaussianBlur(thumbnail, (0, 0), 6)
     thumbnail -= thumbnail.mean()
     norm = float(np.linalg.norm(thumbnail))
-    return ImageSignature((height, width), is_grey, edges, thumbnail / norm if norm > 1e-6 else thumbnail * 0)
+    return ImageSignature((height, width), single, edges, thumbnail / norm if norm > 1e-6 else thumbnail * 0)
 
 
 def find_groups(signatures: Mapping[str, ImageSignature]) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Fast prediction for people's own images: one network, one scale, no flips.
 
-A first pass at the config's scale nearest to 1 measures the nuclei in the middle of the image. The scale
-is the one at which they come closest to the size that this kind of network segments best. Where the
-encoder's batch normalisation can be folded into its convolutions it is.
+A first pass at the config's scale nearest to 1 measures the nuclei in the middle of the image. The
+scale is the one at which they come closest to the size that this kind of network segments best.
+Where the encoder's batch normalisation can be folded into its convolutions it is.
 """
 
 import math

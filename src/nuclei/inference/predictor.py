@@ -170,7 +170,7 @@ def measure_diameter(probabilities_CHW: np.ndarray) -> float:
 
 
 def nearest_to_one(scales: Sequence[float]) -> float:
-    """The scale at which nuclei are measured; at smaller ones, small nuclei that touch run together."""
+    """Scale at which nuclei are measured: at smaller ones, touching nuclei run together."""
     return min(scales, key=lambda scale: abs(math.log(scale)))
 
 

@@ -68,7 +68,8 @@ def convert_colour(pixels: Pixels, page: Any, from_imagej: bool) -> Pixels:
     model = int(page.photometric)
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
-    if model == _WHITE_IS_ZERO and not from_imagej:  # ImageJ inverts its display colours, not the values
+    # ImageJ inverts its display colours, not the values
+    if model == _WHITE_IS_ZERO and not from_imagej:
         highest = 255 if page.bitspersample == 1 else 2**page.bitspersample - 1
         return np.asarray((highest - pixels).astype(pixels.dtype))
     if model == _PALETTE and page.colormap is not None:

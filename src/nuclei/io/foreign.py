@@ -1,4 +1,4 @@
-"""Content that is not read here, by its first bytes or its name: what it is, and how a picture is made of it."""
+"""Files that are not read here, known by first bytes or name: what they are, and the remedy."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,10 @@ _CONTENT = (
     (re.compile(rb"\x1f\x8b", re.DOTALL), "compressed by gzip; unpack it"),
     (re.compile(rb"%PDF"), "a PDF; save its pictures as TIFF or PNG"),
     (re.compile(rb"\x89HDF", re.DOTALL), f"HDF5, as of Imaris or ilastik; {_FIJI}"),
-    (re.compile(rb"\x93NUMPY", re.DOTALL), "a NumPy array; save it as TIFF, or give it to `nuclei.segment`"),
+    (
+        re.compile(rb"\x93NUMPY", re.DOTALL),
+        "a NumPy array; save it as TIFF, or give it to `nuclei.segment`",
+    ),
     (re.compile(rb"\s*(<\?xml[^>]*>\s*)?<svg", re.DOTALL), "an SVG drawing; save it as PNG"),
 )
 _MICROSCOPES = {
@@ -41,7 +44,7 @@ START = 132
 
 
 def describe(path: Path) -> str:
-    """What a file is that is not read here, and what to do with it; nothing where that is not known."""
+    """What a file that is not read here is, and what to do with it; empty if unknown."""
     with path.open("rb") as file:
         start = file.read(START)
     for signature, description in _CONTENT:

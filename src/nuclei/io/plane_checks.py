@@ -1,4 +1,4 @@
-"""What the pixels of a plane say against a plain picture of nuclei; it is read as it is, and the user is told."""
+"""Signs in the pixels of a plane that it is no plain picture of nuclei: the user is warned."""
 
 import numpy as np
 
@@ -12,13 +12,14 @@ _FLAT = 0.95
 """Fraction of equal neighbours outside the background: noise makes those of pictures differ."""
 _FEWEST = 50
 _DARK, _CONTENT = 0.25, 0.15
-"""Of the brightest values: the background of fluorescence at most, the contrast of a colour in use at least."""
+"""Fractions of the brightest value: background of fluorescence at most, contrast of a used colour
+at least."""
 _SAME = 0.7
 """Correlation below which two colours show different things."""
 
 
 def find_doubts(pixels: Pixels) -> tuple[str, ...]:
-    """Texts about a plane (H, W) or (H, W, 3): one value only, a mask or label map, stains in several colours."""
+    """Warnings about a plane (H, W) or (H, W, 3): constant, a mask or label map, several stains."""
     rows = np.asarray(pixels[:: max(1, pixels.size // _SAMPLE)])
     if rows.size and (rows == rows.flat[0]).all() and bool((pixels == rows.flat[0]).all()):
         return (f"all pixels have the value {rows.flat[0]}",)
@@ -29,11 +30,12 @@ def find_doubts(pixels: Pixels) -> tuple[str, ...]:
     if not colours:
         return ()
     named = " and ".join(filter(None, (", ".join(colours[:-1]), colours[-1])))
-    return (f"{named} show different things and are read together; CHANNEL={colours[-1]} takes one colour",)
+    remedy = f"CHANNEL={colours[-1]} takes one colour"
+    return (f"{named} show different things and are read together; {remedy}",)
 
 
 def _is_flat(rows: Pixels) -> bool:
-    """Whether nearly all pixels that are not of the commonest value have the value of their neighbour."""
+    """Whether nearly all pixels off the most frequent value equal their right neighbour."""
     values, counts = np.unique(rows, return_counts=True)
     inside = rows != values[counts.argmax()]
     pairs = inside[:, 1:] & inside[:, :-1]
@@ -43,7 +45,7 @@ def _is_flat(rows: Pixels) -> bool:
 
 
 def _separate_colours(pixels: Pixels) -> list[str]:
-    """Names of the colours in use of a dark picture if two of them show different things; else none."""
+    """Colours used in a dark picture if two of them show different things; else none."""
     step = max(1, min(pixels.shape[:2]) // _SIDE)
     sample = np.asarray(pixels[::step, ::step], np.float64).reshape(-1, 3)
     low, white = np.percentile(sample, (1, 99.9))

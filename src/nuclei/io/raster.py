@@ -10,6 +10,7 @@ import numpy as np
 
 from nuclei.arrays import Pixels
 from nuclei.errors import UserError
+from nuclei.io.images import is_grey
 from nuclei.io.picture import (
     Contents,
     Plane,
@@ -108,8 +109,8 @@ def _decode_png(path: Path) -> Pixels:
     if decoded.ndim == 2:
         return np.asarray(decoded)
     kind = content[_PNG_COLOUR_TYPE]
-    is_grey = kind in _PNG_GREY or (kind == _PNG_PALETTE and _are_equal(decoded))
-    return np.asarray(decoded[..., 0] if is_grey else decoded[..., [2, 1, 0]])
+    single = kind in _PNG_GREY or (kind == _PNG_PALETTE and is_grey(decoded))
+    return np.asarray(decoded[..., 0] if single else decoded[..., [2, 1, 0]])
 
 
 def _decode_jpeg2000(path: Path) -> Pixels:
@@ -131,12 +132,7 @@ def _decode_by_pillow(header: Any, frame: int) -> Pixels:
         return np.asarray(header)[..., 0]
     pixels = np.asarray(header.convert("RGB"))
     is_palette = mode == "P" or header.format == "GIF"
-    return pixels[..., 0] if is_palette and _are_equal(pixels) else pixels
-
-
-def _are_equal(pixels: Pixels) -> bool:
-    """Whether the three colours are the same."""
-    return bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
+    return pixels[..., 0] if is_palette and is_grey(pixels) else pixels
 
 
 def _choose(pixels: Pixels, reading: Reading) -> Pixels:

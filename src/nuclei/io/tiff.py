@@ -71,7 +71,7 @@ def open_tiff(path: Path, reading: Reading) -> Iterator[Contents]:
 
 
 def _fits_pages(file: Any) -> bool:
-    """Whether ImageJ's metadata name all pages; other programs add some and leave the metadata as they are."""
+    """Whether ImageJ's metadata name all pages: other programs add pages and keep the metadata."""
     series = file.series[0]
     sizes = zip(series.axes, series.shape, strict=True)
     return bool(len(file.pages) <= math.prod(size for axis, size in sizes if axis not in "YXS"))

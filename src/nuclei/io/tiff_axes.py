@@ -9,8 +9,8 @@ from nuclei.io.picture import Reading, choose_channel, choose_colour, shape_text
 UNNAMED = "QI"
 """Letters that tifffile gives to axes whose meaning the file does not say."""
 _MOST_LAST = {10: 4, 64: 8}
-"""Columns of a page up to which an array written without names is one with its channels last, where both other
-axes are so many times as long."""
+"""An array without axis names has its channels last if it has at most so many columns and both
+other axes are so many times as long."""
 _ALPHA = (1, 2)
 _RGB, _CMYK = 2, 5
 _SEPARATE = 2
@@ -104,20 +104,18 @@ def choose_samples(page: Any, layout: Layout, reading: Reading) -> Samples:
 
 
 def _choose_colours(page: Any, count: int, reading: Reading) -> Samples:
-    """The colours, or the channel besides them that is asked for: some writers mark any three as RGB."""
+    """The colours, or the channel besides them that is asked for: any three may be marked as RGB."""
     inks = 4 if int(page.photometric) == _CMYK else 3
-    separate = (
-        int(page.planarconfig) == _SEPARATE
-    )  # tifffile writes (4, H, W) so, the last marked as transparency
+    # tifffile writes (4, H, W) so, the last marked as transparency
+    separate = int(page.planarconfig) == _SEPARATE
     channels = [
         inks + place
         for place, sample in enumerate(page.extrasamples)
         if int(page.photometric) == _RGB and (separate or int(sample) not in _ALPHA)
     ]
     if isinstance(reading.channel, int) and reading.channel - 1 in channels:
-        return Samples(
-            "channels", reading.channel - 1, (f"channel {reading.channel} of {count}, besides the colours",)
-        )
+        note = f"channel {reading.channel} of {count}, besides the colours"
+        return Samples("channels", reading.channel - 1, (note,))
     first, note = choose_colour(reading.channel)
     extra = f"{count - inks} samples besides the colours left out" if count > inks else ""
     if channels:

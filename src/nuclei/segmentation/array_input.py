@@ -23,15 +23,17 @@ def read_array(image: Any, channel: Channel | None) -> Picture:
         pixels = _take_channel(pixels, channel)
     pixels, outside, note = fill_gaps(pixels, Reading(channel))
     check_image(pixels)
-    plane = pixels[..., 0] if pixels.shape[2:] == (1,) else pixels[..., :3]
-    notes = ((note,) if note else ()) + find_doubts(plane if pixels.ndim == 3 else pixels)
+    is_colour = pixels.ndim == 3 and pixels.shape[2] > 1
+    plane = pixels[..., :3] if is_colour else pixels.reshape(pixels.shape[:2])
+    notes = ((note,) if note else ()) + find_doubts(plane)
     return Picture("", pixels, outside=outside, notes=notes, doubts=notes)
 
 
 def _to_numpy(image: Any) -> Pixels:
     if isinstance(image, np.ma.MaskedArray):
         raise UserError("got a masked array; give image.filled(value) with a value of the background")
-    if getattr(image, "mode", None) == "P":  # Pillow's palettes: the numbers of colours are no intensities
+    if getattr(image, "mode", None) == "P":
+        # Pillow's palettes: the numbers of colours are no intensities
         image = image.convert("RGB")
     try:
         pixels = np.asarray(image)
@@ -47,8 +49,8 @@ def _take_channel(pixels: Pixels, channel: Channel) -> Pixels:
     first, second, count = pixels.shape
     if count > first and second >= 4 * first:
         raise UserError(
-            f"got an array of shape {pixels.shape}, which seems to have its channels first; expected them last, as "
-            "np.moveaxis(image, 0, -1) gives"
+            f"got an array of shape {pixels.shape}, which seems to have its channels first; "
+            "expected them last, as np.moveaxis(image, 0, -1) gives"
         )
     number = COLOURS.index(channel) + 1 if isinstance(channel, str) else channel
     return np.asarray(pixels[..., choose_channel(count, number, f"{pixels.shape}")[0]])
